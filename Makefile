@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+# Every target finds or makes what it needs; see README.rst.
+
+PYTHON ?= python3
+TOX := .venv/bin/tox
+# One environment runs all that needs Nova.
+IN := $(TOX) exec --quiet -e nova --
+
+.PHONY: help demo test test-tool test-client test-unit test-functional lint \
+	work upstream clean
+
+help:
+	@sed -n 's/^## //p' Makefile
+
+## make demo             move a server's vPMEM data with the real client
+demo: work .venv/nova
+	$(IN) python -m demo
+
+## make test             all tests
+test: lint test-tool test-client test-unit test-functional
+	@echo 'make test: everything passed'
+
+## make test-tool        the patch tool and the stand-ins of the tests
+test-tool: .venv/nova
+	$(IN) python -m pytest -q tests
+
+## make test-client      the client plugin, in an environment of its own
+test-client: $(TOX)
+	$(TOX) run -q -e client
+
+## make test-unit        our unit tests, and those of Nova that we touch
+test-unit: work .venv/nova
+	$(IN) tools/stestr unit $$(cat tools/unit-tests)
+
+## make test-functional  our functional tests, and Nova's for vPMEM
+test-functional: work .venv/nova
+	$(IN) tools/stestr functional $$(cat tools/functional-tests)
+
+## make lint             style, and what Nova's style asks of files for Nova
+lint: work .venv/nova
+	$(IN) tools/lint
+
+## make work             make or refresh the patched tree in work/nova
+work: $(TOX)
+	.venv/bin/python -m novapatch work
+
+## make upstream         Nova's own unit tests around the change (30 minutes)
+upstream: work .venv/nova
+	$(IN) tools/stestr unit $$(cat tools/upstream-tests)
+
+## make clean            remove what the targets have made
+clean:
+	rm -rf .tox .venv work .pytest_cache .hypothesis .stestr
+
+$(TOX): bindep.txt constraints.txt tools/bootstrap
+	PYTHON=$(PYTHON) tools/bootstrap
+
+.venv/nova: $(TOX) tox.ini setup.cfg constraints.txt | work
+	$(TOX) run -q -e nova --notest
+	touch $@

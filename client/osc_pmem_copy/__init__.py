@@ -1,0 +1,3 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""``--copy-pmem-devices`` for ``openstack server resize`` and ``migrate``."""

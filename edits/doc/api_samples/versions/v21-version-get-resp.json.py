@@ -1,0 +1,6 @@
+# SPDX-License-Identifier: Apache-2.0
+from novapatch.edit import json_bump
+
+EDITS = [
+    json_bump('/version/version'),
+]

@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+from novapatch.edit import add_argument
+from novapatch.edit import add_decorator
+from novapatch.edit import add_import
+from novapatch.edit import append
+from novapatch.edit import replace
+
+ACTION = 'MigrateServerController._migrate'
+
+EDITS = [
+    add_import('from nova.api.openstack.compute import pmem_copy'),
+    replace(ACTION, 'validation.schema(schema.migrate, $MIN)', '''
+        validation.schema(schema.migrate, $MIN, "2.104")
+        '''),
+    add_decorator(
+        ACTION, '@validation.schema(schema.migrate_v21, "2.0", "2.55")',
+        above='validation.schema(schema.migrate, ...)'),
+    add_decorator(
+        ACTION, '@validation.schema(schema.migrate_v2105, "{{microversion}}")',
+        below='validation.schema(schema.migrate, ...)'),
+    add_argument(
+        ACTION, 'self.compute_api.resize(...)',
+        '**pmem_copy.resize_arguments(\n    req, body["migrate"])'),
+    append(ACTION, 'exception.PMEMCopyAcrossCells',
+           within='(exception.ComputeHostNotFound, ...)'),
+    append(ACTION, 'exception.PMEMCopyOldCompute',
+           within='(exception.ForbiddenSharesNotSupported, ...)'),
+]

@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: Apache-2.0
+from novapatch.edit import add_argument
+from novapatch.edit import add_decorator
+from novapatch.edit import add_import
+from novapatch.edit import append
+from novapatch.edit import replace
+
+ACTION = 'ServersController._resize'
+
+EDITS = [
+    add_import('from nova.api.openstack.compute import pmem_copy'),
+    replace(ACTION, 'validation.schema(schema.resize)', '''
+        validation.schema(schema.resize, '2.0', '2.104')
+        '''),
+    add_decorator(
+        ACTION, "@validation.schema(schema.resize_v2105, '{{microversion}}')",
+        below='validation.schema(schema.resize, ...)'),
+    add_argument(ACTION, 'self.compute_api.resize(...)',
+                 '**pmem_copy.resize_arguments(\n    req, resize_dict)'),
+    append(ACTION, 'exception.PMEMCopyFewerDevices',
+           within='(exception.AutoDiskConfigDisabledByImage, ...)'),
+    append(ACTION, 'exception.PMEMCopyOldCompute',
+           within='(exception.ForbiddenSharesNotSupported, ...)'),
+]

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+from novapatch.edit import add_function
+from novapatch.edit import add_import
+from novapatch.edit import insert_after
+from novapatch.edit import insert_before
+from novapatch.edit import insert_first
+from novapatch.edit import wrap
+
+EDITS = [
+    add_import('from nova.compute import pmem_copy'),
+    insert_before(
+        'ComputeManager._prep_resize',
+        'with self.rt.resize_claim(...) as claim:', '''
+        if instance.uuid in self.driver.settle_pmem_copies(
+                context, self.host):
+            # An earlier move of the same server failed a moment ago. What it
+            # left here is wiped now, but the resource tracker still counts
+            # it as taken.
+            self.rt.drop_move_claim(context, instance, node)
+        '''),
+    insert_before(
+        'ComputeManager._prep_resize',
+        'LOG.info("Migrating", instance=instance)', '''
+        self._prepare_pmem_copy(
+            context, instance, claim.migration, request_spec)
+        '''),
+    add_function('''
+        def _prepare_pmem_copy(self, context, instance, migration,
+                               request_spec):
+            """Get the claimed vPMEM devices ready, if they are to be copied.
+
+            Runs on the destination while the guest still runs on the source:
+            what does not fit fails the claim, and the next host is tried.
+            """
+            if not request_spec.copy_pmem_devices:
+                return
+            instance.migration_context.copy_pmem_devices = True
+            instance.save()
+            try:
+                self.driver.prepare_pmem_copy(context, instance, migration)
+            except exception.ComputeResourcesUnavailable as error:
+                # If this was the last host to try, the server is as it was.
+                raise exception.InstanceFaultRollback(inner_exception=error)
+        ''', after='ComputeManager._prep_resize'),
+    wrap('ComputeManager._resize_instance',
+         'disk_info = self.driver.migrate_disk_and_power_off(...)', '''
+         with pmem_copy.guest_back_on_failure(
+                 self, context, instance, migration, network_info,
+                 block_device_info):
+         '''),
+    insert_before(
+        'ComputeManager.update_available_resource',
+        'compute_nodes_in_db = $X', '''
+        # Before the claims of moves that ended are let go: their namespaces
+        # are wiped first.
+        self.driver.settle_pmem_copies(context, self.host)
+
+        '''),
+]

@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: Apache-2.0
+from novapatch.edit import append
+from novapatch.edit import bump
+from novapatch.edit import insert_before
+
+EDITS = [
+    insert_before('MigrationContext', 'VERSION = $X', '''
+        # Version 1.3: Add copy_pmem_devices
+        '''),
+    bump('MigrationContext.VERSION'),
+    append('MigrationContext.fields',
+           "'copy_pmem_devices': fields.BooleanField(default=False)"),
+    insert_before('MigrationContext.obj_make_compatible',
+                  'if target_version < (1, 2):', '''
+        if target_version < (1, 3):
+            primitive.pop('copy_pmem_devices', None)
+        '''),
+]

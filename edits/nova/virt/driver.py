@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+from novapatch.edit import add_function
+
+EDITS = [
+    add_function('''
+        def prepare_pmem_copy(self, context, instance, migration):
+            """Make claimed vPMEM devices ready to take the server's data.
+
+            Called on the destination of a resize or cold migration that
+            copies vPMEM data, after the claim. Drivers without vPMEM have
+            nothing to do.
+
+            :param nova.context.RequestContext context: the request context
+            :param nova.objects.instance.Instance instance: the server, with
+                the claim in its migration context
+            :param nova.objects.Migration migration: the move
+            :raises nova.exception.ComputeResourcesUnavailable: if the devices
+                can't take the data; the claim fails then
+            """
+            pass
+
+        def settle_pmem_copies(self, context, host):
+            """Wipe what copies of vPMEM data that came to nothing have left.
+
+            Called when the service starts, periodically, and before a move
+            claims resources.
+
+            :param nova.context.RequestContext context: an admin context
+            :param host: the name of this compute host
+            :returns: the uuids of the servers whose copies were settled
+            """
+            return set()
+        ''', after='ComputeDriver.migrate_disk_and_power_off'),
+]

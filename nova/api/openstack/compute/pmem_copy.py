@@ -1,0 +1,39 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""How a request asks for a server's vPMEM data to be copied."""
+
+from oslo_utils import strutils
+
+from nova.api.openstack import api_version_request
+
+#: The microversion that brought the parameter.
+MICROVERSION = '2.105'
+
+PARAMETER = 'copy_pmem_devices'
+
+
+def resize_arguments(req, action):
+    """Return what ``compute.API.resize`` is to be told beyond the usual.
+
+    Nothing is returned for a request that does not ask for a copy, so that
+    such a request takes the path it always took.
+
+    :param action: the value of ``resize`` or ``migrate`` in the request body;
+        may be None, and was validated
+    :returns: keyword arguments
+    """
+    if not action or not api_version_request.is_supported(req, MICROVERSION):
+        return {}
+    if strutils.bool_from_string(action.get(PARAMETER, False), strict=True):
+        return {PARAMETER: True}
+    return {}

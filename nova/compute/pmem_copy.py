@@ -1,0 +1,122 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""What the API and the compute manager decide about copying vPMEM data."""
+
+import contextlib
+
+from oslo_log import log as logging
+
+from nova.compute import power_state
+from nova.compute import vm_states
+from nova import context as nova_context
+from nova import exception
+from nova import objects
+from nova.virt import hardware
+
+LOG = logging.getLogger(__name__)
+
+
+def check_request(context, instance, host_name, oldest, required):
+    """Refuse a request that this deployment can't carry out.
+
+    :param host_name: the host that was asked for, or None
+    :param oldest: the lowest service version of all nova-compute
+    :param required: the service version that knows how to copy
+    :raises PMEMCopyOldCompute: if a nova-compute is too old; it would move the
+        server and leave the data behind
+    :raises PMEMCopyAcrossCells: if the host is in another cell
+    """
+    if oldest < required:
+        raise exception.PMEMCopyOldCompute(found=oldest, required=required)
+    if host_name is None:
+        return
+    try:
+        host = objects.HostMapping.get_by_host(
+            nova_context.get_admin_context(), host_name)
+    except exception.HostMappingNotFound:
+        raise exception.ComputeHostNotFound(host=host_name)
+    server = objects.InstanceMapping.get_by_instance_uuid(
+        context, instance.uuid)
+    if host.cell_mapping.uuid != server.cell_mapping.uuid:
+        raise exception.PMEMCopyAcrossCells(
+            instance_uuid=instance.uuid, host=host_name)
+
+
+def check_flavors(current_flavor, new_flavor):
+    """Refuse a flavor that has no room for every vPMEM device.
+
+    Their sizes are not known here: labels say nothing of sizes. The
+    destination checks those.
+
+    :raises PMEMCopyFewerDevices: if there are too few
+    """
+    current = len(hardware.get_vpmems(current_flavor))
+    new = len(hardware.get_vpmems(new_flavor))
+    if new < current:
+        raise exception.PMEMCopyFewerDevices(
+            flavor=new_flavor.name, new=new, current=current)
+
+
+def is_wanted(instance):
+    """Whether the move under way is to copy the server's vPMEM data."""
+    move = instance.migration_context
+    return (move is not None and 'copy_pmem_devices' in move and
+            move.copy_pmem_devices)
+
+
+@contextlib.contextmanager
+def guest_back_on_failure(manager, context, instance, migration, network_info,
+                          block_device_info):
+    """Bring the guest back if its host can't send it away.
+
+    Wraps the driver's ``migrate_disk_and_power_off`` on the source. Whatever
+    fails there, the disks are back in place (the driver sees to that) and the
+    vPMEM data was only read, so the guest can go on as if nothing had been
+    asked. Moves that copy no vPMEM data behave as they always did.
+
+    :raises InstanceFaultRollback: with the failure, when the guest is back
+    """
+    try:
+        yield
+    except exception.InstanceFaultRollback:
+        # Refused before the guest was touched.
+        raise
+    except Exception as error:
+        if not is_wanted(instance):
+            raise
+        LOG.warning('Moving the server away failed, bringing it back: %s',
+                    error, instance=instance)
+        try:
+            _bring_back(manager, context, instance, migration, network_info,
+                        block_device_info)
+        except Exception:
+            LOG.exception('The server could not be brought back. Its disks '
+                          'and vPMEM data are intact on this host; hard '
+                          'reboot it when the cause is gone.',
+                          instance=instance)
+            raise error
+        raise exception.InstanceFaultRollback(inner_exception=error)
+
+
+def _bring_back(manager, context, instance, migration, network_info,
+                block_device_info):
+    if manager.driver.get_info(instance).state == power_state.RUNNING:
+        # It could not even be stopped.
+        return
+    power_on = instance.system_metadata.get(
+        'old_vm_state', vm_states.ACTIVE) != vm_states.STOPPED
+    share_info = manager.share_manager.get_share_info(
+        context, instance, check_status=False)
+    manager.driver.finish_revert_migration(
+        context, instance, network_info, migration, block_device_info,
+        power_on, share_info=share_info)

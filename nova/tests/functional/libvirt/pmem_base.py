@@ -1,0 +1,184 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Two computes with persistent memory, for functional tests.
+
+What is real: API, scheduler, placement, both nova-computes with the libvirt
+driver, ``ssh`` to an sshd on loopback, and the bytes, which stand-ins for
+``ndctl`` and ``daxio`` read and write in files.
+"""
+
+import fixtures
+from oslo_utils import fileutils
+from oslo_utils import units
+
+from nova.tests import fixtures as nova_fixtures
+from nova.tests.fixtures import pmem
+from nova.tests.functional.api import client as api_client
+from nova.tests.functional.libvirt import base
+from nova.virt.libvirt import utils as libvirt_utils
+
+MIB = units.Mi
+
+#: The size of a namespace, in bytes, where a test does not say otherwise.
+SIZE = 4 * MIB
+
+PREFIX = 'CUSTOM_PMEM_NAMESPACE_'
+
+
+class PmemServersTestBase(base.ServersTestBase):
+    """Starts no compute by itself: tests say which namespaces they have."""
+
+    ADMIN_API = True
+    # A cast that is a call would hand the failure of a later step to an
+    # earlier one.
+    CAST_AS_CALL = False
+    api_major_version = 'v2.1'
+    microversion = '2.105'
+
+    def setUp(self):
+        super().setUp()
+        self.pmem = self.useFixture(pmem.PmemHosts())
+        self.useFixture(nova_fixtures.PrivsepFixture())
+        self.flags(state_path=self.useFixture(fixtures.TempDir()).path)
+        self.flags(my_ip='127.0.0.1', allow_resize_to_same_host=False)
+        self.useFixture(fixtures.MonkeyPatch(
+            'nova.virt.libvirt.LibvirtDriver._create_image',
+            self._create_instance_directory))
+        self.useFixture(fixtures.MockPatch(
+            'nova.virt.libvirt.LibvirtDriver._get_instance_disk_info',
+            return_value=[]))
+
+    @staticmethod
+    def _create_instance_directory(driver, context, instance, *args, **kwargs):
+        fileutils.ensure_tree(libvirt_utils.get_instance_path(instance))
+        return False, False
+
+    # Hosts and flavors
+
+    def start_pmem_compute(self, host, **namespaces):
+        """Start a compute with namespaces.
+
+        :param namespaces: size in bytes by label, or a list of sizes
+        """
+        for label, sizes in namespaces.items():
+            if isinstance(sizes, int):
+                sizes = [sizes]
+            for number, size in enumerate(sizes):
+                self.pmem.add_namespace(
+                    '%s_%s_%d' % (host, label.lower(), number), size,
+                    host=host, label=label)
+        self.flags(pmem_namespaces=self.pmem.pmem_namespaces(host),
+                   group='libvirt')
+        self.start_compute(host)
+        # A service does not stop while it waits for a tool that hangs.
+        self.addCleanup(self.pmem._cancel_faults)
+        return self.computes[host]
+
+    def restart_pmem_compute(self, host):
+        self.flags(pmem_namespaces=self.pmem.pmem_namespaces(host),
+                   group='libvirt')
+        return self.restart_compute_service(host)
+
+    def start_two_computes(self, number=2):
+        """Start host1 and host2 with so many namespaces of label SMALL."""
+        for host in ('host1', 'host2'):
+            self.start_pmem_compute(host, SMALL=[SIZE] * number)
+
+    def create_pmem_flavor(self, *labels, vcpu=1):
+        extra_spec = {'hw:pmem': ','.join(labels)} if labels else {}
+        return self._create_flavor(
+            vcpu=vcpu, memory_mb=512, disk=1, ephemeral=0,
+            extra_spec=extra_spec)
+
+    # Servers
+
+    def boot(self, *labels, host='host1'):
+        """Boot a server with vPMEM on a host."""
+        return self._create_server(
+            flavor_id=self.create_pmem_flavor(*labels), host=host,
+            networks='none')
+
+    def namespaces_of(self, server):
+        """Return the names of a server's namespaces, in the guest's order."""
+        instance = self._instance(server)
+        driver = self.computes[instance.host].driver
+        return [vpmem.name for vpmem in driver._get_ordered_vpmems(
+            instance, instance.flavor)]
+
+    def fill(self, server):
+        """Fill a server's namespaces with data; return their digests."""
+        return [self.pmem.fill(name, seed=name)
+                for name in self.namespaces_of(server)]
+
+    def digests(self, server):
+        return [self.pmem.digest(name) for name in self.namespaces_of(server)]
+
+    def _instance(self, server):
+        from nova import context
+        from nova import objects
+        return objects.Instance.get_by_uuid(
+            context.get_admin_context(), server['id'],
+            expected_attrs=['resources', 'flavor', 'migration_context'])
+
+    def act(self, server, action, body=None):
+        return self.api.post_server_action(server['id'], {action: body})
+
+    def resize(self, server, flavor, copy=True, status='VERIFY_RESIZE'):
+        self.act(server, 'resize', {
+            'flavorRef': flavor, 'copy_pmem_devices': copy})
+        return self._settled(server, status)
+
+    def migrate(self, server, copy=True, status='VERIFY_RESIZE', **body):
+        self.act(server, 'migrate', dict(body, copy_pmem_devices=copy))
+        return self._settled(server, status)
+
+    def confirm(self, server, status='ACTIVE'):
+        self.act(server, 'confirmResize')
+        return self._settled(server, status)
+
+    def revert(self, server, status='ACTIVE'):
+        self.act(server, 'revertResize')
+        return self._settled(server, status)
+
+    def _settled(self, server, status):
+        """Wait until nothing goes on with a server any more."""
+        return self._wait_for_server_parameter(
+            server, {'status': status, 'OS-EXT-STS:task_state': None},
+            max_retries=60)
+
+    def refused(self, status, server, action, body, version=None):
+        """Assert that an action is refused; return what the API says."""
+        api = self.api
+        if version is not None:
+            api = self.api_fixture.admin_api
+            api.microversion = version
+        try:
+            error = self.assertRaises(
+                api_client.OpenStackApiException,
+                api.post_server_action, server['id'], {action: body})
+        finally:
+            api.microversion = self.microversion
+        self.assertEqual(status, error.response.status_code)
+        return error.response.text
+
+    # What has to hold
+
+    def assert_zero(self, *names):
+        self.assertEqual([], [
+            name for name in names if not self.pmem.is_zero(name)])
+
+    def run_periodic_tasks(self):
+        from nova import context
+        for compute in self.computes.values():
+            compute.manager.update_available_resource(
+                context.get_admin_context())

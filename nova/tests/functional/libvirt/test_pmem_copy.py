@@ -1,0 +1,507 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+import os
+import signal
+from unittest import mock
+
+import ddt
+from oslo_utils.fixture import uuidsentinel as uuids
+
+from nova import context
+from nova import objects
+from nova.tests.functional.libvirt import pmem_base
+from nova.virt.libvirt import pmem_ticket
+
+MIB = pmem_base.MIB
+SIZE = pmem_base.SIZE
+
+
+class PmemCopyTests(pmem_base.PmemServersTestBase):
+    """The data of a server's vPMEM devices goes where the server goes."""
+
+    def test_resize_copies_and_confirm_wipes_the_source(self):
+        self.start_two_computes()
+        server = self.boot('SMALL')
+        old, = self.namespaces_of(server)
+        data = self.fill(server)
+
+        server = self.resize(server, self.create_pmem_flavor('SMALL', vcpu=2))
+
+        self.assertEqual('host2', server['OS-EXT-SRV-ATTR:host'])
+        self.assertEqual(data, self.digests(server))
+        self.assertEqual(data, [self.pmem.digest(old)])
+        self.assertEqual([], list(pmem_ticket.open_tickets()))
+
+        server = self.confirm(server)
+        self.assertEqual(data, self.digests(server))
+        self.assert_zero(old)
+
+    def test_migrate_without_and_with_host(self):
+        self.start_two_computes()
+        server = self.boot('SMALL')
+        data = self.fill(server)
+
+        server = self.confirm(self.migrate(server))
+        self.assertEqual('host2', server['OS-EXT-SRV-ATTR:host'])
+        self.assertEqual(data, self.digests(server))
+
+        server = self.confirm(self.migrate(server, host='host1'))
+        self.assertEqual('host1', server['OS-EXT-SRV-ATTR:host'])
+        self.assertEqual(data, self.digests(server))
+
+    def test_the_bytes_go_over_ssh_as_another_user_than_root(self):
+        self.start_two_computes()
+        server = self.boot('SMALL')
+        self.fill(server)
+        old, = self.namespaces_of(server)
+        self.migrate(server)
+        new, = self.namespaces_of(server)
+
+        self.assertIn('127.0.0.1', ' '.join(
+            self.pmem.calls('ssh')[-1]['args']))
+        writers = [call for call in self.pmem.calls('daxio')
+                   if '-o' in call['args'] and '-z' not in call['args']]
+        self.assertEqual(1, len(writers))
+        self.assertEqual(0, [call['uid'] for call in writers].count(0))
+
+    def test_without_the_flag_the_target_is_empty_and_the_old_is_wiped(self):
+        self.start_two_computes()
+        server = self.boot('SMALL')
+        old, = self.namespaces_of(server)
+        self.fill(server)
+
+        server = self.migrate(server, copy=False)
+        self.assert_zero(*self.namespaces_of(server))
+        self.assertEqual([], self.pmem.calls('ssh'))
+
+        # This is where Nova 34 leaves the tenant's data behind.
+        self.confirm(server)
+        self.assert_zero(old)
+
+    def test_resize_on_the_same_host_needs_no_ssh(self):
+        self.flags(allow_resize_to_same_host=True)
+        self.start_pmem_compute('host1', SMALL=[SIZE] * 2, BIG=8 * MIB)
+        server = self.boot('SMALL')
+        old, = self.namespaces_of(server)
+        data = self.fill(server)
+
+        server = self.resize(server, self.create_pmem_flavor('SMALL', vcpu=2))
+        new, = self.namespaces_of(server)
+        self.assertNotEqual(old, new)
+        self.assertEqual(data, self.digests(server))
+        self.assertEqual([], self.pmem.calls('ssh'))
+
+        server = self.revert(server)
+        self.assertEqual([old], self.namespaces_of(server))
+        self.assertEqual(data, self.digests(server))
+        self.assert_zero(new)
+
+        server = self.confirm(self.resize(
+            server, self.create_pmem_flavor('SMALL', vcpu=2)))
+        self.assertEqual(data, self.digests(server))
+        self.assert_zero(old)
+
+    def test_two_devices_pair_by_label(self):
+        for host in ('host1', 'host2'):
+            self.start_pmem_compute(host, SMALL=SIZE, BIG=8 * MIB)
+        server = self.boot('SMALL', 'BIG')
+        small, big = self.fill(server)
+
+        server = self.resize(server, self.create_pmem_flavor('BIG', 'SMALL'))
+        self.assertEqual([big, small], self.digests(server))
+
+    def test_new_device_beside_the_copied_one_is_empty(self):
+        self.start_two_computes()
+        server = self.boot('SMALL')
+        data, = self.fill(server)
+        server = self.resize(server, self.create_pmem_flavor('SMALL', 'SMALL'))
+        first, second = self.namespaces_of(server)
+        self.assertEqual(data, self.pmem.digest(first))
+        self.assert_zero(second)
+
+    def test_larger_target_has_the_labels_at_its_end(self):
+        self.start_pmem_compute('host1', SMALL=SIZE)
+        self.start_pmem_compute('host2', BIG=16 * MIB)
+        server = self.boot('SMALL')
+        self.fill(server)
+        old, = self.namespaces_of(server)
+        # Dirt that should not be there must not survive, either.
+        self.pmem.fill('host2_big_0', seed='dirt')
+
+        server = self.resize(server, self.create_pmem_flavor('BIG'))
+        new, = self.namespaces_of(server)
+        self.assertEqual('host2_big_0', new)
+        self.assertEqual(self.pmem.digest(old, 0, 2 * MIB),
+                         self.pmem.digest(new, 0, 2 * MIB))
+        self.assertEqual(self.pmem.digest(old, 2 * MIB),
+                         self.pmem.digest(new, 14 * MIB))
+        self.assertTrue(self.pmem.is_zero(new, 2 * MIB, 12 * MIB))
+
+    def test_server_without_vpmem_has_nothing_to_copy(self):
+        self.start_two_computes()
+        server = self.boot()
+        self.migrate(server)
+        self.assertEqual([], self.pmem.calls('ssh'))
+        self.confirm(server)
+        # It may gain a device, too.
+        server = self.resize(server, self.create_pmem_flavor('SMALL'))
+        self.assert_zero(*self.namespaces_of(server))
+
+    def test_revert_wipes_the_destination(self):
+        self.start_two_computes()
+        server = self.boot('SMALL')
+        old, = self.namespaces_of(server)
+        data = self.fill(server)
+        server = self.migrate(server)
+        new, = self.namespaces_of(server)
+        # What the guest writes on the destination is given up by a revert.
+        self.pmem.write(new, 0, b'later')
+
+        server = self.revert(server)
+        self.assertEqual('host1', server['OS-EXT-SRV-ATTR:host'])
+        self.assertEqual([old], self.namespaces_of(server))
+        self.assertEqual(data, self.digests(server))
+        self.assert_zero(new)
+
+    def test_delete_in_verify_resize_wipes_both_sides(self):
+        self.start_two_computes()
+        server = self.boot('SMALL')
+        old, = self.namespaces_of(server)
+        self.fill(server)
+        server = self.migrate(server)
+        new, = self.namespaces_of(server)
+        self._delete_server(server)
+        self.assert_zero(old, new)
+
+    def test_too_small_target_goes_to_the_next_host(self):
+        self.start_pmem_compute('host1', SMALL=8 * MIB)
+        self.start_pmem_compute('host2', SMALL=SIZE)
+        server = self.boot('SMALL')
+        self.fill(server)
+        # Alone, host2 is not enough, and nothing happens to the guest.
+        with mock.patch('nova.virt.libvirt.driver.LibvirtDriver.power_off',
+                        side_effect=AssertionError):
+            server = self.migrate(server, status='ACTIVE')
+        self.assertEqual('host1', server['OS-EXT-SRV-ATTR:host'])
+        self.assert_zero('host2_small_0')
+        self.run_periodic_tasks()
+
+        self.start_pmem_compute('host3', SMALL=8 * MIB)
+        data = self.digests(server)
+        # So that host2 is tried first.
+        self._weigh('host2')
+        server = self.migrate(server)
+        self.assertEqual('host3', server['OS-EXT-SRV-ATTR:host'])
+        self.assertEqual(data, self.digests(server))
+        self.assertIn('%d bytes and is to take %d bytes of host1_small_0' % (
+            SIZE, 8 * MIB), self.stdlog.logger.output)
+
+    def _weigh(self, first):
+        """Let the scheduler prefer a host."""
+        def sort(_scheduler, spec_obj, hosts, *args, **kwargs):
+            return sorted(hosts, key=lambda state: state.host != first)
+
+        patch = mock.patch(
+            'nova.scheduler.manager.SchedulerManager._get_sorted_hosts', sort)
+        patch.start()
+        self.addCleanup(patch.stop)
+
+    def test_wish_does_not_outlive_its_request(self):
+        self.start_two_computes()
+        server = self.boot('SMALL')
+        self.fill(server)
+        self.confirm(self.migrate(server))
+        spec = objects.RequestSpec.get_by_instance_uuid(
+            context.get_admin_context(), server['id'])
+        self.assertFalse(spec.copy_pmem_devices)
+        server = self.migrate(server, copy=False)
+        self.assert_zero(*self.namespaces_of(server))
+
+
+@ddt.ddt
+class PmemCopyFailureTests(pmem_base.PmemServersTestBase):
+    """Whatever fails, the server has its data on exactly one host."""
+
+    def setUp(self):
+        super().setUp()
+        self.start_two_computes(number=1)
+        self.old, self.new = 'host1_small_0', 'host2_small_0'
+        self.server = self.boot('SMALL')
+        self.data = self.fill(self.server)
+
+    def _assert_as_before(self, status='ACTIVE'):
+        """The server is on host1 with its data, and host2 knows nothing."""
+        server = self._settled(self.server, status)
+        self.assertEqual('host1', server['OS-EXT-SRV-ATTR:host'])
+        self.assertEqual([self.old], self.namespaces_of(server))
+        self.assertEqual(self.data, self.digests(server))
+        guest = self.computes['host1'].driver._host.get_connection(
+            ).lookupByUUIDString(server['id'])
+        self.assertEqual(status == 'ACTIVE', bool(guest.isActive()))
+        migration, = self.api.get_migrations()
+        self.assertEqual('error', migration['status'])
+
+        self.run_periodic_tasks()
+        self.assert_zero(self.new)
+        self.assertEqual([], list(pmem_ticket.open_tickets()))
+        allocations = self.placement.get(
+            '/allocations/%s' % server['id']).body['allocations']
+        self.assertEqual([self.compute_rp_uuids['host1']], list(allocations))
+
+        # And it can be moved after all.
+        server = self.migrate(server)
+        self.assertEqual('host2', server['OS-EXT-SRV-ATTR:host'])
+        self.assertEqual(self.data, self.digests(server))
+
+    @ddt.data(('write', 'host2_small_0'), ('read', 'host1_small_0'))
+    @ddt.unpack
+    def test_copy_killed_half_way(self, side, device):
+        fault = self.pmem.inject('hang', device, side=side, at=SIZE // 2)
+        self.act(self.server, 'migrate', {'copy_pmem_devices': True})
+        pid = fault.wait()
+        os.kill(pid, signal.SIGKILL)
+        self._assert_as_before()
+
+    @ddt.data(
+        # side, device, action, details
+        ('write', 'host2_small_0', 'short', {}),
+        ('read', 'host1_small_0', 'short', {}),
+        ('write', 'host2_small_0', 'exit', {'status': 1}),
+        ('read', 'host1_small_0', 'exit', {'status': 1}),
+        ('write', 'host2_small_0', 'flip', {}),
+    )
+    @ddt.unpack
+    def test_copy_that_goes_wrong(self, side, device, action, details):
+        fault = self.pmem.inject(
+            action, device, side=side, at=SIZE // 2 + 1, **details)
+        self.migrate(self.server, status='ACTIVE')
+        self.assertTrue(fault.fired)
+        self._assert_as_before()
+
+    def test_stopped_server_stays_stopped(self):
+        self._stop_server(self.server)
+        self.pmem.inject('exit', self.new, at=MIB)
+        self.migrate(self.server, status='SHUTOFF')
+        server = self._settled(self.server, 'SHUTOFF')
+        self.assertEqual(self.data, self.digests(server))
+        self._start_server(server)
+        self.assertEqual(self.data, self.digests(server))
+
+    def test_failure_says_what_went_wrong(self):
+        self.pmem.inject('short', self.new, at=MIB)
+        self.migrate(self.server, status='ACTIVE')
+        log = self.stdlog.logger.output
+        for part in (self.old, self.new, 'host2', self.server['id'],
+                     'copied %d bytes' % MIB):
+            self.assertIn(part, log)
+
+    def test_dirty_namespace_is_not_given_to_anyone_else(self):
+        self.pmem.inject('exit', self.new, at=MIB)
+        self.migrate(self.server, status='ACTIVE')
+        self.assertFalse(self.pmem.is_zero(self.new))
+        wiping_fails = self.pmem.inject(
+            'exit', self.new, side='zero', status=1, message='bad block\n',
+            repeat=True)
+        self.run_periodic_tasks()
+        self.assertIn('could not be wiped', self.stdlog.logger.output)
+
+        self._create_server(
+            flavor_id=self.create_pmem_flavor('SMALL'), host='host2',
+            networks='none', expected_state='ERROR')
+
+        wiping_fails.cancel()
+        self.run_periodic_tasks()
+        self.assert_zero(self.new)
+        server = self._create_server(
+            flavor_id=self.create_pmem_flavor('SMALL'), host='host2',
+            networks='none')
+        self.assertEqual([self.new], self.namespaces_of(server))
+
+    def test_moved_again_at_once(self):
+        # Without waiting for host2's periodic task to let the claim go.
+        self.pmem.inject('exit', self.new, at=MIB)
+        self.migrate(self.server, status='ACTIVE')
+        self._wait_for_action_fail_completion(
+            self.server, 'migrate', 'compute_resize_instance')
+        server = self.migrate(self.server)
+        self.assertEqual('host2', server['OS-EXT-SRV-ATTR:host'])
+        self.assertEqual(self.data, self.digests(server))
+
+    def test_destination_that_restarts_settles_what_is_open(self):
+        self.pmem.inject('exit', self.new, at=MIB)
+        self.migrate(self.server, status='ACTIVE')
+        self.restart_pmem_compute('host2')
+        self.assert_zero(self.new)
+        self.assertEqual([], list(pmem_ticket.open_tickets()))
+
+    def test_source_that_died_while_copying(self):
+        fault = self.pmem.inject('hang', self.new, at=MIB)
+        self.act(self.server, 'migrate', {'copy_pmem_devices': True})
+        fault.wait()
+        # What the database says at this point is what a new service finds.
+        instance = self._instance(self.server)
+        self.assertEqual('resize_migrating', instance.task_state)
+        driver = self.computes['host1'].driver
+        driver.job_tracker.terminate_jobs(instance)
+        self._assert_as_before()
+
+
+class PmemKeepTests(pmem_base.PmemServersTestBase):
+    """Only those operations wipe vPMEM that take the disks as well."""
+
+    def setUp(self):
+        super().setUp()
+        self.start_two_computes()
+        self.server = self.boot('SMALL')
+        self.data = self.fill(self.server)
+
+    def test_stop_and_start_keep_the_data(self):
+        self._stop_server(self.server)
+        self.assertEqual(self.data, self.digests(self.server))
+        self._start_server(self.server)
+        self.assertEqual(self.data, self.digests(self.server))
+
+    def test_hard_reboot_keeps_the_data(self):
+        self._reboot_server(self.server, hard=True)
+        self.assertEqual(self.data, self.digests(self.server))
+
+    def test_start_after_a_move_of_a_stopped_server_keeps_the_data(self):
+        self._stop_server(self.server)
+        server = self.confirm(self.migrate(self.server), status='SHUTOFF')
+        self.assertEqual('host2', server['OS-EXT-SRV-ATTR:host'])
+        self._start_server(server)
+        self.assertEqual(self.data, self.digests(server))
+
+    def test_delete_wipes(self):
+        name, = self.namespaces_of(self.server)
+        self._delete_server(self.server)
+        self.assert_zero(name)
+
+    def test_rebuild_wipes(self):
+        self.act(self.server, 'rebuild', {
+            'imageRef': '155d900f-4e14-4e4c-a73d-069cbf4541e6'})
+        server = self._settled(self.server, 'ACTIVE')
+        self.assert_zero(*self.namespaces_of(server))
+
+    def test_shelve_offload_wipes(self):
+        self.flags(shelved_offload_time=-1)
+        name, = self.namespaces_of(self.server)
+        self.act(self.server, 'shelve')
+        self._settled(self.server, 'SHELVED')
+        self.act(self.server, 'shelveOffload')
+        self._settled(self.server, 'SHELVED_OFFLOADED')
+        self.assert_zero(name)
+
+
+class PmemCopyRequestTests(pmem_base.PmemServersTestBase):
+    """What the API takes and refuses."""
+
+    def setUp(self):
+        super().setUp()
+        self.start_two_computes()
+        self.server = self.boot('SMALL')
+        self.flavor = self.create_pmem_flavor('SMALL', vcpu=2)
+
+    def _bodies(self, **fields):
+        return (('migrate', fields),
+                ('resize', dict(fields, flavorRef=self.flavor)))
+
+    def _assert_untouched(self):
+        server = self.api.get_server(self.server['id'])
+        self.assertEqual('ACTIVE', server['status'])
+        self.assertIsNone(server['OS-EXT-STS:task_state'])
+        self.assertEqual([], self.api.get_migrations())
+
+    def test_older_microversion_refuses_the_field(self):
+        for version in ('2.1', '2.55', '2.56', '2.104'):
+            for value in (True, False, 'yes', None, {}):
+                for action, body in self._bodies(copy_pmem_devices=value):
+                    text = self.refused(
+                        400, self.server, action, body, version=version)
+                    self.assertIn('copy_pmem_devices', text)
+        self._assert_untouched()
+
+    def test_what_is_no_boolean_is_refused(self):
+        for value in ('maybe', '', ' true', None, 1, 0, 0.5, [], {}, [True],
+                      {'a': 1}, 'x' * 5000, '\u0000'):
+            for action, body in self._bodies(copy_pmem_devices=value):
+                self.refused(400, self.server, action, body)
+        self._assert_untouched()
+
+    def _asked_for(self, action, body, version=None):
+        """Return what the compute API is asked for."""
+        if version is not None:
+            self.api.microversion = version
+        with mock.patch('nova.compute.api.API.resize') as resize:
+            self.act(self.server, action, body)
+        self.api.microversion = self.microversion
+        return resize.call_args.kwargs
+
+    def test_forms_of_true(self):
+        for value in (True, 'true', 'True', 'TRUE', 'on', 'yes', '1'):
+            for action, body in self._bodies(copy_pmem_devices=value):
+                self.assertIs(True, self._asked_for(action, body)[
+                    'copy_pmem_devices'])
+
+    def test_forms_of_no_wish(self):
+        for value in (False, 'false', 'no', 'OFF', '0'):
+            for action, body in self._bodies(copy_pmem_devices=value):
+                self.assertNotIn('copy_pmem_devices', self._asked_for(
+                    action, body))
+        for body in (None, {}, {'host': None}, {'host': 'host2'}):
+            self.assertNotIn('copy_pmem_devices', self._asked_for(
+                'migrate', body))
+        # Whatever else was taken from old clients still is.
+        for body in (None, {}, 'x', 7, {'hosts': 'x'}, []):
+            self.assertNotIn('copy_pmem_devices', self._asked_for(
+                'migrate', body, version='2.55'))
+
+    def test_fewer_devices_are_refused(self):
+        text = self.refused(400, self.server, 'resize', {
+            'flavorRef': self.create_pmem_flavor(),
+            'copy_pmem_devices': True})
+        self.assertIn('0 vPMEM devices and the server has 1', text)
+        self._assert_untouched()
+
+    def test_old_compute_is_refused(self):
+        with mock.patch('nova.objects.service.get_minimum_version_all_cells',
+                        return_value=74):
+            for action, body in self._bodies(copy_pmem_devices=True):
+                text = self.refused(409, self.server, action, body)
+                self.assertIn('service version 75', text)
+        self._assert_untouched()
+
+    def test_unknown_host_is_refused(self):
+        text = self.refused(400, self.server, 'migrate', {
+            'host': 'host9', 'copy_pmem_devices': True})
+        self.assertIn('host9', text)
+        self._assert_untouched()
+
+    def test_host_in_another_cell_is_refused(self):
+        other = objects.CellMapping(uuid=uuids.other_cell, name='other')
+        mapping = objects.HostMapping(host='host2', cell_mapping=other)
+        with mock.patch('nova.objects.HostMapping.get_by_host',
+                        return_value=mapping):
+            text = self.refused(400, self.server, 'migrate', {
+                'host': 'host2', 'copy_pmem_devices': True})
+        self.assertIn('another cell', text)
+        self._assert_untouched()
+
+    def test_move_is_held_to_the_cell_of_the_server(self):
+        with mock.patch('nova.compute.api.API._allow_cross_cell_resize',
+                        return_value=True), mock.patch(
+                'nova.conductor.api.ComputeTaskAPI.resize_instance') as resize:
+            self.act(self.server, 'migrate', {'copy_pmem_devices': True})
+        spec = resize.call_args.kwargs['request_spec']
+        self.assertFalse(spec.requested_destination.allow_cross_cell_move)
+        self.assertTrue(spec.copy_pmem_devices)

@@ -1,0 +1,133 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+import json
+import os
+from unittest import mock
+
+import ddt
+import fixtures
+from oslo_utils.fixture import uuidsentinel as uuids
+
+from nova import exception
+from nova import test
+from nova.virt.libvirt import pmem_ticket
+
+
+def ticket(**changes):
+    fields = {
+        'host': 'host2', 'migration_uuid': uuids.migration,
+        'instance_uuid': uuids.instance,
+        'targets': (pmem_ticket.Target('ns_1', 4096, 2048, 0, 0),
+                    pmem_ticket.Target('ns_2', 4096, 4096, 0, 6)),
+    }
+    return pmem_ticket.Ticket(**dict(fields, **changes))
+
+
+@ddt.ddt
+class TicketTestCase(test.NoDBTestCase):
+
+    def setUp(self):
+        super().setUp()
+        self.flags(state_path=self.useFixture(fixtures.TempDir()).path)
+
+    def _path(self, name=None):
+        return os.path.join(pmem_ticket._directory(),
+                            (name or uuids.migration) + '.json')
+
+    def _damage(self, text):
+        pmem_ticket.write(ticket())
+        with open(self._path(), 'w') as stored:
+            stored.write(text)
+
+    def _changed(self, **changes):
+        fields = json.loads(ticket().to_json())
+        for name, value in changes.items():
+            if name in fields:
+                fields[name] = value
+            else:
+                fields['targets'][0][name] = value
+        return json.dumps(fields)
+
+    def test_no_ticket(self):
+        self.assertRaises(exception.PMEMTicketNotFound, pmem_ticket.read,
+                          uuids.migration)
+        self.assertEqual([], list(pmem_ticket.open_tickets('host2')))
+
+    @ddt.data('', '{', '[]', '7', 'null', '{}', '{"targets": 1}', '[' * 9999,
+              '{"targets": [], "host": "h"}', '\x00')
+    def test_damaged_ticket_is_refused(self, text):
+        self._damage(text)
+        error = self.assertRaises(exception.PMEMTicketInvalid,
+                                  pmem_ticket.read, uuids.migration)
+        self.assertIn(self._path(), error.format_message())
+
+    @ddt.data({'version': 2}, {'host': ''}, {'host': 1}, {'targets': None},
+              {'migration_uuid': '../x'}, {'instance_uuid': None},
+              {'name': ''}, {'name': None}, {'size': -1}, {'size': '4096'},
+              {'size': 1}, {'source_size': 0}, {'source_size': 4097},
+              {'uid': -1}, {'gid': True}, {'unknown': 1})
+    def test_wrong_value_is_refused(self, changes):
+        self._damage(self._changed(**changes))
+        self.assertRaises(exception.PMEMTicketInvalid, pmem_ticket.read,
+                          uuids.migration)
+
+    def test_ticket_of_another_migration_is_refused(self):
+        self._damage(ticket(migration_uuid=uuids.other).to_json())
+        error = self.assertRaises(exception.PMEMTicketInvalid,
+                                  pmem_ticket.read, uuids.migration)
+        self.assertIn(uuids.other, error.format_message())
+
+    @ddt.data('../../etc/passwd', '', 'x', uuids.migration + '\n')
+    def test_only_a_uuid_names_a_ticket(self, name):
+        self.assertRaises(exception.PMEMTicketInvalid, pmem_ticket.read, name)
+
+    def test_write_read_close(self):
+        pmem_ticket.write(ticket())
+        self.assertEqual(ticket(), pmem_ticket.read(uuids.migration))
+        self.assertEqual([ticket()], list(pmem_ticket.open_tickets()))
+        pmem_ticket.close(ticket())
+        pmem_ticket.close(ticket())
+        self.assertRaises(exception.PMEMTicketNotFound, pmem_ticket.read,
+                          uuids.migration)
+
+    def test_ticket_that_can_not_be_stored_is_not_there(self):
+        with mock.patch('os.rename', side_effect=OSError('full')):
+            self.assertRaises(OSError, pmem_ticket.write, ticket())
+        self.assertEqual([], os.listdir(pmem_ticket._directory()))
+
+    def test_contents_are_durable_before_the_name_is(self):
+        calls = mock.Mock()
+        with mock.patch('os.fsync', calls.fsync), mock.patch(
+                'os.rename', calls.rename):
+            pmem_ticket.write(ticket())
+        self.assertEqual(['fsync', 'rename', 'fsync'],
+                         [call[0] for call in calls.method_calls])
+
+    def test_open_tickets_of_a_host(self):
+        pmem_ticket.write(ticket())
+        pmem_ticket.write(ticket(migration_uuid=uuids.other, host='host3'))
+        self.assertEqual([ticket()], list(pmem_ticket.open_tickets('host2')))
+        self.assertEqual(2, len(list(pmem_ticket.open_tickets())))
+
+    def test_damaged_ticket_stays_and_is_named_in_the_log(self):
+        self._damage('{')
+        self.assertEqual([], list(pmem_ticket.open_tickets('host2')))
+        self.assertIn(self._path(), self.stdlog.logger.output)
+        self.assertTrue(os.path.exists(self._path()))
+
+    def test_other_files_are_passed_over(self):
+        pmem_ticket.write(ticket())
+        for name in ('README', '.tmpx', 'x.json'):
+            with open(os.path.join(pmem_ticket._directory(), name), 'w'):
+                pass
+        self.assertEqual([ticket()], list(pmem_ticket.open_tickets()))

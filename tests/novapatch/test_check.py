@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+
+import sys
+
+import pytest
+
+from novapatch import check
+from novapatch.edit import add_function
+from novapatch.edit import add_import
+from novapatch.edit import append
+from novapatch.edit import Edit
+from novapatch.edit import insert_before
+from novapatch.edit import insert_first
+from novapatch import errors
+from novapatch import plan as plans
+from novapatch.source import File
+from novapatch.source import Source
+from patch_helpers import text_of
+
+BEFORE = '''
+    import os
+
+
+    class A:
+        size = (1, 2)
+
+        @guard
+        def f(self, x):
+            def inner():
+                return x
+            unused = 1
+            return inner() + undefined
+
+        def g(self):
+            return os
+    '''
+
+HOOKED = 'return inner() + $X'
+
+
+def findings(after=None, edits=(), before=BEFORE):
+    """What the check says of a file whose text became another."""
+    before = text_of(before)
+    if after is None:
+        file = File(before.encode())
+        result = plans.edited('34.0.0', 'x.py', file, edits)
+        after, sources = file.encode(result), (file.source, result)
+    else:
+        after = text_of(after).encode()
+        sources = [Source(before), Source(after.decode())]
+    change = plans.Change('x.py', before.encode(), after, 0o644,
+                          tuple(edits), sources=tuple(sources))
+    try:
+        check.run(plans.Plan('34.0.0', (change,), ()))
+    except errors.CheckFailed as error:
+        return error.details['findings']
+    return ''
+
+
+def of_new(text):
+    change = plans.Change('x.py', None, text.encode(), 0o644)
+    with pytest.raises(errors.CheckFailed) as caught:
+        check.run(plans.Plan('34.0.0', (change,), ()))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize('text, message', [
+    ('def f(', 'does not compile'),
+    ('return 1\n', 'does not compile'),
+    ('x = y\n', "line 1: F821 undefined name 'y'"),
+    ('def f():\n    x = 1\n', 'line 2: F841'),
+    ('import os\n', 'line 1: F401'),
+    ('import os\nimport os\nos\n', 'line 2: F811'),
+])
+def test_a_new_file_that_is_wrong(text, message):
+    assert message in of_new(text)
+
+
+def test_a_new_file_may_say_noqa():
+    change = plans.Change('x.py', None, b'import os  # noqa\n', 0o644)
+    check.run(plans.Plan('34.0.0', (change,), ()))
+
+
+def test_a_hook_that_uses_a_name_that_is_not_there():
+    found = findings(edits=[insert_before('A.f', HOOKED, 'use(y)')])
+    assert "F821 undefined name 'use'" in found
+    assert "F821 undefined name 'y'" in found
+    # What was wrong before is not our business.
+    assert "'undefined'" not in found and 'F841' not in found
+
+
+def test_an_import_that_nothing_uses():
+    assert 'F401' in findings(edits=[add_import('import sys')])
+
+
+def test_a_good_change():
+    assert not findings(edits=[
+        add_import('import sys'),
+        add_function('def h(self):\n    return sys', after='A.g'),
+        append('A.size', '3'),
+        insert_before('A.f', HOOKED, '# why'),
+        insert_first('A.f.inner', 'print(x)')])
+
+
+@pytest.mark.parametrize('old, new, name', [
+    ('return os', 'return os.path', 'A.g'),
+    ('(1, 2)', '(1, 3)', 'A.size'),
+    ('class A', 'class A(object)', 'A'),
+    ('@guard', '@guard(1)', 'A.f'),
+    ('return x', 'return 1', 'A.f'),
+    ('class A', 'X = 1\n\n\n    class A', 'X'),
+    ('import os', 'import os\n    import sys; sys', 'import'),
+    ('import os', 'import os\n    os.x()', 'the module'),
+])
+def test_a_change_that_no_edit_declares(old, new, name):
+    assert f'{name} changed, and no edit says so' in findings(
+        BEFORE.replace(old, new))
+
+
+def test_a_moved_function_is_no_change():
+    assert not findings('# new\n' + text_of(BEFORE))
+
+
+def test_an_edit_that_did_not_do_what_it_says():
+    class Idle(Edit):
+        operation = 'idle'
+
+        def changes(self):
+            return {'A.g'}
+
+        def __str__(self):
+            return 'idle'
+
+    assert 'idle did not change what it names' in findings(
+        BEFORE, [Idle()])
+
+
+def test_without_pyflakes(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'pyflakes.checker', None)
+    with pytest.raises(errors.PyflakesMissing):
+        findings(BEFORE)

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+
+import os
+import subprocess
+
+import pytest
+
+from novapatch import cli
+from patch_helpers import PATCH_SET
+from patch_helpers import snapshot
+from patch_helpers import TREE
+from patch_helpers import write
+
+
+@pytest.fixture
+def run(tmp_path, capsys):
+    write(tmp_path / 'project', PATCH_SET)
+    write(tmp_path / 'tree', TREE)
+
+    def run(*arguments):
+        status = cli.main(['--patch-set', str(tmp_path / 'project'),
+                           *map(str, arguments)])
+        return status, *capsys.readouterr()
+    return run
+
+
+def test_usage():
+    with pytest.raises(SystemExit) as caught:
+        cli.main(['fly'])
+    assert caught.value.code == 2
+
+
+def test_error(run, tmp_path):
+    status, out, err = run('apply', tmp_path)
+    assert (status, out) == (1, '')
+    assert err.startswith('novapatch: ') and 'no tree of Nova' in err
+
+
+def test_a_life(run, tmp_path):
+    tree = tmp_path / 'tree'
+    before = snapshot(tree)
+    assert run('status', tree) == (0, f'{tree}: not applied\n', '')
+    assert run('apply', tree) == (
+        0, f'{tree}: Nova 34.0.0: 3 files changed, 3 added\n', '')
+    assert run('status', tree) == (0, f'{tree}: applied\n', '')
+    assert run('apply', tree)[:2] == (
+        0, f'{tree}: already applied, nothing to do\n')
+    assert '+++ b/nova/anchor.py' in run('diff', tree)[1]
+    assert run('undo', tree)[0] == 0
+    assert snapshot(tree) == before
+    assert run('undo', tree)[0] == 1
+
+
+def test_undo_by_force(run, tmp_path):
+    tree = tmp_path / 'tree'
+    before = snapshot(tree)
+    run('apply', tree)
+    write(tree, {'nova/boat.py': 'mine = 1\n'})
+    status, out, err = run('undo', tree)
+    assert status == 1 and 'nova/boat.py' in err and '--force' in err
+    assert 'nova/boat.py' in run('status', tree)[1]
+    assert run('undo', '--force', tree)[0] == 0
+    assert snapshot(tree) == before
+
+
+def test_skipped_files_are_named(run, tmp_path):
+    tree = tmp_path / 'tree'
+    (tree / 'PKG-INFO').rename(tree / 'kept')
+    write(tree, {'nova-34.0.0.dist-info/METADATA': 'Version: 34.0.0\n'})
+    status, out, err = run('apply', tree)
+    assert status == 0
+    assert 'skipped' in err and 'doc/source/boats.rst' in err
+
+
+def test_half_applied_is_a_failure(run, tmp_path):
+    tree = tmp_path / 'tree'
+    write(tree, {'nova/anchor.py': PATCH_SET['nova/anchor.py']})
+    status, out, err = run('status', tree)
+    assert status == 1
+    assert 'half-applied' in out and 'nova/anchor.py' in out
+
+
+def test_release_may_come_after_the_command(run, tmp_path):
+    tree = tmp_path / 'tree'
+    (tree / 'PKG-INFO').unlink()
+    assert run('apply', tree)[0] == 1
+    assert run('apply', tree, '--release', '33.0.0')[0] == 1
+    assert run('apply', tree, '--release', '34.0.0')[0] == 0
+
+
+@pytest.mark.parametrize('tag, status', [('34.0.0', 0), ('33.1.0', 1)])
+def test_release_of_a_git_checkout(run, tmp_path, tag, status):
+    tree = tmp_path / 'tree'
+    (tree / 'PKG-INFO').unlink()
+    env = dict(os.environ, GIT_CONFIG_GLOBAL=os.devnull,
+               GIT_AUTHOR_NAME='a', GIT_AUTHOR_EMAIL='a@example.org',
+               GIT_COMMITTER_NAME='a', GIT_COMMITTER_EMAIL='a@example.org')
+    for command in ('init -q', 'add .', 'commit -qm x',
+                    f'tag -am t {tag}', 'commit -qm y --allow-empty'):
+        subprocess.run(['git', '-C', tree, *command.split()], env=env,
+                       check=True)
+    result = run('apply', tree)
+    assert result[0] == status
+    assert tag in result[1] + result[2]

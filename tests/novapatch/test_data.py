@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+
+import pytest
+
+from novapatch.edit import json_bump
+from novapatch.edit import json_set
+from novapatch.edit import text_replace_line
+from novapatch.edit import toml_add_item
+from novapatch.edit import yaml_add_key
+from novapatch import errors
+from patch_helpers import check
+from patch_helpers import refused
+
+# -- YAML -----------------------------------------------------------------
+
+YAML = '''
+    # variables in path
+    boat:
+      in: path
+    # variables in body
+    Anchor:
+      in: body
+      description: |
+        zebra: no key
+    # about crews
+    # of boats
+    crew: &crew
+      in: body
+    "wind:x":
+      in: body
+    # variables in query
+    mast:
+      in: query
+    '''
+
+
+def test_yaml_refused():
+    refused(yaml_add_key('crew', 'in: body', 'variables in body'), YAML,
+            errors.AlreadyThere)
+    refused(yaml_add_key('x', 'in: body', 'variables in head'), YAML,
+            errors.NoMatch)
+
+
+@pytest.mark.parametrize('key, above', [
+    ('aaa', 'Anchor:'), ('bow', '# about crews'), ('stern', '"wind:x"'),
+    ('zoo', '# variables in query')])
+def test_yaml_add_key(key, above):
+    entry = f'{key}:\n      in: body\n    '
+    check(yaml_add_key(key, '\n   in: body\n'), YAML,
+          YAML.replace(above, entry + above))
+
+
+def test_yaml_at_the_end_of_the_file():
+    check(yaml_add_key('x', 'x:\n  in: query'), YAML,
+          YAML.rstrip(' ') + '    x:\n      in: query\n')
+
+
+def test_yaml_in_a_group_by_name():
+    check(yaml_add_key('a', 'b: c', 'variables in path'), YAML,
+          YAML.replace('    boat:', '    a:\n      b: c\n    boat:'))
+
+
+# -- JSON -----------------------------------------------------------------
+
+JSON = '{"a" : [1,\n  {"b/c": "2.9", "d": null }], "e":3}'
+
+
+@pytest.mark.parametrize('pointer', [
+    '/x', '/a/2', '/a/1/x', '/e/0', '/a/-1'])
+def test_json_no_such_value(pointer):
+    refused(json_set(pointer, '1'), JSON, errors.NoMatch)
+
+
+def test_json_refused():
+    refused(json_set('/a', '1'), '{"a": }', errors.WrongKind)
+    refused(json_set('/e', 'x'), JSON, errors.BadText)
+    refused(json_bump('/a/1/d'), JSON, errors.NoVersion)
+
+
+@pytest.mark.parametrize('edit, old, new', [
+    (json_set('/a/1/b~1c', '2.10'), '"2.9"', '"2.10"'),
+    (json_set('/a/1/b~1c', '"2.10"'), '"2.9"', '"2.10"'),
+    (json_set('/a/1/d', 'false'), 'null', 'false'),
+    (json_set('/a/0', '[7]'), '1,', '[7],'),
+    (json_bump('/a/1/b~1c'), '2.9', '2.10'),
+    (json_bump('/e'), ':3', ':4'),
+])
+def test_json(edit, old, new):
+    check(edit, JSON, JSON.replace(old, new))
+
+
+# -- TOML -----------------------------------------------------------------
+
+TOML = '''
+    [a."b.c"]  # sorted
+    anchor = "x"
+    # about crews
+    crew = [
+        "y",
+    ]
+
+    [d]
+    z = 1
+    b = 2
+    '''
+
+
+def test_toml_refused():
+    refused(toml_add_item('x', 'k', 'v'), TOML, errors.NoMatch)
+    refused(toml_add_item('d', 'b', 'v'), TOML, errors.AlreadyThere)
+
+
+@pytest.mark.parametrize('table, key, place', [
+    ('a."b.c"', 'bow', '    # about'), ('a."b.c"', 'mast', '\n    [d]'),
+    ('d', 'a', '')])
+def test_toml_add_item(table, key, place):
+    line = f'    {key} = "m:f"\n'
+    after = TOML.replace(place, line + place) if place else (
+        TOML.rstrip(' ') + line)
+    check(toml_add_item(table, key, 'm:f'), TOML, after)
+
+
+def test_toml_keeps_a_value_that_is_toml():
+    check(toml_add_item('d', 'k', '[1]'), '[d]\n', '[d]\nk = [1]\n')
+
+
+# -- lines ----------------------------------------------------------------
+
+def test_line_refused():
+    refused(text_replace_line('^c', 'x'), 'a\nb\n', errors.NoMatch)
+    refused(text_replace_line('[ab]', 'x'), 'a\nb\n', errors.ManyMatches)
+    refused(text_replace_line('[', 'x'), 'a\nb\n', errors.BadPattern)
+
+
+def test_replace_line():
+    check(text_replace_line(r'b\d', 'c'), 'a\n  b1\nd\n', 'a\n  c\nd\n')

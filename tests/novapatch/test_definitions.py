@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+
+import pytest
+
+from novapatch.edit import add_function
+from novapatch.edit import append_docstring
+from novapatch.edit import append_file
+from novapatch import errors
+from patch_helpers import check
+from patch_helpers import refused
+
+SOURCE = '''
+    X = 1
+
+
+    class A:
+        def f(self):
+            pass
+            # of f
+
+        # about g
+        @guard
+        def g(self):
+            pass
+
+
+    def h():
+        pass
+    '''
+NEW = '''
+            def new(self):
+                """Doc."""
+      '''
+
+
+@pytest.mark.parametrize('edit, error', [
+    (add_function(NEW, after='A.x'), errors.TargetNotFound),
+    (add_function(NEW), errors.BadText),
+    (add_function(NEW, after='A.f', before='A.g'), errors.BadText),
+    (add_function('pass', after='A.f'), errors.BadText),
+    (add_function('def g(): pass', after='A.f'), errors.AlreadyThere),
+])
+def test_refused(edit, error):
+    refused(edit, SOURCE, error)
+
+
+METHOD = '\n        def new(self):\n            """Doc."""\n'
+
+
+@pytest.mark.parametrize('place, old, new', [
+    ({'after': 'A.f'}, '# of f\n', '# of f\n' + METHOD),
+    ({'before': 'A.g'}, '        # about g\n',
+     METHOD[1:] + '\n        # about g\n'),
+    ({'after': 'A.g'}, '(self):\n            pass\n\n\n',
+     '(self):\n            pass\n' + METHOD + '\n\n'),
+    ({'after': 'X'}, 'X = 1\n', 'X = 1\n\n\n    def new(self):\n'
+     '        """Doc."""\n'),
+    ({'before': 'h'}, '    def h', '    def new(self):\n'
+     '        """Doc."""\n\n\n    def h'),
+])
+def test_add_function(place, old, new):
+    assert SOURCE.count(old) == 1
+    check(add_function(NEW, **place), SOURCE, SOURCE.replace(old, new))
+
+
+# -- docstrings -----------------------------------------------------------
+
+def test_no_docstring():
+    refused(append_docstring('f', 'x'), 'def f():\n    pass\n',
+            errors.NoMatch)
+    refused(append_docstring('f', 'x'), 'f = 1\n', errors.NoMatch)
+    refused(append_docstring('f', 'x'), 'def f():\n    "Doc."\n',
+            errors.WrongKind)
+
+
+def test_docstring_without_the_field():
+    refused(append_docstring('f', ':param x: y', after='z'),
+            'def f():\n    """Doc."""\n', errors.NoMatch)
+
+
+@pytest.mark.parametrize('before, text, after', [
+    ('"""One."""', 'Two.', '"""One.\n\n    Two.\n    """'),
+    ('"""One.\n\n    More.\n    """', 'Two.',
+     '"""One.\n\n    More.\n\n    Two.\n    """'),
+    ('"""One\n    more."""', 'Two.', '"""One\n    more.\n\n    Two."""'),
+    ('"""One.\n\n    :param a: b\n    """', ':param x: y',
+     '"""One.\n\n    :param a: b\n    :param x: y\n    """'),
+    ('"""One.\n    """', ':param x: y',
+     '"""One.\n\n    :param x: y\n    """'),
+])
+def test_append_docstring(before, text, after):
+    check(append_docstring('f', text), f'def f():\n    {before}\n',
+          f'def f():\n    {after}\n')
+
+
+def test_append_docstring_below_a_field():
+    check(append_docstring('f', ':param x: y', after='a'), '''
+        def f():
+            """One.
+
+            :param a: b
+                c
+            :returns: d
+            """
+        ''', '''
+        def f():
+            """One.
+
+            :param a: b
+                c
+            :param x: y
+            :returns: d
+            """
+        ''')
+
+
+def test_append_file():
+    check(append_file('\n\n\nx = 1'), 'a = 1\n', 'a = 1\n\n\nx = 1\n')

@@ -1,0 +1,344 @@
+# SPDX-License-Identifier: Apache-2.0
+
+import os
+
+import pytest
+
+from novapatch import errors
+from novapatch import operations
+from novapatch.operations import State
+from novapatch import patchset
+from novapatch import transaction
+from novapatch.tree import Tree
+from patch_helpers import PATCH_SET
+from patch_helpers import snapshot
+from patch_helpers import TREE
+from patch_helpers import write
+
+
+class Killed(BaseException):
+    """What a process can't catch when it is killed."""
+
+
+@pytest.fixture
+def patch_set(tmp_path):
+    write(tmp_path / 'project', PATCH_SET)
+    return patchset.load(tmp_path / 'project')
+
+
+@pytest.fixture
+def root(tmp_path):
+    write(tmp_path / 'tree', TREE)
+    os.chmod(tmp_path / 'tree/nova/boat.py', 0o755)
+    return tmp_path / 'tree'
+
+
+def apply(root, patch_set):
+    return operations.apply(Tree(root), patch_set)
+
+
+def state(root, patch_set):
+    return operations.status(Tree(root), patch_set).state
+
+
+def fail_at(monkeypatch, step, error):
+    """Let the os.replace of a number fail; gives the list of those made."""
+    made = []
+    real = os.replace
+
+    def replace(source, target):
+        if len(made) == step:
+            raise error
+        made.append(target)
+        real(source, target)
+
+    monkeypatch.setattr(os, 'replace', replace)
+    return made
+
+
+# -- what must not happen -------------------------------------------------
+
+@pytest.mark.parametrize('refused', [
+    'nova/boat.py', 'nova', 'doc/source', '.'])
+def test_read_only(root, patch_set, monkeypatch, refused):
+    before = snapshot(root)
+    real = os.access
+    # Not by mode bits: root could write all the same.
+    monkeypatch.setattr(os, 'access', lambda path, mode: (
+        os.path.realpath(path) != os.path.realpath(root / refused)
+        and real(path, mode)))
+    with pytest.raises(errors.NotWritable) as caught:
+        apply(root, patch_set)
+    assert refused.strip('.') in str(caught.value)
+    assert snapshot(root) == before
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason='root may write anything')
+def test_read_only_by_its_mode(root, patch_set):
+    os.chmod(root / 'nova/boat.py', 0o444)
+    with pytest.raises(errors.NotWritable):
+        apply(root, patch_set)
+
+
+def test_nothing_is_written_if_one_edit_fails(root, patch_set):
+    write(root, {'nova/version.py': "VERSION = None\nMICRO = '2.9'\n"})
+    before = snapshot(root)
+    with pytest.raises(errors.NoVersion):
+        apply(root, patch_set)
+    assert snapshot(root) == before
+
+
+def test_nothing_is_written_if_a_check_fails(root, patch_set):
+    write(patch_set.root, {'nova/anchor.py': 'undefined\n'})
+    before = snapshot(root)
+    with pytest.raises(errors.CheckFailed):
+        apply(root, patch_set)
+    assert snapshot(root) == before
+
+
+STEPS = range(6)
+
+
+@pytest.mark.parametrize('step', STEPS)
+def test_a_failing_write_is_undone(root, patch_set, monkeypatch, step):
+    before = snapshot(root)
+    error = OSError(28, 'No space left on device', 'some/file')
+    with monkeypatch.context() as patch:
+        made = fail_at(patch, step, error)
+        # Putting back needs the space that there is.
+        real = transaction.undo
+        patch.setattr(transaction, 'undo', lambda *args: (
+            patch.undo(), real(*args)))
+        with pytest.raises(errors.WriteFailed) as caught:
+            apply(root, patch_set)
+    assert len(made) == step
+    assert 'everything was put back' in str(caught.value)
+    assert 'No space left' in str(caught.value)
+    assert snapshot(root) == before
+
+
+def test_a_failing_write_that_can_not_be_undone(
+        root, patch_set, monkeypatch):
+    before = snapshot(root)
+    with monkeypatch.context() as patch:
+        fail_at(patch, 3, OSError(5, 'Input/output error', 'some/file'))
+        with pytest.raises(errors.WriteFailed, match='run undo'):
+            apply(root, patch_set)
+    assert state(root, patch_set) is State.HALF
+    transaction.undo(root)
+    assert snapshot(root) == before
+
+
+@pytest.mark.parametrize('step', STEPS)
+def test_a_killed_apply_is_known_and_can_be_undone(
+        root, patch_set, monkeypatch, step):
+    before = snapshot(root)
+    with monkeypatch.context() as patch:
+        fail_at(patch, step, Killed())
+        with pytest.raises(Killed):
+            apply(root, patch_set)
+    assert state(root, patch_set) is State.HALF
+    with pytest.raises(errors.HalfApplied, match='run undo'):
+        apply(root, patch_set)
+    transaction.undo(root)
+    assert snapshot(root) == before
+    assert state(root, patch_set) is State.PRISTINE
+
+
+def test_a_kill_before_the_first_write_leaves_a_pristine_tree(
+        root, patch_set, monkeypatch):
+    before = snapshot(root)
+
+    def save(self, manifest):
+        raise Killed()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(transaction.Record, 'save', save)
+        with pytest.raises(Killed):
+            apply(root, patch_set)
+    assert state(root, patch_set) is State.PRISTINE
+    assert apply(root, patch_set)
+    transaction.undo(root)
+    assert snapshot(root) == before
+
+
+@pytest.mark.parametrize('step', range(3))
+def test_a_killed_undo_can_be_repeated(root, patch_set, monkeypatch, step):
+    before = snapshot(root)
+    apply(root, patch_set)
+    with monkeypatch.context() as patch:
+        fail_at(patch, step, Killed())
+        with pytest.raises(Killed):
+            transaction.undo(root)
+    assert state(root, patch_set) is State.HALF
+    transaction.undo(root)
+    assert snapshot(root) == before
+
+
+def test_undo_of_nothing(root):
+    with pytest.raises(errors.NotApplied):
+        transaction.undo(root)
+
+
+def test_undo_refuses_what_was_changed_by_hand(root, patch_set):
+    before = snapshot(root)
+    apply(root, patch_set)
+    write(root, {'nova/boat.py': 'mine = 1\n', 'nova/anchor.py': 'mine\n'})
+    after = snapshot(root)
+    with pytest.raises(errors.ChangedByHand) as caught:
+        transaction.undo(root)
+    assert 'nova/boat.py' in str(caught.value)
+    assert 'nova/anchor.py' in str(caught.value)
+    assert snapshot(root) == after
+    transaction.undo(root, force=True)
+    assert snapshot(root) == before
+
+
+def test_undo_needs_the_originals(root, patch_set):
+    apply(root, patch_set)
+    (root / '.novapatch/original/nova/boat.py').unlink()
+    after = snapshot(root)
+    with pytest.raises(errors.BadState):
+        transaction.undo(root)
+    assert snapshot(root) == after
+
+
+@pytest.mark.parametrize('text', ['{', '[]', '{"format": 9}', '{}'])
+def test_a_manifest_that_can_not_be_read(root, patch_set, text):
+    apply(root, patch_set)
+    write(root, {'.novapatch/manifest.json': text})
+    with pytest.raises(errors.BadState):
+        transaction.undo(root)
+
+
+# -- what must -------------------------------------------------------------
+
+def test_apply_writes_all_and_keeps_modes(root, patch_set):
+    plan = apply(root, patch_set)
+    for change in plan.changes:
+        place = root / change.path
+        assert place.read_bytes() == change.after
+        assert place.stat().st_mode & 0o777 == change.mode
+    assert (root / 'nova/boat.py').stat().st_mode & 0o777 == 0o755
+    assert not (root / '.novapatch/new').exists()
+    assert not (root / 'doc/design.rst').exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason='only root gives files away')
+def test_apply_and_undo_keep_owners(root, patch_set):
+    place = root / 'nova/boat.py'
+    os.chown(place, 1234, 1234)
+    apply(root, patch_set)
+    assert place.stat().st_uid == 1234
+    transaction.undo(root)
+    assert place.stat().st_uid == 1234
+
+
+def test_undo_removes_what_python_cached(root, patch_set):
+    before = snapshot(root)
+    apply(root, patch_set)
+    cache = root / 'nova/deep/down/__pycache__'
+    cache.mkdir()
+    (cache / '__init__.cpython-311.pyc').write_bytes(b'x')
+    transaction.undo(root)
+    assert snapshot(root) == before
+
+
+def test_undo_keeps_what_somebody_put_beside(root, patch_set):
+    apply(root, patch_set)
+    write(root, {'nova/deep/theirs.py': 'x = 1\n'})
+    transaction.undo(root)
+    assert (root / 'nova/deep/theirs.py').exists()
+    assert not (root / 'nova/deep/down').exists()
+
+
+# -- the state of a tree ---------------------------------------------------
+
+def test_second_apply(root, patch_set):
+    assert state(root, patch_set) is State.PRISTINE
+    assert apply(root, patch_set)
+    after = snapshot(root)
+    assert state(root, patch_set) is State.APPLIED
+    assert apply(root, patch_set) is None
+    assert snapshot(root) == after
+
+
+def test_a_value_that_the_pristine_tree_has_too_is_no_sign(
+        root, patch_set):
+    write(patch_set.root, {'edits/nova/boat.py': '''
+        from novapatch.edit import set_value
+
+        EDITS = [set_value('MICRO', "'{{micro}}'")]
+        '''})
+    write(root, {'nova/boat.py': "MICRO = '2.9'\n"})
+    found = patchset.load(patch_set.root)
+    assert state(root, found) is State.PRISTINE
+    assert apply(root, found)
+
+
+def test_another_version_is_applied(root, patch_set):
+    apply(root, patch_set)
+    write(patch_set.root, {'nova/anchor.py': 'def lift(v): pass\n'})
+    assert state(root, patch_set) is State.OTHER
+    with pytest.raises(errors.OtherPatchSet, match='undo'):
+        apply(root, patch_set)
+
+
+def test_applied_and_changed_by_hand(root, patch_set):
+    apply(root, patch_set)
+    write(root, {'nova/boat.py': 'mine = 1\n'})
+    found = operations.status(Tree(root), patch_set)
+    assert found.state is State.APPLIED
+    assert found.by_hand == ('nova/boat.py',)
+    with pytest.raises(errors.ChangedByHand, match='nova/boat.py'):
+        apply(root, patch_set)
+
+
+def forget(root):
+    transaction.Record(root).remove()
+
+
+def test_applied_without_a_record(root, patch_set):
+    apply(root, patch_set)
+    forget(root)
+    assert state(root, patch_set) is State.RECORDLESS
+    assert apply(root, patch_set) is None
+
+
+@pytest.mark.parametrize('path', [
+    'nova/boat.py', 'doc/source/boats.rst', 'nova/anchor.py'])
+def test_half_applied_without_a_record(root, patch_set, path):
+    before = (root / path).read_bytes() if (root / path).exists() else None
+    apply(root, patch_set)
+    forget(root)
+    if before is None:
+        (root / path).unlink()
+    else:
+        (root / path).write_bytes(before)
+    found = operations.status(Tree(root), patch_set)
+    assert found.state is State.HALF_RECORDLESS
+    assert {name.split(':')[0] for name in found.absent} == {path}
+    with pytest.raises(errors.HalfAppliedNoRecord) as caught:
+        apply(root, patch_set)
+    assert path in str(caught.value)
+
+
+def test_a_tree_changed_by_hand_where_the_places_are_still_there(
+        root, patch_set):
+    place = root / 'nova/boat.py'
+    place.write_text(place.read_text().replace('wind * 2', 'wind * 3'))
+    before = snapshot(root)
+    apply(root, patch_set)
+    assert 'wind * 3' in place.read_text()
+    assert "anchor.lift('2.10')" in place.read_text()
+    transaction.undo(root)
+    assert snapshot(root) == before
+
+
+def test_diff_before_and_after_is_the_same(root, patch_set):
+    before = operations.diff(Tree(root), patch_set)
+    apply(root, patch_set)
+    after = operations.diff(Tree(root), patch_set)
+    assert before == after
+    assert "+        anchor.lift('2.10')\n" in before
+    assert '--- /dev/null\n+++ b/nova/anchor.py\n' in before
