@@ -23,10 +23,10 @@ EDITS = [
 
 
         class PMEMCopyFailed(NovaException):
-            msg_fmt = _("Copying vPMEM namespace %(source)s of instance "
-                        "%(instance_uuid)s to namespace %(target)s on host "
-                        "%(host)s failed (migration %(migration_uuid)s): "
-                        "%(reason)s")
+            # Events keep 255 characters of it, so the reason comes early.
+            msg_fmt = _("vPMEM namespace %(source)s was not copied to "
+                        "%(target)s on %(host)s: %(reason)s (instance "
+                        "%(instance_uuid)s, migration %(migration_uuid)s)")
 
 
         class PMEMNamespaceNotFound(NotFound):

@@ -81,7 +81,7 @@ class PmemServersTestBase(base.ServersTestBase):
                    group='libvirt')
         self.start_compute(host)
         # A service does not stop while it waits for a tool that hangs.
-        self.addCleanup(self.pmem._cancel_faults)
+        self.addCleanup(self.pmem.cancel_faults)
         return self.computes[host]
 
     def restart_pmem_compute(self, host):

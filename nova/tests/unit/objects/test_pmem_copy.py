@@ -1,0 +1,66 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The wish to copy vPMEM data, on its way from the API to the source."""
+
+from unittest import mock
+
+from oslo_serialization import jsonutils
+from oslo_utils.fixture import uuidsentinel as uuids
+
+from nova import context
+from nova import objects
+from nova import test
+
+
+class RequestSpecWishTestCase(test.NoDBTestCase):
+
+    def test_default(self):
+        self.assertFalse(objects.RequestSpec().copy_pmem_devices)
+
+    def test_older_versions_drop_it(self):
+        spec = objects.RequestSpec(copy_pmem_devices=True)
+        fields = spec.obj_to_primitive('1.16')['nova_object.data']
+        self.assertTrue(fields['copy_pmem_devices'])
+        fields = spec.obj_to_primitive('1.15')['nova_object.data']
+        self.assertNotIn('copy_pmem_devices', fields)
+
+    def test_it_is_not_persisted_and_not_lost_by_saving(self):
+        spec = objects.RequestSpec(
+            context.get_admin_context(), id=1, instance_uuid=uuids.instance,
+            copy_pmem_devices=True)
+        with mock.patch.object(objects.RequestSpec, '_save_in_db') as save:
+            save.side_effect = lambda context, uuid, updates: dict(
+                updates, id=1, instance_uuid=uuids.instance)
+            spec.save()
+        stored = jsonutils.loads(save.call_args.args[2]['spec'])
+        self.assertNotIn('copy_pmem_devices', stored['nova_object.data'])
+        self.assertTrue(spec.copy_pmem_devices)
+
+
+class MigrationContextWishTestCase(test.NoDBTestCase):
+
+    def test_older_versions_drop_it(self):
+        move = objects.MigrationContext(
+            instance_uuid=uuids.instance, migration_id=1,
+            copy_pmem_devices=True)
+        fields = move.obj_to_primitive('1.3')['nova_object.data']
+        self.assertTrue(fields['copy_pmem_devices'])
+        fields = move.obj_to_primitive('1.2')['nova_object.data']
+        self.assertNotIn('copy_pmem_devices', fields)
+
+    def test_record_of_an_older_service_has_none(self):
+        move = objects.MigrationContext(
+            instance_uuid=uuids.instance, migration_id=1)
+        stored = jsonutils.dumps(move.obj_to_primitive('1.2'))
+        self.assertNotIn('copy_pmem_devices',
+                         objects.MigrationContext.obj_from_db_obj(stored))

@@ -1,0 +1,377 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+import os
+import signal
+import subprocess
+from unittest import mock
+
+import ddt
+import fixtures
+from oslo_utils.fixture import uuidsentinel as uuids
+
+from nova import context
+from nova import exception
+from nova import objects
+from nova import test
+from nova.tests import fixtures as nova_fixtures
+from nova.virt.libvirt import pmem_copy
+from nova.virt.libvirt import pmem_layout
+from nova.virt.libvirt import pmem_ticket
+from nova.virt.libvirt import pmem_transfer
+
+SIZE = 4 * 1024 * 1024
+
+
+class PmemCopyTestCase(test.NoDBTestCase):
+    """A destination host2 with the namespaces ns_1 and ns_2."""
+
+    def setUp(self):
+        super().setUp()
+        self.flags(state_path=self.useFixture(fixtures.TempDir()).path)
+        self.useFixture(nova_fixtures.PrivsepFixture())
+        self.chown = self.useFixture(fixtures.MockPatch(
+            'nova.privsep.path.chown')).mock
+        self.cleanup = self.useFixture(fixtures.MockPatch(
+            'nova.privsep.libvirt.cleanup_vpmem')).mock
+        self.context = context.get_admin_context()
+        dev = self.useFixture(fixtures.TempDir()).path
+        self.namespaces = {}
+        for name in ('ns_1', 'ns_2'):
+            path = os.path.join(dev, name)
+            with open(path, 'w'):
+                pass
+            self.namespaces[name] = objects.LibvirtVPMEMDevice(
+                label='S', name=name, size=SIZE, devpath=path, align=2)
+        self.pairs = [
+            pmem_layout.DevicePair(
+                objects.LibvirtVPMEMDevice(
+                    label='S', name='old_' + name, size=SIZE - 1,
+                    devpath='/dev/dax7.%s' % name, align=2), device)
+            for name, device in self.namespaces.items()]
+        self.migration = objects.Migration(
+            uuid=uuids.migration, status='migrating', dest_compute='host2',
+            source_compute='host1', dest_host='192.0.2.2')
+        self.instance = objects.Instance(
+            uuid=uuids.instance, host='host1', resources=None)
+        self.useFixture(fixtures.MockPatch(
+            'nova.objects.Migration.get_by_uuid',
+            side_effect=self._find_migration))
+        self.useFixture(fixtures.MockPatch(
+            'nova.objects.Instance.get_by_uuid',
+            side_effect=self._find_instance))
+
+    def _find_migration(self, context, uuid):
+        if self.migration is None:
+            raise exception.MigrationNotFound(migration_id=uuid)
+        return self.migration
+
+    def _find_instance(self, context, uuid):
+        if self.instance is None:
+            raise exception.InstanceNotFound(instance_id=uuid)
+        return self.instance
+
+    def _path(self, name):
+        return self.namespaces[name].devpath
+
+    def _prepare(self):
+        pmem_copy.prepare(
+            self.instance, self.migration, self.pairs, self.namespaces)
+
+    def _settle(self, host='host2'):
+        return pmem_copy.settle(self.context, host, lambda: self.namespaces)
+
+    def _wiped(self):
+        return [os.path.basename(call.args[0])
+                for call in self.cleanup.mock_calls]
+
+
+class PrepareTestCase(PmemCopyTestCase):
+
+    def _refused(self, *parts):
+        error = self.assertRaises(
+            exception.ComputeResourcesUnavailable, self._prepare)
+        for part in parts:
+            self.assertIn(part, error.format_message())
+        self.chown.assert_not_called()
+        self.assertEqual([], list(pmem_ticket.open_tickets()))
+
+    def test_namespace_that_went_away(self):
+        self.namespaces = {'ns_1': self.namespaces['ns_1']}
+        self._refused('ns_2', 'missing')
+
+    def test_namespace_with_another_number(self):
+        moved = self.namespaces['ns_2'].obj_clone()
+        moved.devpath = '/dev/dax9.0'
+        self.namespaces = dict(self.namespaces, ns_2=moved)
+        self._refused('ns_2', '/dev/dax9.0', 'restart nova-compute')
+
+    def test_namespace_of_another_size(self):
+        moved = self.namespaces['ns_1'].obj_clone()
+        moved.size += 1
+        self.namespaces = dict(self.namespaces, ns_1=moved)
+        self._refused('ns_1', str(SIZE), str(SIZE + 1))
+
+    def test_node_that_can_not_be_lent(self):
+        self.chown.side_effect = [None, OSError('no'), None, None]
+        self.assertRaises(OSError, self._prepare)
+        self.assertEqual([], list(pmem_ticket.open_tickets()))
+        # Both are given back; nothing was written, so nothing is wiped.
+        self.assertEqual(4, self.chown.call_count)
+        self.cleanup.assert_not_called()
+
+    def test_ticket_is_there_before_anything_can_be_written(self):
+        self.chown.side_effect = lambda *args, **kwargs: self.assertEqual(
+            1, len(list(pmem_ticket.open_tickets('host2'))))
+        self._prepare()
+        self.assertEqual(2, self.chown.call_count)
+        ticket = pmem_ticket.read(uuids.migration)
+        self.assertEqual(
+            [('ns_1', SIZE, SIZE - 1), ('ns_2', SIZE, SIZE - 1)],
+            [(each.name, each.size, each.source_size)
+             for each in ticket.targets])
+
+    def test_nothing_to_copy(self):
+        self.pairs = []
+        self._prepare()
+        self.assertEqual([], list(pmem_ticket.open_tickets()))
+
+
+class FinishTestCase(PmemCopyTestCase):
+
+    def test_no_ticket(self):
+        pmem_copy.finish(self.migration, self.fail)
+
+    def test_nodes_are_taken_back_and_the_data_stays(self):
+        self._prepare()
+        self.chown.reset_mock()
+        pmem_copy.finish(self.migration, lambda: self.namespaces)
+        self.assertEqual(
+            [mock.call(self._path(name), uid=os.getuid(), gid=os.getgid())
+             for name in ('ns_1', 'ns_2')], self.chown.mock_calls)
+        self.cleanup.assert_not_called()
+        self.assertEqual([], list(pmem_ticket.open_tickets()))
+
+    def test_damaged_ticket_keeps_the_guest_from_starting(self):
+        self._prepare()
+        with open(pmem_ticket._path(uuids.migration), 'w'):
+            pass
+        self.assertRaises(exception.PMEMTicketInvalid, pmem_copy.finish,
+                          self.migration, lambda: self.namespaces)
+
+
+@ddt.ddt
+class SettleTestCase(PmemCopyTestCase):
+
+    def setUp(self):
+        super().setUp()
+        self._prepare()
+        self.chown.reset_mock()
+
+    def _open(self):
+        return len(list(pmem_ticket.open_tickets()))
+
+    @ddt.data('accepted', 'pre-migrating', 'migrating', 'post-migrating')
+    def test_move_under_way_is_left_alone(self, status):
+        self.migration.status = status
+        self.assertEqual(set(), self._settle())
+        self.assertEqual([], self._wiped())
+        self.assertEqual(1, self._open())
+
+    @ddt.data('finished', 'confirming', 'confirmed')
+    def test_move_that_arrived_is_closed_and_not_wiped(self, status):
+        self.migration.status = status
+        self.assertEqual({uuids.instance}, self._settle())
+        self.assertEqual([], self._wiped())
+        self.assertEqual(0, self._open())
+
+    @ddt.data('error', 'failed', 'reverting', 'reverted', 'cancelled', 'new')
+    def test_move_that_ended_otherwise_is_wiped_and_closed(self, status):
+        self.migration.status = status
+        self.assertEqual({uuids.instance}, self._settle())
+        self.assertEqual(['ns_1', 'ns_2'], self._wiped())
+        self.assertEqual(2, self.chown.call_count)
+        self.assertEqual(0, self._open())
+
+    def test_move_and_server_that_were_deleted(self):
+        self.migration = self.instance = None
+        self._settle()
+        self.assertEqual(['ns_1', 'ns_2'], self._wiped())
+        self.assertEqual(0, self._open())
+
+    def test_server_that_was_handed_over_keeps_its_data(self):
+        # The move failed in its last step: the server is here, in ERROR.
+        self.migration.status = 'error'
+        self.instance.host = 'host2'
+        self._settle()
+        self.assertEqual([], self._wiped())
+        self.assertEqual(0, self._open())
+
+    def test_failed_move_on_the_same_host_wipes_what_is_not_the_servers(self):
+        self.migration.status = 'error'
+        self.migration.source_compute = self.instance.host = 'host2'
+        self.instance.resources = objects.ResourceList(objects=[
+            objects.Resource(provider_uuid=uuids.rp, resource_class='R',
+                             identifier='ns_2')])
+        self._settle()
+        self.assertEqual(['ns_1'], self._wiped())
+
+    def test_ticket_of_another_host(self):
+        self.migration.status = 'error'
+        self.assertEqual(set(), self._settle('host3'))
+        self.assertEqual([], self._wiped())
+
+    def test_wipe_comes_before_the_ticket_is_closed(self):
+        self.migration.status = 'error'
+        self.cleanup.side_effect = lambda path: self.assertEqual(
+            1, self._open())
+        self._settle()
+        self.assertEqual(0, self._open())
+
+    def test_wipe_that_fails_goes_on_and_is_tried_again(self):
+        self.migration.status = 'error'
+        self.cleanup.side_effect = [OSError('bad block'), None]
+        self.assertEqual(set(), self._settle())
+        self.assertEqual(['ns_1', 'ns_2'], self._wiped())
+        self.assertEqual(1, self._open())
+        output = self.stdlog.logger.output
+        for part in ('bad block', 'ns_1', uuids.instance, uuids.migration):
+            self.assertIn(part, output)
+
+        self.cleanup.side_effect = None
+        self.assertEqual({uuids.instance}, self._settle())
+        self.assertEqual(0, self._open())
+
+    def test_namespace_that_is_not_there_now_waits(self):
+        self.migration.status = 'error'
+        namespaces, self.namespaces = self.namespaces, {}
+        self.assertEqual(set(), self._settle())
+        self.assertEqual(1, self._open())
+        self.assertIn('ns_1', self.stdlog.logger.output)
+        self.namespaces = namespaces
+        self._settle()
+        self.assertEqual(['ns_1', 'ns_2'], self._wiped())
+
+    def test_namespace_that_only_got_the_name_is_not_wiped(self):
+        self.migration.status = 'error'
+        self.namespaces['ns_1'].size += 1
+        self._settle()
+        self.assertEqual([], self._wiped())
+        self.assertEqual(1, self._open())
+
+    def test_one_ticket_that_fails_does_not_hold_up_the_next(self):
+        self.migration.status = 'error'
+        pmem_ticket.write(pmem_ticket.Ticket(
+            'host2', '0' * 8 + uuids.other[8:], uuids.instance,
+            (pmem_ticket.Target('gone', 1, 1, 0, 0),)))
+        self._settle()
+        self.assertEqual(['ns_1', 'ns_2'], self._wiped())
+
+    def test_writer_that_ssh_left_is_ended_before_the_wipe(self):
+        writer = subprocess.Popen(
+            ['sleep', '1000'], stdout=open(self._path('ns_2'), 'r+'))
+        self.addCleanup(writer.kill)
+        bystander = subprocess.Popen(['sleep', '1000'])
+        self.addCleanup(bystander.kill)
+        self.cleanup.side_effect = lambda path: self.assertEqual(
+            -signal.SIGKILL, writer.wait(0))
+        self.migration.status = 'error'
+        self._settle()
+        self.assertEqual(2, self.cleanup.call_count)
+        self.assertEqual(0, self._open())
+        self.assertIsNone(bystander.poll())
+
+
+class RefuseDirtyTestCase(PmemCopyTestCase):
+
+    def test_other_server(self):
+        self._prepare()
+        error = self.assertRaises(
+            exception.PMEMNamespaceDirty, pmem_copy.refuse_dirty,
+            uuids.other, ['ns_0', 'ns_1'])
+        self.assertIn('ns_1', error.format_message())
+        self.assertIn(uuids.migration, error.format_message())
+
+    def test_own_server_and_other_namespaces(self):
+        self._prepare()
+        pmem_copy.refuse_dirty(uuids.instance, ['ns_1'])
+        pmem_copy.refuse_dirty(uuids.other, ['ns_0'])
+        pmem_copy.refuse_dirty(uuids.other, [])
+
+
+class CopyTestCase(PmemCopyTestCase):
+
+    def setUp(self):
+        super().setUp()
+        self.transfer = self.useFixture(fixtures.MockPatch(
+            'nova.virt.libvirt.pmem_transfer.Transfer')).mock
+        self.owned = self.namespaces
+        # Here the source's own namespaces are what is looked up.
+        self.namespaces = {'old_' + name: objects.LibvirtVPMEMDevice(
+            label='S', name='old_' + name, size=SIZE - 1,
+            devpath=device.devpath, align=2)
+            for name, device in self.owned.items()}
+        self.pairs = [
+            pmem_layout.DevicePair(self.namespaces['old_' + name],
+                                   self.owned[name])
+            for name in ('ns_1', 'ns_2')]
+
+    def _copy(self):
+        pmem_copy.copy(self.instance, self.migration, self.pairs,
+                       self.namespaces, mock.sentinel.begin,
+                       mock.sentinel.end)
+
+    def _fails(self, *parts):
+        error = self.assertRaises(exception.PMEMCopyFailed, self._copy)
+        for part in parts + (uuids.instance, uuids.migration, 'host2'):
+            self.assertIn(part, error.format_message())
+        # What was lent is back.
+        self.assertEqual(0, self.chown.call_count % 2)
+
+    def test_transfer_that_fails(self):
+        self.transfer.return_value.copy.side_effect = [
+            None, pmem_transfer.TransferFailed('link cut')]
+        self._fails('old_ns_2', 'link cut')
+        self.assertEqual(4, self.chown.call_count)
+
+    def test_reason_survives_the_cut_of_an_event(self):
+        self.transfer.return_value.copy.side_effect = (
+            pmem_transfer.TransferFailed('link cut'))
+        error = self.assertRaises(exception.PMEMCopyFailed, self._copy)
+        self.assertIn('link cut', error.format_message()[:100])
+
+    def test_source_namespace_that_is_missing(self):
+        del self.namespaces['old_ns_1']
+        self._fails('old_ns_1', 'missing')
+        self.transfer.return_value.copy.assert_not_called()
+
+    def test_node_that_can_not_be_lent(self):
+        self.chown.side_effect = OSError('not permitted')
+        error = self.assertRaises(exception.PMEMCopyFailed, self._copy)
+        self.assertIn('not permitted', error.format_message())
+
+    def test_every_pair_over_ssh(self):
+        self._copy()
+        self.transfer.assert_called_once_with(
+            pmem_transfer.Shell('192.0.2.2'), mock.sentinel.begin,
+            mock.sentinel.end)
+        self.assertEqual(
+            [(source.devpath, target.devpath, pmem_layout.sections(
+                source.size, target.size)) for source, target in self.pairs],
+            [call.args for call in
+             self.transfer.return_value.copy.call_args_list])
+
+    def test_same_host_without_ssh(self):
+        self.migration.source_compute = 'host2'
+        self._copy()
+        self.assertEqual(pmem_transfer.Shell(),
+                         self.transfer.call_args.args[0])
