@@ -4,10 +4,10 @@
 PYTHON ?= python3
 TOX := .venv/bin/tox
 # One environment runs all that needs Nova.
-IN := $(TOX) exec --quiet -e nova --
+IN := $(TOX) exec -qq -e nova --
 
-.PHONY: help demo test test-tool test-client test-unit test-functional lint \
-	work upstream clean
+.PHONY: help demo test test-tool test-client test-unit test-functional \
+	test-unpatched lint work upstream clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -17,7 +17,7 @@ demo: work .venv/nova
 	$(IN) python -m demo
 
 ## make test             all tests
-test: lint test-tool test-client test-unit test-functional
+test: lint test-tool test-client test-unit test-functional test-unpatched
 	@echo 'make test: everything passed'
 
 ## make test-tool        the patch tool and the stand-ins of the tests
@@ -35,6 +35,10 @@ test-unit: work .venv/nova
 ## make test-functional  our functional tests, and Nova's for vPMEM
 test-functional: work .venv/nova
 	$(IN) tools/stestr functional $$(cat tools/functional-tests)
+
+## make test-unpatched   show that the fixes' tests fail on an unpatched Nova
+test-unpatched: work .venv/nova
+	$(IN) tools/unpatched
 
 ## make lint             style, and what Nova's style asks of files for Nova
 lint: work .venv/nova

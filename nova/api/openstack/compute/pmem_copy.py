@@ -22,18 +22,20 @@ MICROVERSION = '2.105'
 PARAMETER = 'copy_pmem_devices'
 
 
-def resize_arguments(req, action):
+def resize_arguments(req, body, action):
     """Return what ``compute.API.resize`` is to be told beyond the usual.
 
     Nothing is returned for a request that does not ask for a copy, so that
     such a request takes the path it always took.
 
-    :param action: the value of ``resize`` or ``migrate`` in the request body;
-        may be None, and was validated
+    :param body: the validated request body
+    :param action: ``resize`` or ``migrate``
     :returns: keyword arguments
     """
-    if not action or not api_version_request.is_supported(req, MICROVERSION):
+    if not api_version_request.is_supported(req, MICROVERSION):
+        # Up to microversion 2.55 the body of migrate can be anything.
         return {}
-    if strutils.bool_from_string(action.get(PARAMETER, False), strict=True):
+    wish = (body[action] or {}).get(PARAMETER, False)
+    if strutils.bool_from_string(wish, strict=True):
         return {PARAMETER: True}
     return {}

@@ -21,6 +21,8 @@ import fixtures
 from oslo_utils import fileutils
 from oslo_utils import units
 
+from nova import context
+from nova import objects
 from nova.tests import fixtures as nova_fixtures
 from nova.tests.fixtures import pmem
 from nova.tests.functional.api import client as api_client
@@ -124,8 +126,6 @@ class PmemServersTestBase(base.ServersTestBase):
         return [self.pmem.digest(name) for name in self.namespaces_of(server)]
 
     def _instance(self, server):
-        from nova import context
-        from nova import objects
         return objects.Instance.get_by_uuid(
             context.get_admin_context(), server['id'],
             expected_attrs=['resources', 'flavor', 'migration_context'])
@@ -134,13 +134,19 @@ class PmemServersTestBase(base.ServersTestBase):
         return self.api.post_server_action(server['id'], {action: body})
 
     def resize(self, server, flavor, copy=True, status='VERIFY_RESIZE'):
-        self.act(server, 'resize', {
-            'flavorRef': flavor, 'copy_pmem_devices': copy})
+        """Resize a server; ``copy`` None leaves the field out."""
+        self.act(server, 'resize', self._body(copy, flavorRef=flavor))
         return self._settled(server, status)
 
     def migrate(self, server, copy=True, status='VERIFY_RESIZE', **body):
-        self.act(server, 'migrate', dict(body, copy_pmem_devices=copy))
+        """Migrate a server; ``copy`` None leaves the field out."""
+        self.act(server, 'migrate', self._body(copy, **body))
         return self._settled(server, status)
+
+    @staticmethod
+    def _body(copy, **fields):
+        return fields if copy is None else dict(
+            fields, copy_pmem_devices=copy)
 
     def confirm(self, server, status='ACTIVE'):
         self.act(server, 'confirmResize')
@@ -178,7 +184,6 @@ class PmemServersTestBase(base.ServersTestBase):
             name for name in names if not self.pmem.is_zero(name)])
 
     def run_periodic_tasks(self):
-        from nova import context
         for compute in self.computes.values():
             compute.manager.update_available_resource(
                 context.get_admin_context())

@@ -20,7 +20,7 @@ EDITS = [
         below='validation.schema(schema.migrate, ...)'),
     add_argument(
         ACTION, 'self.compute_api.resize(...)',
-        '**pmem_copy.resize_arguments(\n    req, body["migrate"])'),
+        '**pmem_copy.resize_arguments(\n    req, body, "migrate")'),
     append(ACTION, 'exception.PMEMCopyAcrossCells',
            within='(exception.ComputeHostNotFound, ...)'),
     append(ACTION, 'exception.PMEMCopyOldCompute',

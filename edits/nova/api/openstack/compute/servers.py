@@ -15,8 +15,9 @@ EDITS = [
     add_decorator(
         ACTION, "@validation.schema(schema.resize_v2105, '{{microversion}}')",
         below='validation.schema(schema.resize, ...)'),
-    add_argument(ACTION, 'self.compute_api.resize(...)',
-                 '**pmem_copy.resize_arguments(\n    req, resize_dict)'),
+    add_argument(
+        ACTION, 'self.compute_api.resize(...)',
+        "**pmem_copy.resize_arguments(\n    req, body, 'resize')"),
     append(ACTION, 'exception.PMEMCopyFewerDevices',
            within='(exception.AutoDiskConfigDisabledByImage, ...)'),
     append(ACTION, 'exception.PMEMCopyOldCompute',

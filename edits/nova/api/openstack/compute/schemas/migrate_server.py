@@ -8,7 +8,7 @@ EDITS = [
         # Up to microversion 2.55 the body was never validated. It still is not,
         # but for a parameter that would be ignored at the price of the data.
         migrate_v21 = {
-            'type': 'object',
+            'type': ['object', 'null'],
             'properties': {
                 'migrate': {
                     'not': {
