@@ -146,6 +146,42 @@ class AppendDocstring(base.Edit):
 
 
 @dataclass(frozen=True)
+class AppendString(base.Edit):
+    target: str | Target
+    text: str
+
+    operation = 'append_string'
+
+    def _string(self, source: Source) -> ast.Constant:
+        node = scope.find_assignment(source, self.target).value
+        last = source.lines[node.end_lineno - 1].strip()
+        if not (isinstance(node, ast.Constant) and isinstance(node.value, str)
+                and last[:3] in ('"""', "'''")):
+            raise errors.WrongKind(
+                sought=str(self.target), line=node.lineno,
+                wanted='string whose closing quotes have a line of their own')
+        return node
+
+    def apply(self, source: Source) -> Source:
+        node = self._string(source)
+        lines = range(node.lineno + 1, node.end_lineno)
+        margin = min((source.indentation(line) for line in lines
+                      if not source.is_blank(line)), key=len, default='')
+        return source.insert_lines(
+            node.end_lineno, blocks.placed_plain(self.text, margin))
+
+    def is_applied(self, source: Source) -> bool | None:
+        try:
+            node = self._string(source)
+        except errors.EditError:
+            return False
+        return ' '.join(self.text.split()) in ' '.join(node.value.split())
+
+    def changes(self) -> set[str]:
+        return {str(self.target)}
+
+
+@dataclass(frozen=True)
 class AppendFile(base.Edit):
     text: str
 

@@ -18,6 +18,7 @@ from novapatch.data import YamlAddKey
 from novapatch.definitions import AddFunction
 from novapatch.definitions import AppendDocstring
 from novapatch.definitions import AppendFile
+from novapatch.definitions import AppendString
 from novapatch.imports import AddImport
 from novapatch.replacing import Replace
 from novapatch.restructured import RstAddRestParameter
@@ -44,7 +45,7 @@ __all__ = [
     'set_value', 'bump', 'append', 'add_parameter', 'add_argument',
     'insert_before', 'insert_after', 'insert_first', 'insert_last',
     'add_function', 'replace', 'add_decorator', 'add_import',
-    'append_docstring', 'wrap', 'append_file', 'alternatives',
+    'append_docstring', 'append_string', 'wrap', 'append_file', 'alternatives',
     'rst_append', 'rst_insert_after', 'rst_append_section',
     'rst_replace_directive', 'rst_replace_paragraph',
     'rst_replace_list_item', 'rst_replace_title',
@@ -155,6 +156,14 @@ def append_docstring(target: str | Target, text: str,
     :param after: a parameter: the text goes below its ``:param name:``
     """
     return AppendDocstring(target, text, after)
+
+
+def append_string(target: str | Target, text: str) -> Edit:
+    """Append lines to a string constant that is assigned to a name.
+
+    They get the indentation of the string's other lines.
+    """
+    return AppendString(target, text)
 
 
 def wrap(target: str | Target, pattern: str, header: str) -> Edit:

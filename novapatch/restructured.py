@@ -212,8 +212,8 @@ class _Replacing(Text):
 
     def apply(self, source: Source) -> Source:
         lines = source.lines
-        found = [(start, (start, end)) for start, end in self.places(
-                     lines, *_extent(source, self.section))
+        places = self.places(lines, *_extent(source, self.section))
+        found = [(start, (start, end)) for start, end in places
                  if _words(self.contains)
                  in _words('\n'.join(lines[start:end]))]
         start, end = _one(found, self.contains, self.kind)

@@ -5,6 +5,7 @@ import pytest
 from novapatch.edit import add_function
 from novapatch.edit import append_docstring
 from novapatch.edit import append_file
+from novapatch.edit import append_string
 from novapatch import errors
 from patch_helpers import check
 from patch_helpers import refused
@@ -116,3 +117,28 @@ def test_append_docstring_below_a_field():
 
 def test_append_file():
     check(append_file('\n\n\nx = 1'), 'a = 1\n', 'a = 1\n\n\nx = 1\n')
+
+
+# -- strings --------------------------------------------------------------
+
+def test_append_string_needs_a_string_with_room():
+    edit = append_string('X', 'x')
+    refused(edit, 'Y = """\n"""\n', errors.TargetNotFound)
+    for source in ('X = 1\n', 'X = "a"\n', 'X = """a"""\n', 'X = f"""\n"""\n',
+                   'X = """a\nb"""\n'):
+        refused(edit, source, errors.WrongKind)
+
+
+@pytest.mark.parametrize('before, after', [
+    ('X = """History\n\n    * 1 - a\n      more\n"""\n',
+     'X = """History\n\n    * 1 - a\n      more\n'
+     '    * 2 - b\n      more\n"""\n'),
+    ("X = '''\n  a\n    b\n  '''\n",
+     "X = '''\n  a\n    b\n  * 2 - b\n    more\n  '''\n"),
+    ('X = """\n"""\n', 'X = """\n* 2 - b\n  more\n"""\n'),
+])
+def test_append_string(before, after):
+    check(append_string('X', '''
+        * 2 - b
+          more
+        '''), before, after)

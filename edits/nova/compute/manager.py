@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from novapatch.edit import add_function
 from novapatch.edit import add_import
-from novapatch.edit import insert_after
 from novapatch.edit import insert_before
-from novapatch.edit import insert_first
 from novapatch.edit import wrap
 
 EDITS = [

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 from novapatch.edit import append
 from novapatch.edit import bump
-from novapatch.edit import insert_after
 from novapatch.edit import insert_before
 
 EDITS = [

@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-from novapatch.edit import append
+from novapatch.edit import append_string
 from novapatch.edit import bump
-from novapatch.edit import text_replace_line
 
 EDITS = [
+    append_string('REST_API_VERSION_HISTORY', '''
+        * {{microversion}} - Add ``copy_pmem_devices`` to the ``resize`` and
+                  ``migrate`` server actions, which copies the contents of the
+                  server's virtual persistent memory to the new host.
+        '''),
     bump('_MAX_API_VERSION'),
 ]

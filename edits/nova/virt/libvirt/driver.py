@@ -3,7 +3,6 @@ from novapatch.edit import add_function
 from novapatch.edit import add_import
 from novapatch.edit import insert_after
 from novapatch.edit import insert_before
-from novapatch.edit import insert_first
 from novapatch.edit import replace
 
 EDITS = [

@@ -5,8 +5,9 @@ from novapatch.edit import MODULE
 EDITS = [
     insert_after(MODULE, 'migrate = $X', '''
 
-        # Up to microversion 2.55 the body was never validated. It still is not,
-        # but for a parameter that would be ignored at the price of the data.
+        # Up to microversion 2.55 the body was never validated. It still is
+        # not, but for a parameter that would be ignored at the price of the
+        # data.
         migrate_v21 = {
             'type': ['object', 'null'],
             'properties': {
