@@ -22,12 +22,12 @@ numbers of the nodes do not.
 from collections import abc
 import contextlib
 import dataclasses
-import json
 import os
 import re
 import tempfile
 
 from oslo_log import log as logging
+from oslo_serialization import jsonutils
 
 import nova.conf
 from nova import exception
@@ -86,7 +86,7 @@ class Ticket:
                 raise ValueError('uuid %r' % (uuid,))
 
     def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self), indent=2)
+        return jsonutils.dumps(dataclasses.asdict(self), indent=2)
 
     @classmethod
     def from_json(cls, text: str) -> 'Ticket':
@@ -95,7 +95,7 @@ class Ticket:
         :raises ValueError: if it is anything else
         """
         try:
-            fields = json.loads(text)
+            fields = jsonutils.loads(text)
             targets = tuple(Target(**each) for each in fields.pop('targets'))
             return cls(targets=targets, **fields)
         except (AttributeError, KeyError, RecursionError, TypeError) as error:

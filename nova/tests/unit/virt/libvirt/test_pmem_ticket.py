@@ -10,12 +10,12 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-import json
 import os
 from unittest import mock
 
 import ddt
 import fixtures
+from oslo_serialization import jsonutils
 from oslo_utils.fixture import uuidsentinel as uuids
 
 from nova import exception
@@ -50,13 +50,13 @@ class TicketTestCase(test.NoDBTestCase):
             stored.write(text)
 
     def _changed(self, **changes):
-        fields = json.loads(ticket().to_json())
+        fields = jsonutils.loads(ticket().to_json())
         for name, value in changes.items():
             if name in fields:
                 fields[name] = value
             else:
                 fields['targets'][0][name] = value
-        return json.dumps(fields)
+        return jsonutils.dumps(fields)
 
     def test_no_ticket(self):
         self.assertRaises(exception.PMEMTicketNotFound, pmem_ticket.read,
