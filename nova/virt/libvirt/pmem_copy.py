@@ -29,6 +29,7 @@ from oslo_log import log as logging
 from oslo_utils import timeutils
 from oslo_utils import units
 
+from nova.compute import pmem_copy as compute_pmem_copy
 from nova import exception
 from nova.i18n import _
 from nova import objects
@@ -39,6 +40,8 @@ from nova.virt.libvirt import pmem_ticket
 from nova.virt.libvirt import pmem_transfer
 
 LOG = logging.getLogger(__name__)
+
+is_wanted = compute_pmem_copy.is_wanted
 
 #: Device nodes of this host's namespaces by name, as of now.
 Namespaces = abc.Mapping[str, 'objects.LibvirtVPMEMDevice']

@@ -34,8 +34,9 @@ EDITS = [
         '''),
     insert_before('LibvirtDriver.finish_migration',
                   'block_disk_info = $X', '''
-        # Nobody else may write to the server's vPMEM from here on.
-        pmem_copy.finish(migration, self._get_vpmems_on_host)
+        if 'migration_context' in instance and pmem_copy.is_wanted(instance):
+            # Nobody else may write to the server's vPMEM from here on.
+            pmem_copy.finish(migration, self._get_vpmems_on_host)
 
         '''),
     insert_before('LibvirtDriver._get_ordered_vpmems',
@@ -58,10 +59,9 @@ EDITS = [
 
         def _pair_pmem_devices(self, instance, new_flavor):
             """Pair the devices of a move that copies; none for others."""
-            move = instance.migration_context
-            if (not move or 'copy_pmem_devices' not in move or
-                    not move.copy_pmem_devices):
+            if not pmem_copy.is_wanted(instance):
                 return []
+            move = instance.migration_context
             sources = self._get_ordered_vpmem_resources(
                 move.old_resources or [], instance.flavor)
             targets = self._get_ordered_vpmem_resources(
