@@ -292,7 +292,8 @@ class Wrap(base.Edit):
         last = end_of(source, match.nodes[-1])
         start, end = source.start_of(first), source.start_of(last + 1)
         text = (blocks.indent(above, margin)
-                + blocks.indent(source.text[start:end], shift)
+                + blocks.refilled(
+                    blocks.indent(source.text[start:end], shift))
                 + (blocks.indent(below, margin) if below else ''))
         return source.splice((start, end, text))
 

@@ -13,14 +13,20 @@
 """What the API and the compute manager decide about copying vPMEM data."""
 
 import contextlib
+import functools
+import inspect
 
+from oslo_concurrency import lockutils
 from oslo_log import log as logging
+from oslo_utils import excutils
 
 from nova.compute import power_state
+from nova.compute import task_states
 from nova.compute import vm_states
 from nova import context as nova_context
 from nova import exception
 from nova import objects
+from nova import safe_utils
 from nova.virt import hardware
 
 LOG = logging.getLogger(__name__)
@@ -97,8 +103,14 @@ def guest_back_on_failure(manager, context, instance, migration, network_info,
         LOG.warning('Moving the server away failed, bringing it back: %s',
                     error, instance=instance)
         try:
-            _bring_back(manager, context, instance, migration, network_info,
-                        block_device_info)
+            with lockutils.lock(instance.uuid, lock_file_prefix='nova-'):
+                _bring_back(manager, context, instance, migration,
+                            network_info, block_device_info)
+        except (exception.InstanceNotFound,
+                exception.UnexpectedDeletingTaskStateError):
+            LOG.info('The server was deleted while it was to move.',
+                     instance=instance)
+            raise error
         except Exception:
             LOG.exception('The server could not be brought back. Its disks '
                           'and vPMEM data are intact on this host; hard '
@@ -110,6 +122,14 @@ def guest_back_on_failure(manager, context, instance, migration, network_info,
 
 def _bring_back(manager, context, instance, migration, network_info,
                 block_device_info):
+    # Deleting a server ends what runs for it, which is why we may be here.
+    # It takes the same lock.
+    current = objects.Instance.get_by_uuid(context, instance.uuid)
+    if current.task_state != task_states.RESIZE_MIGRATING:
+        raise exception.UnexpectedDeletingTaskStateError(
+            instance_uuid=instance.uuid,
+            expected={'task_state': [task_states.RESIZE_MIGRATING]},
+            actual={'task_state': current.task_state})
     if manager.driver.get_info(instance).state == power_state.RUNNING:
         # It could not even be stopped.
         return
@@ -120,3 +140,93 @@ def _bring_back(manager, context, instance, migration, network_info,
     manager.driver.finish_revert_migration(
         context, instance, network_info, migration, block_device_info,
         power_on, share_info=share_info)
+
+
+def sends_back_on_failure(function):
+    """Send the server back if its new host can't start it.
+
+    Decorates ``ComputeManager.finish_resize``, outside of what records the
+    failure in events, faults and states: those tell what happened. The source
+    still has the data, untouched, so the server goes on there; from the
+    destination this is what reverting a finished move is.
+    """
+    @functools.wraps(function)
+    def decorated(manager, context, *args, **kwargs):
+        try:
+            return function(manager, context, *args, **kwargs)
+        except (exception.InstanceNotFound,
+                exception.UnexpectedDeletingTaskStateError):
+            # It is being deleted, which takes care of both hosts.
+            raise
+        except Exception:
+            with excutils.save_and_reraise_exception():
+                call = inspect.getcallargs(
+                    safe_utils.get_wrapped_function(function),
+                    manager, context, *args, **kwargs)
+                if is_wanted(call['instance']):
+                    _send_back(manager, context, call['instance'],
+                               call['migration'], call['request_spec'])
+
+    return decorated
+
+
+def let_source_go(manager, context, instance, migration):
+    """Delete what the source still has allocated for a failed move.
+
+    Unless the server is going back there: then it needs that.
+    """
+    if is_wanted(instance):
+        return
+    LOG.info('The server stays here, in ERROR, so its allocation on source '
+             'node %s is deleted. A hard reboot may start it.',
+             migration.source_compute, instance=instance)
+    manager._delete_allocation_after_move(context, instance, migration)
+
+
+def _send_back(manager, context, instance, migration, request_spec):
+    LOG.warning('The server could not be started here; sending it back to '
+                '%(source)s.', {'source': migration.source_compute},
+                instance=instance)
+    try:
+        # The namespaces are the server's own by now: they are wiped together
+        # with what else there is of it, and not for a ticket's sake.
+        manager.driver.settle_pmem_copies(context, manager.host)
+        instance.apply_migration_context()
+        instance.task_state = task_states.RESIZE_REVERTING
+        instance.save()
+        migration.status = 'reverting'
+        migration.save()
+        manager.revert_resize(context, instance, migration, request_spec)
+    except Exception:
+        LOG.exception('The server could not be sent back. Its data is intact '
+                      'on %(source)s and here. When the cause is gone, reset '
+                      'its state and hard reboot it; then wipe its old '
+                      'namespaces on %(source)s.',
+                      {'source': migration.source_compute}, instance=instance)
+    else:
+        # Nobody asked for it to be reverted: the move has failed.
+        migration.status = 'error'
+        migration.save()
+
+
+def end_migration(manager, context, instance, migration):
+    """End a move whose source host died before it let the server go.
+
+    The server stays, so what the destination holds for it is given back: its
+    allocation here, its namespaces by the destination itself, which wipes
+    them as soon as it sees that the migration is over.
+    """
+    if not is_wanted(instance):
+        return
+    LOG.warning('Ending migration %(migration)s, which this host had begun '
+                'when it went down; the server stays here.',
+                {'migration': migration.uuid}, instance=instance)
+    migration.status = 'error'
+    migration.save()
+    try:
+        manager._revert_allocation(context, instance, migration)
+    except Exception:
+        LOG.exception('The allocation of migration %(migration)s could not '
+                      'be given back to the server. "nova-manage placement '
+                      'audit" and "heal_allocations" mend that.',
+                      {'migration': migration.uuid}, instance=instance)

@@ -339,3 +339,36 @@ def test_wrap_between_two_parts():
 def test_wrap_with_a_comment_above_the_header():
     check(wrap('f', 'b()', '# why\nif a:'), 'def f(a):\n    b()\n',
           'def f(a):\n    # why\n    if a:\n        b()\n')
+
+
+def test_wrap_fills_comments_again_that_became_too_long():
+    words = 'word ' * 14
+    check(wrap('f', 'g()', 'if x:'), f'''
+        def f(x):
+            # {words}end
+            # of it
+            g()  # {words}
+        ''', f'''
+        def f(x):
+            if x:
+                # {'word ' * 13}word
+                # end of it
+                g()  # {words}
+        ''')
+    # Those that still fit, and what only looks like one, stay as they are.
+    check(wrap('f', 'g($X)', 'if x:'), f'''
+        def f(x):
+            # short
+            # lines
+            g("""
+        # {words}end
+        """)
+        ''', f'''
+        def f(x):
+            if x:
+                # short
+                # lines
+                g("""
+        # {words}end
+        """)
+        ''')

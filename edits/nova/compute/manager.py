@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
+from novapatch.edit import add_decorator
 from novapatch.edit import add_function
 from novapatch.edit import add_import
+from novapatch.edit import insert_after
 from novapatch.edit import insert_before
+from novapatch.edit import replace
 from novapatch.edit import wrap
 
 EDITS = [
@@ -25,18 +28,17 @@ EDITS = [
     add_function('''
         def _prepare_pmem_copy(self, context, instance, migration,
                                request_spec):
-            """Get the claimed vPMEM devices ready, if they are to be copied.
+            """Check the claimed vPMEM devices, and get them ready for a copy.
 
             Runs on the destination while the guest still runs on the source:
             what does not fit fails the claim, and the next host is tried.
             """
-            if not request_spec.copy_pmem_devices:
-                return
-            instance.migration_context.copy_pmem_devices = True
-            instance.save()
             try:
+                if request_spec.copy_pmem_devices:
+                    instance.migration_context.copy_pmem_devices = True
+                    instance.save()
                 self.driver.prepare_pmem_copy(context, instance, migration)
-            except exception.ComputeResourcesUnavailable as error:
+            except Exception as error:
                 # If this was the last host to try, the server is as it was.
                 raise exception.InstanceFaultRollback(inner_exception=error)
         ''', after='ComputeManager._prep_resize'),
@@ -46,6 +48,20 @@ EDITS = [
                  self, context, instance, migration, network_info,
                  block_device_info):
          '''),
+    add_decorator('ComputeManager.finish_resize',
+                  '@pmem_copy.sends_back_on_failure',
+                  above='reverts_task_state'),
+    replace('ComputeManager.finish_resize', '''
+        LOG.info(...)
+        self._delete_allocation_after_move(...)
+        ''', '''
+        pmem_copy.let_source_go(self, context, instance, migration)
+        '''),
+    insert_after('ComputeManager._init_instance', '''
+        migration = objects.Migration.get_by_id_and_instance(...)
+        ''', '''
+        pmem_copy.end_migration(self, context, instance, migration)
+        '''),
     insert_before(
         'ComputeManager.update_available_resource',
         'compute_nodes_in_db = $X', '''

@@ -4,11 +4,11 @@ from novapatch.edit import add_function
 EDITS = [
     add_function('''
         def prepare_pmem_copy(self, context, instance, migration):
-            """Make claimed vPMEM devices ready to take the server's data.
+            """Check claimed vPMEM devices, and make them ready for a copy.
 
-            Called on the destination of a resize or cold migration that
-            copies vPMEM data, after the claim. Drivers without vPMEM have
-            nothing to do.
+            Called on the destination of every resize and cold migration,
+            after the claim; the migration context says whether the server's
+            data is to be copied. Drivers without vPMEM have nothing to do.
 
             :param nova.context.RequestContext context: the request context
             :param nova.objects.instance.Instance instance: the server, with
@@ -28,6 +28,13 @@ EDITS = [
             :param nova.context.RequestContext context: an admin context
             :param host: the name of this compute host
             :returns: the uuids of the servers whose copies were settled
+            """
+            return set()
+
+        def dirty_pmem_namespaces(self):
+            """Return what must not be claimed before it is wiped.
+
+            :returns: a set of identifiers of resources
             """
             return set()
         ''', after='ComputeDriver.migrate_disk_and_power_off'),

@@ -20,11 +20,13 @@ only read.
 """
 
 from collections import abc
+from concurrent import futures
 import contextlib
 import os
 import select
 import signal
 
+from oslo_concurrency import lockutils
 from oslo_log import log as logging
 from oslo_utils import timeutils
 from oslo_utils import units
@@ -35,6 +37,7 @@ from nova.i18n import _
 from nova import objects
 import nova.privsep.libvirt
 import nova.privsep.path
+from nova import thread_pool_factory
 from nova.virt.libvirt import pmem_layout
 from nova.virt.libvirt import pmem_ticket
 from nova.virt.libvirt import pmem_transfer
@@ -53,36 +56,68 @@ UNDER_WAY = frozenset((
 #: A move in one of these states has given the server to the destination.
 ARRIVED = frozenset(('finished', 'confirming', 'confirmed'))
 
+#: Seconds that confirming a move waits for its wipe. Deleting a server confirms
+#: it by a call that gives up after ``[DEFAULT]rpc_response_timeout``, which is
+#: 60 seconds unless set.
+WIPE_PATIENCE = 20
+
 #: Seconds to wait for a process that was killed to let go of a device.
 KILL_TIMEOUT = 30
 
 
+def _alone(host: str):
+    """One at a time: who lends, wipes or closes must not meet another."""
+    return lockutils.lock('pmem-copy-%s' % host, lock_file_prefix='nova-')
+
+
 def prepare(
     instance: 'objects.Instance', migration: 'objects.Migration',
-    pairs: list[pmem_layout.DevicePair], namespaces: Namespaces,
+    claimed: abc.Iterable['objects.LibvirtVPMEMDevice'],
+    pairs: list[pmem_layout.DevicePair],
+    namespaces: abc.Callable[[], Namespaces],
+    used_nodes: abc.Callable[[], set[str]],
 ) -> None:
     """Make the claimed namespaces ready to be written by the source.
 
     Writes the ticket, then lends the device nodes to nova's user, as whom the
-    source comes over ssh.
+    source comes over ssh. A move that copies nothing is only checked.
 
+    :param claimed: all devices that were claimed
     :param pairs: what is copied to what
-    :param namespaces: the namespaces that this host has now
+    :param namespaces: returns the namespaces that this host has now
+    :param used_nodes: returns the device nodes of this host's guests
     :raises ComputeResourcesUnavailable: if a claimed namespace is not as it
-        was when it was claimed
+        was when it was claimed, or has a guest, or is not wiped yet
     """
-    if not pairs:
-        return
+    with _alone(migration.dest_compute):
+        dirty = dirty_names(besides=migration.uuid).intersection(
+            device.name for device in claimed)
+        if dirty:
+            raise exception.ComputeResourcesUnavailable(
+                reason=_('vPMEM namespaces %s are not wiped yet') %
+                ', '.join(sorted(dirty)))
+        if pairs:
+            _open(instance, migration, pairs, namespaces(), used_nodes())
+
+
+def _open(
+    instance: 'objects.Instance', migration: 'objects.Migration',
+    pairs: list[pmem_layout.DevicePair], namespaces: Namespaces,
+    used_nodes: set[str],
+) -> None:
     nodes = [_node(target, namespaces) for __, target in pairs]
-    targets = []
-    for (source, target), node in zip(pairs, nodes):
-        owner = os.stat(node)
-        targets.append(pmem_ticket.Target(
-            name=target.name, size=target.size, source_size=source.size,
-            uid=owner.st_uid, gid=owner.st_gid))
+    used = used_nodes.intersection(nodes)
+    if used:
+        # The numbers of nodes change when a host boots, and what a claim
+        # says of them may be older.
+        raise exception.ComputeResourcesUnavailable(
+            reason=_('a guest of this host is defined with %s') %
+            ', '.join(sorted(used)))
     ticket = pmem_ticket.Ticket(
         host=migration.dest_compute, migration_uuid=migration.uuid,
-        instance_uuid=instance.uuid, targets=tuple(targets))
+        instance_uuid=instance.uuid, targets=tuple(
+            _target(target, node, source.size)
+            for (source, target), node in zip(pairs, nodes)))
     pmem_ticket.write(ticket)
     try:
         for node in nodes:
@@ -92,6 +127,28 @@ def prepare(
         _take_back(ticket, namespaces)
         pmem_ticket.close(ticket)
         raise
+
+
+def _target(device: 'objects.LibvirtVPMEMDevice', node: str,
+            source_size: int) -> pmem_ticket.Target:
+    try:
+        owner = os.stat(node)
+        uid, gid = owner.st_uid, owner.st_gid
+    except FileNotFoundError:
+        uid = gid = 0
+    return pmem_ticket.Target(
+        name=device.name, size=device.size, source_size=source_size,
+        uid=uid, gid=gid)
+
+
+def check_sources(pairs: list[pmem_layout.DevicePair],
+                  namespaces: Namespaces) -> None:
+    """Check that what is to be copied is there, while the guest still runs.
+
+    :raises PMEMNamespaceNotFound: if not
+    """
+    for source, __ in pairs:
+        _resolve(source, namespaces)
 
 
 def copy(
@@ -114,10 +171,10 @@ def copy(
     for source, target in pairs:
         watch = timeutils.StopWatch()
         try:
-            with watch, _lent(_node(source, namespaces)) as node:
+            with watch, _lent(_resolve(source, namespaces)) as node:
                 transfer.copy(node, target.devpath, pmem_layout.sections(
                     source.size, target.size))
-        except (exception.ComputeResourcesUnavailable, OSError,
+        except (exception.PMEMNamespaceNotFound, OSError,
                 pmem_layout.DevicesDoNotFit,
                 pmem_transfer.TransferFailed) as error:
             raise exception.PMEMCopyFailed(
@@ -139,19 +196,20 @@ def finish(migration: 'objects.Migration', namespaces: abc.Callable[
     :param namespaces: returns the namespaces that this host has now
     :raises PMEMTicketInvalid: if the ticket can't be read
     """
-    try:
-        ticket = pmem_ticket.read(migration.uuid)
-    except exception.PMEMTicketNotFound:
-        return
-    nodes = namespaces()
-    _end_writers(ticket, nodes)
-    _take_back(ticket, nodes)
-    pmem_ticket.close(ticket)
+    with _alone(migration.dest_compute):
+        try:
+            ticket = pmem_ticket.read(migration.uuid)
+        except exception.PMEMTicketNotFound:
+            return
+        nodes = namespaces()
+        _take_back(ticket, nodes)
+        _end_writers(ticket.targets, nodes)
+        pmem_ticket.close(ticket)
 
 
 def settle(context, host: str,
            namespaces: abc.Callable[[], Namespaces]) -> set[str]:
-    """Wipe and close the tickets of moves that did not end on this host.
+    """Wipe and close the tickets whose servers are not on this host.
 
     What can't be wiped now keeps its ticket, is logged, and is tried again by
     the next call. Nothing is raised for it: this runs from a periodic task
@@ -164,42 +222,60 @@ def settle(context, host: str,
     settled = set()
     for ticket in pmem_ticket.open_tickets(host):
         try:
-            if _settle(context, ticket, namespaces):
-                settled.add(ticket.instance_uuid)
+            with _alone(host):
+                if _settle(context, ticket.migration_uuid, namespaces):
+                    settled.add(ticket.instance_uuid)
+        except exception.PMEMTicketNotFound:
+            # Another thread was faster.
+            continue
         except Exception:
             LOG.exception(
-                'The namespaces %(names)s received data of server '
-                '%(instance)s (migration %(migration)s) and could not be '
-                'wiped. They stay out of use and are tried again; check '
-                'that they exist ("ndctl list -X") and are healthy.',
+                'The namespaces %(names)s hold data of server %(instance)s '
+                '(migration %(migration)s) and could not be wiped. They stay '
+                'out of use and are tried again; check that they exist '
+                '("ndctl list -X") and are healthy.',
                 {'names': ', '.join(each.name for each in ticket.targets),
                  'instance': ticket.instance_uuid,
                  'migration': ticket.migration_uuid})
     return settled
 
 
-def _settle(context, ticket: pmem_ticket.Ticket,
+def _settle(context, migration_uuid: str,
             namespaces: abc.Callable[[], Namespaces]) -> bool:
-    migration = _find(objects.Migration, context, ticket.migration_uuid)
-    status = migration.status if migration else 'deleted'
+    ticket = pmem_ticket.read(migration_uuid)
+    migration = _find(objects.Migration, context, migration_uuid)
+    instance = _find(objects.Instance, context, ticket.instance_uuid)
+    status = _status(ticket, migration, instance)
     if status in UNDER_WAY:
         return False
+    leftovers = [] if status in ARRIVED else [
+        target for target in ticket.targets
+        if not _belongs(target, ticket.host, migration, instance)]
     nodes = namespaces()
-    _end_writers(ticket, nodes)
-    if status not in ARRIVED:
-        instance = _find(objects.Instance, context, ticket.instance_uuid)
-        leftovers = [target for target in ticket.targets
-                     if not _belongs(target, ticket.host, migration, instance)]
-        LOG.info('Migration %(migration)s of server %(instance)s ended as '
-                 '"%(status)s"; wiping the namespaces that it wrote to: '
-                 '%(names)s.',
-                 {'migration': ticket.migration_uuid, 'status': status,
+    # First nobody new can open a node, then who has it open ends, then it is
+    # wiped. A namespace that is the server's own may have a guest on it.
+    _take_back(ticket, nodes)
+    if leftovers:
+        LOG.info('Migration %(migration)s of server %(instance)s: %(status)s. '
+                 'Wiping the namespaces %(names)s.',
+                 {'migration': migration_uuid, 'status': status,
                   'instance': ticket.instance_uuid,
                   'names': ', '.join(each.name for each in leftovers)})
+        _end_writers(leftovers, nodes)
         wipe([_resolve(target, nodes) for target in leftovers])
-    _take_back(ticket, nodes)
     pmem_ticket.close(ticket)
     return True
+
+
+def _status(ticket: pmem_ticket.Ticket,
+            migration: 'objects.Migration | None',
+            instance: 'objects.Instance | None') -> str:
+    if ticket.kind == pmem_ticket.WIPE:
+        return 'left'
+    # The record of a migration outlives its server.
+    if migration is None or instance is None:
+        return 'deleted'
+    return migration.status
 
 
 def _find(kind, context, uuid: str):
@@ -212,17 +288,60 @@ def _find(kind, context, uuid: str):
 def _belongs(target: pmem_ticket.Target, host: str,
              migration: 'objects.Migration | None',
              instance: 'objects.Instance | None') -> bool:
-    """Whether a namespace has become its server's own.
+    """Whether a namespace is its server's own.
 
-    A move can fail after the server was handed over to the destination. Then
-    its data is here, and the source may already serve others.
+    A move can fail after the server was handed over to the destination, and
+    before it took possession of what was claimed for it. Then its data is
+    here, and the source may already serve others.
     """
     if instance is None or instance.host != host:
         return False
-    if migration is not None and migration.source_compute != host:
-        return True
-    return target.name in {
-        resource.identifier for resource in instance.resources or []}
+    resources = list(instance.resources or [])
+    move = instance.migration_context
+    if (migration is not None and migration.source_compute != host and
+            move is not None and move.migration_id == migration.id):
+        resources.extend(move.new_resources or [])
+    return target.name in {resource.identifier for resource in resources}
+
+
+def wipe_old(host: str, instance: 'objects.Instance',
+             migration: 'objects.Migration',
+             devices: abc.Sequence['objects.LibvirtVPMEMDevice']) -> None:
+    """Wipe what a server had on a host that it has left for good.
+
+    The server runs elsewhere and has its data. So if a device can't be wiped
+    now, that is no reason to fail: a ticket keeps it out of use, and
+    :func:`settle` tries again. Nor is it one to keep the caller waiting, who
+    may have to answer a user: what takes longer goes on by itself.
+    """
+    ticket = pmem_ticket.Ticket(
+        host=host, migration_uuid=migration.uuid, instance_uuid=instance.uuid,
+        kind=pmem_ticket.WIPE, targets=tuple(
+            _target(device, device.devpath, device.size)
+            for device in devices))
+    pmem_ticket.write(ticket)
+    wiping = thread_pool_factory.spawn(
+        _wipe_old, ticket, [device.devpath for device in devices])
+    try:
+        wiping.result(WIPE_PATIENCE)
+    except futures.TimeoutError:
+        LOG.info('Wiping the vPMEM data that the server had here goes on in '
+                 'the background.', instance=instance)
+    except exception.VPMEMCleanupFailed:
+        LOG.exception('The vPMEM data that the server had here is not wiped. '
+                      'Its namespaces stay out of use until it is.',
+                      instance=instance)
+
+
+def _wipe_old(ticket: pmem_ticket.Ticket, nodes: list[str]) -> None:
+    with _alone(ticket.host):
+        try:
+            pmem_ticket.read(ticket.migration_uuid)
+        except exception.PMEMTicketNotFound:
+            # The periodic task was faster.
+            return
+        wipe(nodes)
+        pmem_ticket.close(ticket)
 
 
 def wipe(nodes: abc.Iterable[str]) -> None:
@@ -240,6 +359,15 @@ def wipe(nodes: abc.Iterable[str]) -> None:
         raise exception.VPMEMCleanupFailed(
             dev=', '.join(failed),
             error='; '.join(str(error) for error in failed.values()))
+
+
+def dirty_names(besides: str | None = None) -> set[str]:
+    """Return the names of all namespaces that have an open ticket.
+
+    :param besides: the uuid of a migration whose ticket does not count
+    """
+    return {target.name for ticket in pmem_ticket.open_tickets()
+            if ticket.migration_uuid != besides for target in ticket.targets}
 
 
 def refuse_dirty(instance_uuid: str, names: abc.Iterable[str]) -> None:
@@ -282,16 +410,17 @@ def _describe(device: 'objects.LibvirtVPMEMDevice | None') -> str:
         'path': device.devpath, 'size': device.size}
 
 
-def _resolve(target: pmem_ticket.Target, namespaces: Namespaces) -> str:
-    """Return the path of a ticket's namespace.
+def _resolve(wanted: 'pmem_ticket.Target | objects.LibvirtVPMEMDevice',
+             namespaces: Namespaces) -> str:
+    """Return the node that a namespace has now.
 
     :raises PMEMNamespaceNotFound: if there is no such namespace, or it is of
         another size and so another one that got its name
     """
-    found = namespaces.get(target.name)
-    if found is None or found.size != target.size:
+    found = namespaces.get(wanted.name)
+    if found is None or found.size != wanted.size:
         raise exception.PMEMNamespaceNotFound(
-            name=target.name, size=target.size, found=_describe(found))
+            name=wanted.name, size=wanted.size, found=_describe(found))
     return found.devpath
 
 
@@ -308,27 +437,29 @@ def _lent(node: str) -> abc.Iterator[str]:
 
 def _take_back(ticket: pmem_ticket.Ticket, namespaces: Namespaces) -> None:
     for target in ticket.targets:
-        if target.name in namespaces:
-            nova.privsep.path.chown(
-                namespaces[target.name].devpath,
-                uid=target.uid, gid=target.gid)
+        if target.name not in namespaces:
+            continue
+        node = namespaces[target.name].devpath
+        # libvirt gives nodes to its guests; that is not ours to take back.
+        if os.stat(node).st_uid == os.getuid():
+            nova.privsep.path.chown(node, uid=target.uid, gid=target.gid)
 
 
-def _end_writers(ticket: pmem_ticket.Ticket, namespaces: Namespaces) -> None:
-    """End what ssh left running on a ticket's devices.
+def _end_writers(targets: abc.Iterable[pmem_ticket.Target],
+                 namespaces: Namespaces) -> None:
+    """End what ssh left running on devices that have no guest.
 
     When a connection breaks, a ``daxio`` started through it may live on and
     write what is in its pipe. It has the device open, so taking the node back
     does not stop it; and it must not write after a wipe.
     """
     nodes = {os.path.realpath(namespaces[target.name].devpath)
-             for target in ticket.targets if target.name in namespaces}
+             for target in targets if target.name in namespaces}
     for pid in _own_processes():
         if _uses(pid, nodes):
-            LOG.warning('Killing process %(pid)d, left from migration '
-                        '%(migration)s: it still has one of %(nodes)s open.',
-                        {'pid': pid, 'nodes': ', '.join(sorted(nodes)),
-                         'migration': ticket.migration_uuid})
+            LOG.warning('Killing process %(pid)d, left from a copy: it still '
+                        'has one of %(nodes)s open.',
+                        {'pid': pid, 'nodes': ', '.join(sorted(nodes))})
             _kill(pid)
 
 
@@ -344,14 +475,15 @@ def _own_processes() -> abc.Iterator[int]:
 def _uses(pid: int, nodes: set[str]) -> bool:
     try:
         with open('/proc/%d/maps' % pid) as maps:
-            mapped = {line.split(maxsplit=5)[-1].rstrip('\n')
-                      for line in maps}
-        opened = {os.readlink('/proc/%d/fd/%s' % (pid, fd))
-                  for fd in os.listdir('/proc/%d/fd' % pid)}
+            used = {line.split(maxsplit=5)[-1].rstrip('\n') for line in maps}
+        descriptors = os.listdir('/proc/%d/fd' % pid)
     except OSError:
         # It has ended in the meantime, which is as good.
         return False
-    return bool(nodes & (mapped | opened))
+    for descriptor in descriptors:
+        with contextlib.suppress(OSError):
+            used.add(os.readlink('/proc/%d/fd/%s' % (pid, descriptor)))
+    return not used.isdisjoint(nodes)
 
 
 def _kill(pid: int) -> None:

@@ -10,12 +10,12 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""Tickets: the destination's record of vPMEM devices that take foreign data.
+"""Tickets: a host's record of vPMEM devices that hold somebody's data.
 
 nova-compute writes a ticket before anything may write to its namespaces, and
-closes it when their contents are settled: they belong to the server that was
-moved here, or they are wiped. As long as a ticket exists, its namespaces count
-as dirty. It names namespaces, not device nodes: names survive a reboot, the
+before it wipes those of a server that has left. It closes a ticket when the
+contents are settled: they belong to the server that was moved here, or they
+are wiped. As long as a ticket exists, its namespaces count as dirty. It names namespaces, not device nodes: names survive a reboot, the
 numbers of the nodes do not.
 """
 
@@ -35,6 +35,10 @@ from nova.i18n import _
 
 CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
+
+#: What is the matter with the namespaces of a ticket: they receive a copy, or
+#: they held the data of a server that has left.
+RECEIVE, WIPE = KINDS = ('receive', 'wipe')
 
 #: Format of the file. A ticket of another version is refused, not guessed at.
 VERSION = 1
@@ -68,17 +72,20 @@ class Target:
 
 @dataclasses.dataclass(frozen=True)
 class Ticket:
-    """What may be written on ``host``, for which migration and instance."""
+    """What may be written, or is to be wiped, on ``host``, and why."""
 
     host: str
     migration_uuid: str
     instance_uuid: str
     targets: tuple[Target, ...]
+    kind: str = RECEIVE
     version: int = VERSION
 
     def __post_init__(self) -> None:
         if self.version != VERSION:
             raise ValueError('version %r' % (self.version,))
+        if self.kind not in KINDS:
+            raise ValueError('kind %r' % (self.kind,))
         if not isinstance(self.host, str) or not self.host:
             raise ValueError('host %r' % (self.host,))
         for uuid in (self.migration_uuid, self.instance_uuid):

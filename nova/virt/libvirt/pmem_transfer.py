@@ -104,8 +104,9 @@ class _Process:
                  'stderr': self.stderr or _('no message')})
 
     def end(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.popen.pid, signal.SIGKILL)
+        if self.popen.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.popen.pid, signal.SIGKILL)
         self.popen.wait()
         if self.popen.stdout:
             self.popen.stdout.close()
@@ -145,14 +146,9 @@ class Transfer:
     def _send(self, source: str, target: str,
               section: pmem_layout.Section) -> None:
         with self._running() as start:
-            reader = start(_read(source, section.source_offset,
-                                 section.length), stdout=subprocess.PIPE)
-            writer = start(
-                self._there.argv(_write(target, section) + ' -b no'),
-                stdin=reader.popen.stdout)
-            # Only the writer may hold the pipe: if it goes away, the reader
-            # has to see that instead of waiting for us to read.
-            reader.popen.stdout.close()
+            reader, writer = self._pipe(
+                start, _read(source, section.source_offset, section.length),
+                self._there.argv(_write(target, section) + ' -b no'))
             # If one end stops, the other one fails as well; so it is the
             # first in this order whose message tells why.
             writer.check(self._there)
@@ -180,10 +176,8 @@ class Transfer:
         with self._running() as start:
             theirs = start(self._there.argv(found + ' | sha256sum'),
                            stdout=subprocess.PIPE)
-            reader = start(wanted, stdout=subprocess.PIPE)
-            mine = start(['sha256sum'], stdin=reader.popen.stdout,
-                         stdout=subprocess.PIPE)
-            reader.popen.stdout.close()
+            reader, mine = self._pipe(
+                start, wanted, ['sha256sum'], stdout=subprocess.PIPE)
             expected = _digest(mine, self._here)
             reader.check(self._here)
             actual = _digest(theirs, self._there)
@@ -198,6 +192,25 @@ class Transfer:
                   'sent, in %(length)d bytes from offset %(offset)d') %
                 {'target': target, 'where': self._there,
                  'length': section.length, 'offset': section.target_offset})
+
+    @staticmethod
+    def _pipe(
+        start: abc.Callable[..., _Process], first: list[str],
+        second: list[str], **kwargs: ty.Any,
+    ) -> tuple[_Process, _Process]:
+        """Start two processes, the output of one being the other's input.
+
+        The pipe is ours and not Popen's: under eventlet that one does not
+        block, and the processes inherit that. It is closed here, so that
+        each process sees it when the other one goes away.
+        """
+        output, inlet = os.pipe()
+        try:
+            return (start(first, stdout=inlet),
+                    start(second, stdin=output, **kwargs))
+        finally:
+            os.close(output)
+            os.close(inlet)
 
     @contextlib.contextmanager
     def _running(self) -> abc.Iterator[abc.Callable[..., _Process]]:

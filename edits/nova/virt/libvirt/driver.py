@@ -9,23 +9,50 @@ EDITS = [
     add_import('from nova.virt.libvirt import pmem_copy'),
     add_import('from nova.virt.libvirt import pmem_layout'),
 
-    # Start and hard reboot keep the contents of the server's vPMEM.
-    replace('LibvirtDriver._cleanup',
-            'vpmems = self._get_vpmems(instance)', '''
-        # A hard reboot, or a start, keeps the secrets for the guest that it is
-        # about to start here again; so it keeps the vPMEM data.
-        vpmems = self._get_vpmems(instance) if destroy_secrets else []
+    # The vPMEM data goes with the server's disks, or with the server: not
+    # when it is started here again, nor when starting it has failed.
+    replace('LibvirtDriver._cleanup', 'self._get_vpmems(instance)',
+            'self._get_vpmems(instance) if cleanup_instance_disks else []'),
+    insert_before('LibvirtDriver.cleanup', 'return self._cleanup(...)', '''
+        if destroy_secrets and not cleanup_instance_disks:
+            # The server leaves this host and its disks, which are shared, do
+            # not. Its vPMEM is never shared. (A hard reboot, or a start, does
+            # not leave: it keeps the secrets, too.)
+            vpmems = self._get_vpmems(instance)
+            if vpmems:
+                self._cleanup_vpmems(vpmems)
+
+        '''),
+    replace('LibvirtDriver._cleanup_vpmems', '''
+        for vpmem in vpmems:
+            try:
+                $WIPE
+            except Exception as e:
+                raise $ERROR
+        ''', '''
+        pmem_copy.wipe([vpmem.devpath for vpmem in vpmems])
         '''),
 
     # Confirm wipes the namespaces that the server had on the source.
     replace('LibvirtDriver._cleanup_resize',
             "self._get_vpmems(instance, prefix='old')",
             "self._get_vpmems(instance, prefix='old_')"),
+    replace('LibvirtDriver._cleanup_resize', 'self._cleanup_vpmems(vpmems)', '''
+        migration = objects.Migration.get_by_id(
+            context, instance.migration_context.migration_id)
+        pmem_copy.wipe_old(
+            migration.source_compute, instance, migration, vpmems)
+        '''),
 
     # A server whose move is rolled back early has no old flavor yet.
     replace('LibvirtDriver._finish_revert_migration_vtpm',
             'instance.old_flavor', 'instance.old_flavor or instance.flavor'),
 
+    insert_before('LibvirtDriver.migrate_disk_and_power_off',
+                  'ephemerals = $X', '''
+        self._check_pmem_sources(instance, flavor)
+
+        '''),
     insert_after('LibvirtDriver.migrate_disk_and_power_off',
                  'libvirt_utils.save_and_migrate_vtpm_dir(...)', '''
 
@@ -46,13 +73,32 @@ EDITS = [
         '''),
     add_function('''
         def prepare_pmem_copy(self, context, instance, migration):
+            claimed = self._get_vpmem_resources(
+                self._get_resources(instance, prefix='new_'))
             try:
                 pairs = self._pair_pmem_devices(instance, instance.new_flavor)
             except pmem_layout.DevicesDoNotFit as error:
                 raise exception.ComputeResourcesUnavailable(reason=error)
-            if pairs:
+            if claimed:
                 pmem_copy.prepare(
-                    instance, migration, pairs, self._get_vpmems_on_host())
+                    instance, migration,
+                    [resource.metadata for resource in claimed], pairs,
+                    self._get_vpmems_on_host, self._get_vpmem_nodes_in_use)
+
+        def dirty_pmem_namespaces(self):
+            return pmem_copy.dirty_names()
+
+        def _get_vpmem_nodes_in_use(self):
+            nodes = set()
+            for guest in self._host.list_guests(only_running=False):
+                try:
+                    domain = etree.fromstring(guest.get_xml_desc())
+                except libvirt.libvirtError:
+                    # It is gone.
+                    continue
+                nodes.update(path.text for path in domain.findall(
+                    "./devices/memory[@model='nvdimm']/source/path"))
+            return nodes
 
         def settle_pmem_copies(self, context, host):
             return pmem_copy.settle(context, host, self._get_vpmems_on_host)
@@ -69,6 +115,15 @@ EDITS = [
             return pmem_layout.pair_devices(
                 [resource.metadata for resource in sources],
                 [resource.metadata for resource in targets])
+
+        def _check_pmem_sources(self, instance, new_flavor):
+            pairs = self._pair_pmem_devices(instance, new_flavor)
+            if not pairs:
+                return
+            try:
+                pmem_copy.check_sources(pairs, self._get_vpmems_on_host())
+            except Exception as error:
+                raise exception.InstanceFaultRollback(error)
 
         def _copy_pmem_devices(self, instance, new_flavor, on_execute,
                                on_completion):

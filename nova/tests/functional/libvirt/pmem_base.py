@@ -17,11 +17,15 @@ driver, ``ssh`` to an sshd on loopback, and the bytes, which stand-ins for
 ``ndctl`` and ``daxio`` read and write in files.
 """
 
+import functools
+
 import fixtures
 from oslo_utils import fileutils
+from oslo_utils import importutils
 from oslo_utils import units
 
 from nova import context
+from nova import exception
 from nova import objects
 from nova.tests import fixtures as nova_fixtures
 from nova.tests.fixtures import pmem
@@ -176,6 +180,28 @@ class PmemServersTestBase(base.ServersTestBase):
             api.microversion = self.microversion
         self.assertEqual(status, error.response.status_code)
         return error.response.text
+
+    def fail_next(self, name, times=1):
+        """Let a function of Nova's fail when it is called next.
+
+        :param name: with module and class
+        :returns: the list of its calls, which grows
+        """
+        *path, attribute = name.split('.')
+        owner = importutils.import_class('.'.join(path))
+        original = getattr(owner, attribute)
+        calls = []
+
+        @functools.wraps(original)
+        def function(*args, **kwargs):
+            calls.append(args)
+            if len(calls) <= times:
+                raise exception.NovaException('%s fails' % attribute)
+            return original(*args, **kwargs)
+
+        self.useFixture(fixtures.MockPatchObject(
+            owner, attribute, function))
+        return calls
 
     # What has to hold
 

@@ -351,16 +351,156 @@ class PmemCopyFailureTests(pmem_base.PmemServersTestBase):
         self.assert_zero(self.new)
         self.assertEqual([], list(pmem_ticket.open_tickets()))
 
-    def test_source_that_died_while_copying(self):
-        fault = self.pmem.inject('hang', self.new, at=MIB)
+    def _hang(self):
+        """Let the copy hang half way; return the server's record."""
+        fault = self.pmem.inject('hang', self.new, at=SIZE // 2)
         self.act(self.server, 'migrate', {'copy_pmem_devices': True})
         fault.wait()
-        # What the database says at this point is what a new service finds.
-        instance = self._instance(self.server)
-        self.assertEqual('resize_migrating', instance.task_state)
+        return self._instance(self.server)
+
+    def test_processes_are_known_to_the_job_tracker(self):
+        instance = self._hang()
         driver = self.computes['host1'].driver
         driver.job_tracker.terminate_jobs(instance)
         self._assert_as_before()
+
+    def test_source_that_dies_while_copying(self):
+        self._hang()
+        # Its threads and children die with it; what the database says at
+        # this point is what the next nova-compute finds.
+        with mock.patch('nova.compute.pmem_copy._bring_back',
+                        side_effect=SystemExit), mock.patch(
+                'nova.compute.manager.ComputeManager._revert_allocation'), \
+                mock.patch('nova.objects.Migration.save'), \
+                mock.patch('nova.objects.Instance.save'):
+            self.computes['host1'].driver.job_tracker.terminate_jobs(
+                self._instance(self.server))
+            self._wait_for_log('Moving the server away failed')
+        self.restart_pmem_compute('host1')
+        self._assert_as_before()
+
+    def test_delete_while_copying(self):
+        self._hang()
+        # Where the directory is shared, or there is none, deleting the files
+        # does not end what runs.
+        with mock.patch.object(self.computes['host1'].driver.job_tracker,
+                               'terminate_jobs'):
+            self.api.delete_server(self.server['id'])
+            self._wait_until_deleted(self.server)
+        self.run_periodic_tasks()
+        self._wait_for_assert(lambda: self.assert_zero(self.old, self.new))
+        self.assertEqual([], list(pmem_ticket.open_tickets()))
+        self._wait_for_log('was deleted while it was to move')
+        for host in ('host1', 'host2'):
+            connection = self.computes[host].driver._host.get_connection()
+            self.assertEqual([], connection.listAllDomains(0))
+        self.assertEqual({}, self.placement.get(
+            '/allocations/%s' % self.server['id']).body['allocations'])
+
+    def test_guest_that_does_not_come_back_keeps_its_data(self):
+        self.pmem.inject('exit', self.new, at=MIB)
+        self.fail_next(
+            'nova.virt.libvirt.driver.LibvirtDriver._create_guest')
+        self.migrate(self.server, status='ERROR')
+        self.run_periodic_tasks()
+        self.assertEqual(self.data, self.digests(self.server))
+
+        self.act(self.server, 'reboot', {'type': 'HARD'})
+        server = self._settled(self.server, 'ACTIVE')
+        self.assertEqual('host1', server['OS-EXT-SRV-ATTR:host'])
+        self.assertEqual(self.data, self.digests(server))
+        self.assert_zero(self.new)
+
+    def test_source_with_other_device_numbers_since_a_reboot(self):
+        # A claim remembers the node of that time; the name is what counts.
+        driver = self.computes['host1'].driver
+        with mock.patch.object(
+                driver, '_get_vpmem_resources',
+                side_effect=self._renumbered(driver._get_vpmem_resources)):
+            server = self.migrate(self.server)
+        self.assertEqual(self.data, self.digests(server))
+
+    def _renumbered(self, original):
+        def function(resources):
+            result = original(resources)
+            for resource in result:
+                if resource.identifier == self.old:
+                    resource.metadata.devpath = '/dev/dax77.0'
+            return result
+        return function
+
+    def test_source_that_is_missing_is_noticed_while_the_guest_runs(self):
+        with mock.patch('nova.virt.libvirt.driver.LibvirtDriver.power_off',
+                        side_effect=AssertionError), mock.patch.object(
+                self.computes['host1'].driver, '_get_vpmems_on_host',
+                return_value={}):
+            self.migrate(self.server, status='ACTIVE')
+        self._assert_as_before()
+
+
+@ddt.ddt
+class PmemFinishFailureTests(pmem_base.PmemServersTestBase):
+    """A guest that can't start on the destination goes on on the source."""
+
+    def setUp(self):
+        super().setUp()
+        self.start_two_computes(number=1)
+        self.old, self.new = 'host1_small_0', 'host2_small_0'
+        self.server = self.boot('SMALL')
+        self.data = self.fill(self.server)
+
+    def _assert_back(self, status):
+        server = self._settled(self.server, status)
+        self._wait_for_action_fail_completion(
+            server, 'migrate', 'compute_finish_resize')
+        self.assertEqual('host1', server['OS-EXT-SRV-ATTR:host'])
+        self.assertEqual([self.old], self.namespaces_of(server))
+        self.assertEqual(self.data, self.digests(server))
+        guest = self.computes['host1'].driver._host.get_connection(
+            ).lookupByUUIDString(server['id'])
+        self.assertEqual(status == 'ACTIVE', bool(guest.isActive()))
+        self.assert_zero(self.new)
+
+        self._wait_for_migration_status(server, ['error'])
+        self.run_periodic_tasks()
+        self.assertEqual([], list(pmem_ticket.open_tickets()))
+        allocations = self.placement.get(
+            '/allocations/%s' % server['id']).body['allocations']
+        self.assertEqual([self.compute_rp_uuids['host1']], list(allocations))
+
+        server = self.migrate(server)
+        self.assertEqual('host2', server['OS-EXT-SRV-ATTR:host'])
+        self.assertEqual(self.data, self.digests(server))
+
+    @ddt.data(
+        'nova.compute.manager.ComputeManager.'
+        '_update_bdm_for_swap_to_finish_resize',
+        'nova.network.neutron.API.setup_networks_on_host',
+        'nova.compute.manager.ComputeManager._update_volume_attachments',
+        'nova.virt.libvirt.driver.LibvirtDriver.finish_migration',
+        'nova.virt.libvirt.driver.LibvirtDriver._get_guest_xml',
+        'nova.virt.libvirt.driver.LibvirtDriver._create_guest_with_network',
+        'nova.compute.manager.ComputeManager._complete_volume_attachments',
+    )
+    def test_finish_fails_in(self, name):
+        calls = self.fail_next(name)
+        self.act(self.server, 'migrate', {'copy_pmem_devices': True})
+        self._assert_back('ACTIVE')
+        self.assertTrue(calls)
+
+    def test_stopped_server(self):
+        self._stop_server(self.server)
+        self.fail_next(
+            'nova.virt.libvirt.driver.LibvirtDriver._get_guest_xml')
+        self.act(self.server, 'migrate', {'copy_pmem_devices': True})
+        self._assert_back('SHUTOFF')
+
+    def test_without_a_copy_it_is_as_in_any_nova(self):
+        self.fail_next(
+            'nova.virt.libvirt.driver.LibvirtDriver._get_guest_xml')
+        self.act(self.server, 'migrate')
+        server = self._settled(self.server, 'ERROR')
+        self.assertEqual('host2', server['OS-EXT-SRV-ATTR:host'])
 
 
 class PmemKeepTests(pmem_base.PmemServersTestBase):
@@ -409,6 +549,42 @@ class PmemKeepTests(pmem_base.PmemServersTestBase):
         server = self.revert(server)
         self.assert_zero(name)
         self.assertEqual(self.data, self.digests(server))
+
+    def test_start_that_fails_keeps_the_data(self):
+        self.fail_next(
+            'nova.virt.libvirt.driver.LibvirtDriver._create_guest', times=2)
+        self._stop_server(self.server)
+        self.act(self.server, 'os-start')
+        self._wait_for_action_fail_completion(
+            self.server, 'start', 'compute_start_instance')
+        self.assertEqual(self.data, self.digests(self.server))
+        self.act(self.server, 'reboot', {'type': 'HARD'})
+        self._settled(self.server, 'ERROR')
+        self.assertEqual(self.data, self.digests(self.server))
+        self.act(self.server, 'reboot', {'type': 'HARD'})
+        self._settled(self.server, 'ACTIVE')
+        self.assertEqual(self.data, self.digests(self.server))
+
+    def test_revert_that_fails_keeps_the_data_of_the_source(self):
+        name, = self.namespaces_of(self.server)
+        server = self.migrate(self.server, copy=None)
+        self.fail_next('nova.virt.libvirt.driver.LibvirtDriver._create_guest')
+        self.revert(server, status='ERROR')
+        self.assertEqual(self.data, [self.pmem.digest(name)])
+
+    def test_delete_in_verify_resize_does_not_wait_for_a_long_wipe(self):
+        name, = self.namespaces_of(self.server)
+        self.migrate(self.server, copy=None)
+        fault = self.pmem.inject('hang', name, side='zero', at=MIB)
+        with mock.patch('nova.virt.libvirt.pmem_copy.WIPE_PATIENCE', 0.1):
+            self._delete_server(self.server)
+        fault.wait()
+        # Half wiped, it is nobody's.
+        self._create_server(
+            flavor_id=self.create_pmem_flavor('SMALL', 'SMALL'), host='host1',
+            networks='none', expected_state='ERROR')
+        fault.release()
+        self._wait_for_assert(lambda: self.assert_zero(name))
 
     def test_delete_wipes(self):
         name, = self.namespaces_of(self.server)

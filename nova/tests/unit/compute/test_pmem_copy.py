@@ -13,6 +13,7 @@
 from unittest import mock
 
 import ddt
+import fixtures
 from oslo_utils.fixture import uuidsentinel as uuids
 
 from nova.compute import pmem_copy
@@ -113,6 +114,10 @@ class GuestBackOnFailureTestCase(test.NoDBTestCase):
             uuid=uuids.instance, system_metadata={'old_vm_state': 'active'},
             migration_context=objects.MigrationContext(
                 copy_pmem_devices=True))
+        self.current = objects.Instance(task_state='resize_migrating')
+        self.find = self.useFixture(fixtures.MockPatch(
+            'nova.objects.Instance.get_by_uuid',
+            return_value=self.current)).mock
         self.revert = self.manager.driver.finish_revert_migration
 
     def _run(self, error):
@@ -151,6 +156,13 @@ class GuestBackOnFailureTestCase(test.NoDBTestCase):
             mock.sentinel.migration, mock.sentinel.block_device_info,
             power_on,
             share_info=self.manager.share_manager.get_share_info.return_value)
+
+    def test_server_that_is_being_deleted_does_not_come_back(self):
+        self.current.task_state = 'deleting'
+        self.assertRaises(ValueError, self._run, ValueError())
+        self.find.side_effect = exception.InstanceNotFound(instance_id='x')
+        self.assertRaises(ValueError, self._run, ValueError())
+        self.revert.assert_not_called()
 
     def test_guest_that_could_not_be_stopped_goes_on(self):
         self.manager.driver.get_info.return_value.state = power_state.RUNNING

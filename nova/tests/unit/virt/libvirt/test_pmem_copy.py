@@ -13,10 +13,12 @@
 import os
 import signal
 import subprocess
+import threading
 from unittest import mock
 
 import ddt
 import fixtures
+from oslo_concurrency import lockutils
 from oslo_utils.fixture import uuidsentinel as uuids
 
 from nova import context
@@ -58,17 +60,28 @@ class PmemCopyTestCase(test.NoDBTestCase):
                     label='S', name='old_' + name, size=SIZE - 1,
                     devpath='/dev/dax7.%s' % name, align=2), device)
             for name, device in self.namespaces.items()]
+        self.used_nodes = set()
+        self.claimed = list(self.namespaces.values())
         self.migration = objects.Migration(
-            uuid=uuids.migration, status='migrating', dest_compute='host2',
+            id=7, uuid=uuids.migration, status='migrating', dest_compute='host2',
             source_compute='host1', dest_host='192.0.2.2')
         self.instance = objects.Instance(
-            uuid=uuids.instance, host='host1', resources=None)
+            uuid=uuids.instance, host='host1', resources=None,
+            migration_context=objects.MigrationContext(
+                migration_id=7, new_resources=self._resources(
+                    'ns_1', 'ns_2')))
         self.useFixture(fixtures.MockPatch(
             'nova.objects.Migration.get_by_uuid',
             side_effect=self._find_migration))
         self.useFixture(fixtures.MockPatch(
             'nova.objects.Instance.get_by_uuid',
             side_effect=self._find_instance))
+
+    @staticmethod
+    def _resources(*names):
+        return objects.ResourceList(objects=[
+            objects.Resource(provider_uuid=uuids.rp, resource_class='R',
+                             identifier=name) for name in names])
 
     def _find_migration(self, context, uuid):
         if self.migration is None:
@@ -85,7 +98,8 @@ class PmemCopyTestCase(test.NoDBTestCase):
 
     def _prepare(self):
         pmem_copy.prepare(
-            self.instance, self.migration, self.pairs, self.namespaces)
+            self.instance, self.migration, self.claimed, self.pairs,
+            lambda: self.namespaces, lambda: self.used_nodes)
 
     def _settle(self, host='host2'):
         return pmem_copy.settle(self.context, host, lambda: self.namespaces)
@@ -120,6 +134,21 @@ class PrepareTestCase(PmemCopyTestCase):
         moved.size += 1
         self.namespaces = dict(self.namespaces, ns_1=moved)
         self._refused('ns_1', str(SIZE), str(SIZE + 1))
+
+    def test_namespace_of_a_guest(self):
+        # As it is if the claim still has the numbers of before a reboot.
+        self.used_nodes = {'/dev/dax9.9', self._path('ns_2')}
+        self._refused('guest', self._path('ns_2'))
+
+    def test_namespace_that_is_not_wiped_even_if_nothing_is_copied(self):
+        self._prepare()
+        self.chown.reset_mock()
+        for self.pairs in (self.pairs, []):
+            self.migration.uuid = uuids.other
+            error = self.assertRaises(
+                exception.ComputeResourcesUnavailable, self._prepare)
+            self.assertIn('ns_1, ns_2 are not wiped', error.format_message())
+            self.chown.assert_not_called()
 
     def test_node_that_can_not_be_lent(self):
         self.chown.side_effect = [None, OSError('no'), None, None]
@@ -202,11 +231,17 @@ class SettleTestCase(PmemCopyTestCase):
         self.assertEqual(2, self.chown.call_count)
         self.assertEqual(0, self._open())
 
-    def test_move_and_server_that_were_deleted(self):
-        self.migration = self.instance = None
+    def test_server_that_was_deleted(self):
+        # The record of its migration is still found, as it was left.
+        self.instance = None
         self._settle()
         self.assertEqual(['ns_1', 'ns_2'], self._wiped())
         self.assertEqual(0, self._open())
+
+    def test_server_and_migration_that_were_deleted(self):
+        self.migration = self.instance = None
+        self._settle()
+        self.assertEqual(['ns_1', 'ns_2'], self._wiped())
 
     def test_server_that_was_handed_over_keeps_its_data(self):
         # The move failed in its last step: the server is here, in ERROR.
@@ -216,12 +251,56 @@ class SettleTestCase(PmemCopyTestCase):
         self.assertEqual([], self._wiped())
         self.assertEqual(0, self._open())
 
+    def test_server_that_came_here_by_a_later_move(self):
+        # It has ns_2 by now; ns_1 is left from the move that failed.
+        self.migration.status = 'error'
+        self.instance.host = 'host2'
+        self.instance.resources = self._resources('ns_2', 'ns_3')
+        self.instance.migration_context.migration_id = 8
+        self._settle()
+        self.assertEqual(['ns_1'], self._wiped())
+
+    def test_node_that_libvirt_has_given_to_a_guest_is_left_to_it(self):
+        self.migration.status = 'finished'
+        with mock.patch('os.getuid', return_value=os.getuid() + 1):
+            self._settle()
+        self.chown.assert_not_called()
+
+    def test_ticket_that_another_thread_has_closed(self):
+        self.migration.status = 'error'
+        tickets = list(pmem_ticket.open_tickets())
+        self._settle()
+        self.cleanup.reset_mock()
+        with mock.patch('nova.virt.libvirt.pmem_ticket.open_tickets',
+                        return_value=tickets):
+            self.assertEqual(set(), self._settle())
+        self.assertEqual([], self._wiped())
+
+    def test_one_wipe_at_a_time(self):
+        self.migration.status = 'error'
+        inside, other = threading.Event(), []
+
+        def cleanup(path):
+            if not inside.is_set():
+                inside.set()
+                thread = threading.Thread(
+                    target=lambda: other.append(self._settle()))
+                thread.start()
+                self.addCleanup(thread.join)
+                # It must not get anywhere as long as we are here.
+                self.assertRaises(
+                    lockutils.AcquireLockFailedException,
+                    lockutils.lock('pmem-copy-host2', lock_file_prefix='nova-',
+                                   blocking=False).__enter__)
+
+        self.cleanup.side_effect = cleanup
+        self.assertEqual({uuids.instance}, self._settle())
+        self.assertEqual(['ns_1', 'ns_2'], self._wiped())
+
     def test_failed_move_on_the_same_host_wipes_what_is_not_the_servers(self):
         self.migration.status = 'error'
         self.migration.source_compute = self.instance.host = 'host2'
-        self.instance.resources = objects.ResourceList(objects=[
-            objects.Resource(provider_uuid=uuids.rp, resource_class='R',
-                             identifier='ns_2')])
+        self.instance.resources = self._resources('ns_2')
         self._settle()
         self.assertEqual(['ns_1'], self._wiped())
 
@@ -291,6 +370,54 @@ class SettleTestCase(PmemCopyTestCase):
         self.assertIsNone(bystander.poll())
 
 
+class WipeOldTestCase(PmemCopyTestCase):
+
+    def _wipe(self):
+        pmem_copy.wipe_old('host1', self.instance, self.migration,
+                           self.claimed)
+
+    def test_ticket_is_open_while_it_is_wiped(self):
+        self.cleanup.side_effect = lambda path: self.assertEqual(
+            {'ns_1', 'ns_2'}, pmem_copy.dirty_names())
+        self._wipe()
+        self.assertEqual(['ns_1', 'ns_2'], self._wiped())
+        self.assertEqual(set(), pmem_copy.dirty_names())
+
+    def test_wipe_that_fails_leaves_the_ticket_for_settle(self):
+        self.cleanup.side_effect = [OSError('bad block'), None]
+        self._wipe()
+        self.assertEqual({'ns_1', 'ns_2'}, pmem_copy.dirty_names())
+        self.assertIn('bad block', self.stdlog.logger.output)
+
+        # The move is confirmed, and the server is elsewhere with its data.
+        self.cleanup.side_effect = None
+        self.cleanup.reset_mock()
+        self.migration.status = 'confirmed'
+        self.instance.host = 'host2'
+        self._settle('host1')
+        self.assertEqual(['ns_1', 'ns_2'], self._wiped())
+        self.assertEqual(set(), pmem_copy.dirty_names())
+
+    def test_long_wipe_does_not_hold_up_the_caller(self):
+        go_on = threading.Event()
+        self.addCleanup(go_on.set)
+        self.cleanup.side_effect = lambda path: go_on.wait(60)
+        with mock.patch('nova.virt.libvirt.pmem_copy.WIPE_PATIENCE', 0.01):
+            self._wipe()
+        self.assertEqual({'ns_1', 'ns_2'}, pmem_copy.dirty_names())
+        go_on.set()
+        # Whoever comes next waits for it, and finds nothing left to do.
+        self.assertEqual(set(), self._settle('host1'))
+        self.assertEqual(set(), pmem_copy.dirty_names())
+        self.assertEqual(['ns_1', 'ns_2'], self._wiped())
+
+    def test_namespace_that_is_missing(self):
+        os.unlink(self._path('ns_1'))
+        self.cleanup.side_effect = [OSError('no such device'), None]
+        self._wipe()
+        self.assertEqual({'ns_1', 'ns_2'}, pmem_copy.dirty_names())
+
+
 class RefuseDirtyTestCase(PmemCopyTestCase):
 
     def test_other_server(self):
@@ -358,6 +485,23 @@ class CopyTestCase(PmemCopyTestCase):
         self.chown.side_effect = OSError('not permitted')
         error = self.assertRaises(exception.PMEMCopyFailed, self._copy)
         self.assertIn('not permitted', error.format_message())
+
+    def test_source_whose_node_has_another_number_by_now(self):
+        self.pairs[0].source.devpath = '/dev/dax9.9'
+        moved = self.namespaces['old_ns_1'].obj_clone()
+        moved.devpath = self.owned['ns_1'].devpath
+        self.namespaces['old_ns_1'] = moved
+        self._copy()
+        self.assertEqual(
+            moved.devpath,
+            self.transfer.return_value.copy.call_args_list[0].args[0])
+
+    def test_sources_are_checked_before_anything_happens(self):
+        pmem_copy.check_sources(self.pairs, self.namespaces)
+        del self.namespaces['old_ns_2']
+        self.assertRaises(
+            exception.PMEMNamespaceNotFound, pmem_copy.check_sources,
+            self.pairs, self.namespaces)
 
     def test_every_pair_over_ssh(self):
         self._copy()

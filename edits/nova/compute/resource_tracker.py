@@ -1,0 +1,10 @@
+# SPDX-License-Identifier: Apache-2.0
+from novapatch.edit import insert_after
+
+EDITS = [
+    insert_after('ResourceTracker._claim_resources', 'free = $X', '''
+        dirty = self.driver.dirty_pmem_namespaces()
+        free = {resource for resource in free
+                if resource.identifier not in dirty}
+        '''),
+]
