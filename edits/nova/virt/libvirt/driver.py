@@ -83,14 +83,17 @@ EDITS = [
                 pmem_copy.prepare(
                     instance, migration,
                     [resource.metadata for resource in claimed], pairs,
-                    self._get_vpmems_on_host, self._get_vpmem_nodes_in_use)
+                    self._get_vpmems_on_host,
+                    lambda: self._get_vpmem_nodes_of_others(instance))
 
         def dirty_pmem_namespaces(self):
             return pmem_copy.dirty_names()
 
-        def _get_vpmem_nodes_in_use(self):
+        def _get_vpmem_nodes_of_others(self, instance):
             nodes = set()
             for guest in self._host.list_guests(only_running=False):
+                if guest.uuid == instance.uuid:
+                    continue
                 try:
                     domain = etree.fromstring(guest.get_xml_desc())
                 except libvirt.libvirtError:
