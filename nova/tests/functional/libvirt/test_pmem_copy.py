@@ -179,6 +179,23 @@ class PmemCopyTests(pmem_base.PmemServersTestBase):
         self._delete_server(server)
         self.assert_zero(old, new)
 
+    def test_delete_in_verify_resize_does_not_wait_for_a_long_wipe(self):
+        self.start_two_computes()
+        server = self.boot('SMALL')
+        name, = self.namespaces_of(server)
+        self.fill(server)
+        self.migrate(server)
+        fault = self.pmem.inject('hang', name, side='zero', at=MIB)
+        with mock.patch('nova.virt.libvirt.pmem_copy.WIPE_PATIENCE', 0.1):
+            self._delete_server(server)
+        fault.wait()
+        # Half wiped, it is nobody's.
+        self._create_server(
+            flavor_id=self.create_pmem_flavor('SMALL', 'SMALL'), host='host1',
+            networks='none', expected_state='ERROR')
+        fault.release()
+        self._wait_for_assert(lambda: self.assert_zero(name))
+
     def test_too_small_target_goes_to_the_next_host(self):
         self.start_pmem_compute('host1', SMALL=8 * MIB)
         self.start_pmem_compute('host2', SMALL=SIZE)
@@ -578,20 +595,6 @@ class PmemKeepTests(pmem_base.PmemServersTestBase):
         self.fail_next('nova.virt.libvirt.driver.LibvirtDriver._create_guest')
         self.revert(server, status='ERROR')
         self.assertEqual(self.data, [self.pmem.digest(name)])
-
-    def test_delete_in_verify_resize_does_not_wait_for_a_long_wipe(self):
-        name, = self.namespaces_of(self.server)
-        self.migrate(self.server, copy=None)
-        fault = self.pmem.inject('hang', name, side='zero', at=MIB)
-        with mock.patch('nova.virt.libvirt.pmem_copy.WIPE_PATIENCE', 0.1):
-            self._delete_server(self.server)
-        fault.wait()
-        # Half wiped, it is nobody's.
-        self._create_server(
-            flavor_id=self.create_pmem_flavor('SMALL', 'SMALL'), host='host1',
-            networks='none', expected_state='ERROR')
-        fault.release()
-        self._wait_for_assert(lambda: self.assert_zero(name))
 
     def test_delete_wipes(self):
         name, = self.namespaces_of(self.server)
