@@ -23,11 +23,11 @@ EDITS = [
         small for the data is passed over; if no other host is left, the server
         stays where it is, and as it is.
 
-        If the data can't be copied, the server goes on where it was: its
-        status becomes ``ACTIVE`` again, or ``SHUTOFF`` if it was stopped, and
-        the status of the migration is ``error``. A server that comes back to
-        ``ACTIVE`` was therefore not moved; the actions of the server tell the
-        reason.
+        If the data can't be copied, or the server can't be started on the
+        destination, it goes on where it was: its status becomes ``ACTIVE``
+        again, or ``SHUTOFF`` if it was stopped, and the status of the
+        migration is ``error``. A server that comes back to ``ACTIVE`` was
+        therefore not moved; the actions of the server tell the reason.
         '''),
     rst_add_rest_parameter(
         ACTION, after='host', line='copy_pmem_devices: copy_pmem_devices'),

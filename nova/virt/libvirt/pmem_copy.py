@@ -19,6 +19,7 @@ when the guest is off. Until the move is confirmed the source's namespaces are
 only read.
 """
 
+import collections
 from collections import abc
 from concurrent import futures
 import contextlib
@@ -28,6 +29,7 @@ import signal
 
 from oslo_concurrency import lockutils
 from oslo_log import log as logging
+from oslo_serialization import jsonutils
 from oslo_utils import timeutils
 from oslo_utils import units
 
@@ -56,6 +58,10 @@ UNDER_WAY = frozenset((
 #: A move in one of these states has given the server to the destination.
 ARRIVED = frozenset(('finished', 'confirming', 'confirmed'))
 
+#: Migrations whose tickets could not be settled so far by this process. The
+#: first call of :func:`settle`, when the service starts, finds them again.
+_unsettled: set[str] = set()
+
 #: Seconds that confirming a move waits for its wipe. Deleting a server confirms
 #: it by a call that gives up after ``[DEFAULT]rpc_response_timeout``, which is
 #: 60 seconds unless set.
@@ -63,6 +69,38 @@ WIPE_PATIENCE = 20
 
 #: Seconds to wait for a process that was killed to let go of a device.
 KILL_TIMEOUT = 30
+
+
+def list_namespaces() -> Namespaces:
+    """Return the namespaces that this host has now, by name.
+
+    A name that two namespaces have is left out: whoever asks for it must not
+    be given one of them by chance. So is a namespace without a name, or
+    without a device node.
+
+    :raises GetPMEMNamespacesFailed: if ndctl can't tell
+    """
+    try:
+        output = nova.privsep.libvirt.get_pmem_namespaces()
+        # ndctl prints nothing at all if there is none.
+        found = jsonutils.loads(output) if output.strip() else []
+        devices = [
+            objects.LibvirtVPMEMDevice(
+                name=namespace['name'], size=namespace['size'],
+                devpath='/dev/' + node['chardev'],
+                align=namespace['daxregion'].get('align', 0))
+            for namespace in found if namespace.get('name')
+            for node in namespace['daxregion']['devices']]
+    except Exception as error:
+        raise exception.GetPMEMNamespacesFailed(reason=error)
+    names = collections.Counter(device.name for device in devices)
+    twice = sorted(name for name in names if names[name] > 1)
+    if twice:
+        LOG.warning('These names stand for more than one vPMEM namespace, or '
+                    'one with more than one device, and are not used: %s',
+                    ', '.join(twice))
+    return {device.name: device for device in devices
+            if names[device.name] == 1}
 
 
 def _alone(host: str):
@@ -225,10 +263,12 @@ def settle(context, host: str,
             with _alone(host):
                 if _settle(context, ticket.migration_uuid, namespaces):
                     settled.add(ticket.instance_uuid)
+                    _unsettled.discard(ticket.migration_uuid)
         except exception.PMEMTicketNotFound:
             # Another thread was faster.
             continue
         except Exception:
+            _unsettled.add(ticket.migration_uuid)
             LOG.exception(
                 'The namespaces %(names)s hold data of server %(instance)s '
                 '(migration %(migration)s) and could not be wiped. They stay '
@@ -368,6 +408,18 @@ def dirty_names(besides: str | None = None) -> set[str]:
     """
     return {target.name for ticket in pmem_ticket.open_tickets()
             if ticket.migration_uuid != besides for target in ticket.targets}
+
+
+def unwiped_names() -> set[str]:
+    """Return the names of namespaces that nobody has and nobody can get.
+
+    Not those that receive a copy: they are allocated to the server that is to
+    have them.
+    """
+    return {target.name for ticket in pmem_ticket.open_tickets()
+            if ticket.kind == pmem_ticket.WIPE or
+            ticket.migration_uuid in _unsettled
+            for target in ticket.targets}
 
 
 def refuse_dirty(instance_uuid: str, names: abc.Iterable[str]) -> None:

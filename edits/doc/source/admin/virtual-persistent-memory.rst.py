@@ -51,7 +51,10 @@ EDITS = [
         * ``ndctl``, ``daxio`` and ``sha256sum`` are installed on every compute
           host, on the ``PATH`` that a command run through ``ssh`` has.
         * The destination is in the cell of the server. Data can't be copied
-          to another cell.
+          to another cell: a request that names a host there is refused. A move
+          between cells without the option wipes the source, as ever.
+        * Requests go to ``/v2.1``. The old ``/v2`` endpoint drops the field of
+          a ``resize`` without a word, as it does with all unknown fields.
 
         Which device takes which data
         ~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
@@ -84,33 +87,69 @@ EDITS = [
         Until the move is confirmed the source namespaces are only read.
 
         * Confirming wipes the namespaces of the server on the source host.
+          Large ones are wiped in the background, after the move is confirmed.
         * Reverting wipes those on the destination host, and the server runs on
           the source again, with the data as it was when the move began. What
           the guest has written since is lost.
-        * Starting or hard rebooting a server keeps its vPMEM data. (Nova
-          34.0.0 as released wipes it.)
+        * Starting or hard rebooting a server keeps its vPMEM data, also if the
+          start fails. (Nova 34.0.0 as released wipes it.)
         * Deleting, rebuilding or shelve offloading a server wipes it.
 
-        If the copy fails
+        If the move fails
         ~~~~~~~~~~~~~~~~~
 
-        The server is started again where it was if it was running, and its
-        status is ``ACTIVE`` or ``SHUTOFF`` as before. The migration has the
-        status ``error``, and ``openstack server event show`` has the reason.
-        The destination wipes what it has received the next time its
-        ``nova-compute`` updates its resources, which is a minute later by
-        default (:oslo.config:option:`update_resources_interval`).
+        If the data can't be copied, or the guest can't be started on the
+        destination, the server goes on where it was. It is started again if it
+        was running, and its status is ``ACTIVE`` or ``SHUTOFF`` as before. The
+        migration has the status ``error``, and ``openstack server event show``
+        has the reason. It can be moved again. (Without the option, a server
+        that can't be started on the destination stays there in ``ERROR``, as
+        ever.)
 
-        If the guest fails to start on the destination, the server is in
-        ``ERROR`` there, with its data. When the cause is gone, a hard reboot
-        starts it. The source namespaces still hold the data as well, and Nova
-        counts them as free: once the server runs, wipe them by hand, before
-        another server gets them.
+        If the copy failed, the destination wipes what it has received the next
+        time its ``nova-compute`` updates its resources, which is a minute
+        later by default (:oslo.config:option:`update_resources_interval`). If
+        the guest failed to start, it wipes before it sends the server back.
 
-        From the claim until the server starts there or the data is wiped, the
-        destination keeps a *ticket*, a small file in
-        ``$state_path/pmem-copy/`` that names the namespaces. As long as it
-        exists, no other server starts on them.
+        If a host dies during a copy, start its ``nova-compute`` again. A
+        destination then wipes what it had received; the source has noticed
+        within a minute, and the server runs there. A source ends the move,
+        starts its servers, and the destination wipes with its next update.
+
+        Some failures still leave the server in ``ERROR`` or waiting:
+
+        * On the source, after the copy: volumes, ports or the database can't
+          be handed over. The server is in ``ERROR`` on the source, switched
+          off, with its data. Hard reboot it when the cause is gone.
+        * The destination dies after the copy and before the guest runs there.
+          The server keeps its task state, and its data is complete on both
+          hosts. When the host is back, reset the state of the server and hard
+          reboot it. Once it runs with its data, wipe the namespaces on the
+          source by hand.
+        * A wipe fails when a move is reverted or a server is deleted. The
+          server is in ``ERROR`` on that host, and nobody tries again by
+          itself. See that the namespaces are healthy. Then delete the server,
+          which wipes them; but after a revert its only data may be on the
+          source, in namespaces that Nova now counts as free: save it first.
+
+        Namespaces that are not wiped yet
+        ~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
+
+        A host keeps a *ticket* for them, a small file in
+        ``$state_path/pmem-copy/`` that names them: the destination from the
+        claim until the server starts there or the data is wiped, and the
+        source, when a move is confirmed, until the old data is wiped. As long
+        as it exists, no other server is given these namespaces. What could not
+        be wiped is tried again with each update of the resources.
+
+        With each update of the resources, what could not be wiped, and what a
+        confirmed move has left and is still being wiped, is reported to
+        placement as reserved. Until then the scheduler may choose the host for
+        another server; the claim fails there, and the next host is tried.
+
+        Tickets of a host are settled one at a time. Wiping a large namespace
+        in the periodic update holds up that update, and other moves to the
+        host, until it is done.
 
         What the log of ``nova-compute`` says, and what to do:
 
@@ -127,15 +166,49 @@ EDITS = [
           data are intact on this host. Remove the cause, which the traceback
           shows, reset the state of the server and hard reboot it.
 
-        ``Migration … ended as "error"; wiping the namespaces …``
-          On the destination, after a failed copy. Nothing is to be done.
+        ``The server was deleted while it was to move.``
+          On the source. Nothing is to be done.
 
-        ``The namespaces … received data … and could not be wiped. …``
-          On the destination. They stay out of use, and wiping them is tried
-          again with every update of the resources. See that the namespaces
-          exist and are healthy (``ndctl list -X``).
+        ``Ending migration …, which this host had begun when it went down; …``
+          On the source, when its ``nova-compute`` starts. Nothing is to be
+          done.
 
-        ``Killing process …, left from migration …``
+        ``The allocation of migration … could not be given back …``
+          On the source, after the former. The server runs, but placement
+          counts it wrongly. ``nova-manage placement audit`` and
+          ``nova-manage placement heal_allocations`` mend that.
+
+        ``The server could not be started here; sending it back to …``
+          On the destination. The traceback that follows says why. Remove the
+          cause and repeat the request.
+
+        ``The server could not be sent back. …``
+          On the destination. The server is in ``ERROR``. Its data is on the
+          source, and here as well unless the destination had begun to wipe it.
+          Remove the cause, which the traceback shows, reset the state of the
+          server and hard reboot it. Wipe its old namespaces on the source by
+          hand, but only when the server runs and you have seen that its data
+          is there. Until then, create no other servers with vPMEM on the
+          source: its ``nova-compute`` does not count them as taken any more.
+
+        ``Migration … of server …: …. Wiping the namespaces …``
+          After a copy that failed (``error``), for a server that was deleted
+          (``deleted``), or for what one has left behind (``left``). Nothing is
+          to be done.
+
+        ``Wiping the vPMEM data that the server had here goes on …``
+          On the source, when a move is confirmed. Nothing is to be done.
+
+        ``The vPMEM data that the server had here is not wiped. …``
+          On the source, when a move is confirmed. The namespaces stay out of
+          use, and wiping them is tried again. See the next message.
+
+        ``The namespaces … hold data of server … and could not be wiped. …``
+          They stay out of use, and wiping them is tried again with every
+          update of the resources. See that the namespaces exist and are
+          healthy (``ndctl list -X``).
+
+        ``Killing process …, left from a copy: …``
           On the destination. A connection broke and left a ``daxio`` behind
           that could have gone on writing. Nothing is to be done.
 
@@ -144,20 +217,34 @@ EDITS = [
           guarded. Look for those that no server uses, wipe them
           (``daxio -z -o /dev/daxX.Y``), and only then remove the file.
 
-        ``vPMEM namespaces … hold data of migration … not wiped yet.``
-          On the destination. Another server was to start on them and was
-          refused; if it was being created, another host is tried. Nothing is
-          to be done, unless they can't be wiped.
+        ``These names stand for more than one vPMEM namespace, …``
+          Copies and wipes don't use them, and fail if they need one. Give each
+          namespace of the host a name of its own.
 
-        ``vPMEM namespace … was … and is …; restart nova-compute …``
-          The namespaces of that host have changed since its ``nova-compute``
-          started, or got other device numbers. Restart ``nova-compute`` there.
+        These messages stand in the events of a server:
 
-        If a host dies during a copy, start its ``nova-compute`` again. A
-        destination then wipes what it had received. A source brings its
-        servers back, but the migration keeps the status ``migrating``, and so
-        the destination keeps the ticket: its namespaces stay out of use until
-        the server is deleted, or the migration's status is set to ``error`` in
-        the database.
+        ``vPMEM namespaces … hold data of migration … and are not wiped yet.``
+          Another server was to start on them and was refused; if it was being
+          created, another host is tried. Nothing is to be done, unless they
+          can't be wiped.
+
+        ``vPMEM namespaces … are not wiped yet``
+          The same, of a destination that was chosen for a move.
+
+        ``vPMEM namespace … was … and is …; restart nova-compute on its host``
+          The namespaces of a destination have changed since its
+          ``nova-compute`` started, or got other device numbers. Restart
+          ``nova-compute`` there.
+
+        ``a guest of this host is defined with …``
+          A destination knows another guest, running or not, that has the node
+          of a claimed namespace in its definition, maybe from before the nodes
+          got other numbers. Hard reboot that guest, or remove its definition
+          if Nova does not know it.
+
+        ``vPMEM namespace … of … bytes is not on this host; …``
+          A namespace that was to be copied is missing on the source, or has
+          another size. The guest was not stopped. Bring the namespace back, or
+          give it back its name.
         '''),
 ]

@@ -37,11 +37,23 @@ EDITS = [
     replace('LibvirtDriver._cleanup_resize',
             "self._get_vpmems(instance, prefix='old')",
             "self._get_vpmems(instance, prefix='old_')"),
-    replace('LibvirtDriver._cleanup_resize', 'self._cleanup_vpmems(vpmems)', '''
+    replace('LibvirtDriver._cleanup_resize',
+            'self._cleanup_vpmems(vpmems)', '''
         migration = objects.Migration.get_by_id(
             context, instance.migration_context.migration_id)
         pmem_copy.wipe_old(
             migration.source_compute, instance, migration, vpmems)
+        '''),
+
+    insert_after('LibvirtDriver._update_provider_tree_for_vpmems',
+                 'inventory[rc] = $X', '''
+        # What waits to be wiped is not offered to the scheduler.
+        inventory[rc]['reserved'] = len(unwiped.intersection(
+            vpmem.name for vpmem in vpmems))
+        '''),
+    insert_after('LibvirtDriver._update_provider_tree_for_vpmems',
+                 'prov_data = $X', '''
+        unwiped = pmem_copy.unwiped_names()
         '''),
 
     # A server whose move is rolled back early has no old flavor yet.
@@ -63,7 +75,7 @@ EDITS = [
                   'block_disk_info = $X', '''
         if 'migration_context' in instance and pmem_copy.is_wanted(instance):
             # Nobody else may write to the server's vPMEM from here on.
-            pmem_copy.finish(migration, self._get_vpmems_on_host)
+            pmem_copy.finish(migration, pmem_copy.list_namespaces)
 
         '''),
     insert_before('LibvirtDriver._get_ordered_vpmems',
@@ -83,7 +95,7 @@ EDITS = [
                 pmem_copy.prepare(
                     instance, migration,
                     [resource.metadata for resource in claimed], pairs,
-                    self._get_vpmems_on_host,
+                    pmem_copy.list_namespaces,
                     lambda: self._get_vpmem_nodes_of_others(instance))
 
         def dirty_pmem_namespaces(self):
@@ -104,7 +116,7 @@ EDITS = [
             return nodes
 
         def settle_pmem_copies(self, context, host):
-            return pmem_copy.settle(context, host, self._get_vpmems_on_host)
+            return pmem_copy.settle(context, host, pmem_copy.list_namespaces)
 
         def _pair_pmem_devices(self, instance, new_flavor):
             """Pair the devices of a move that copies; none for others."""
@@ -124,7 +136,7 @@ EDITS = [
             if not pairs:
                 return
             try:
-                pmem_copy.check_sources(pairs, self._get_vpmems_on_host())
+                pmem_copy.check_sources(pairs, pmem_copy.list_namespaces())
             except Exception as error:
                 raise exception.InstanceFaultRollback(error)
 
@@ -135,7 +147,7 @@ EDITS = [
                 migration = objects.Migration.get_by_id(
                     instance._context, instance.migration_context.migration_id)
                 pmem_copy.copy(
-                    instance, migration, pairs, self._get_vpmems_on_host(),
+                    instance, migration, pairs, pmem_copy.list_namespaces(),
                     on_execute, on_completion)
         ''', after='LibvirtDriver._cleanup_remote_migration'),
 ]

@@ -338,6 +338,7 @@ class PmemCopyFailureTests(pmem_base.PmemServersTestBase):
             repeat=True)
         self.run_periodic_tasks()
         self.assertIn('could not be wiped', self.stdlog.logger.output)
+        self.assertEqual(1, self._reserved('host2'))
 
         self._create_server(
             flavor_id=self.create_pmem_flavor('SMALL'), host='host2',
@@ -346,10 +347,15 @@ class PmemCopyFailureTests(pmem_base.PmemServersTestBase):
         wiping_fails.cancel()
         self.run_periodic_tasks()
         self.assert_zero(self.new)
+        self.assertEqual(0, self._reserved('host2'))
         server = self._create_server(
             flavor_id=self.create_pmem_flavor('SMALL'), host='host2',
             networks='none')
         self.assertEqual([self.new], self.namespaces_of(server))
+
+    def _reserved(self, host):
+        return self._get_provider_inventory(self.compute_rp_uuids[host])[
+            pmem_base.PREFIX + 'SMALL']['reserved']
 
     def test_moved_again_at_once(self):
         # Without waiting for host2's periodic task to let the claim go.
@@ -444,6 +450,10 @@ class PmemCopyFailureTests(pmem_base.PmemServersTestBase):
             server = self.migrate(self.server)
         self.assertEqual(self.data, self.digests(server))
 
+    def _only_those_of_host2(self):
+        return {self.new: self.computes['host2'].driver._vpmems_by_name[
+            self.new]}
+
     def _renumbered(self, original):
         def function(resources):
             result = original(resources)
@@ -455,9 +465,9 @@ class PmemCopyFailureTests(pmem_base.PmemServersTestBase):
 
     def test_source_that_is_missing_is_noticed_while_the_guest_runs(self):
         with mock.patch('nova.virt.libvirt.driver.LibvirtDriver.power_off',
-                        side_effect=AssertionError), mock.patch.object(
-                self.computes['host1'].driver, '_get_vpmems_on_host',
-                return_value={}):
+                        side_effect=AssertionError), mock.patch(
+                'nova.virt.libvirt.pmem_copy.list_namespaces',
+                side_effect=self._only_those_of_host2):
             self.migrate(self.server, status='ACTIVE')
         self._assert_as_before()
 

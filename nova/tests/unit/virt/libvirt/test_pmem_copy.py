@@ -19,6 +19,7 @@ from unittest import mock
 import ddt
 import fixtures
 from oslo_concurrency import lockutils
+from oslo_serialization import jsonutils
 from oslo_utils.fixture import uuidsentinel as uuids
 
 from nova import context
@@ -107,6 +108,56 @@ class PmemCopyTestCase(test.NoDBTestCase):
     def _wiped(self):
         return [os.path.basename(call.args[0])
                 for call in self.cleanup.mock_calls]
+
+
+@ddt.ddt
+class ListNamespacesTestCase(test.NoDBTestCase):
+
+    def _list(self, output):
+        with mock.patch('nova.privsep.libvirt.get_pmem_namespaces',
+                        return_value=output):
+            return pmem_copy.list_namespaces()
+
+    @staticmethod
+    def _namespace(number, **changes):
+        return dict({
+            'dev': 'namespace0.%d' % number, 'mode': 'devdax', 'size': SIZE,
+            'name': 'ns_%d' % number, 'daxregion': {
+                'id': 0, 'size': SIZE, 'align': 2097152, 'devices': [
+                    {'chardev': 'dax0.%d' % number, 'size': SIZE}]},
+        }, **changes)
+
+    @ddt.data('{', 'null', '7', '[7]', '[{"name": "x"}]', 'error: no')
+    def test_what_ndctl_does_not_print(self, output):
+        self.assertRaises(exception.GetPMEMNamespacesFailed, self._list,
+                          output)
+
+    @ddt.data('', '\n', '[]')
+    def test_none(self, output):
+        self.assertEqual({}, self._list(output))
+
+    def test_name_that_stands_for_two_is_left_out(self):
+        found = self._list(jsonutils.dumps([
+            self._namespace(0), self._namespace(1, name='ns_0'),
+            self._namespace(2)]))
+        self.assertEqual(['ns_2'], list(found))
+        self.assertIn('ns_0', self.stdlog.logger.output)
+
+    def test_nameless_and_odd_names(self):
+        nameless = self._namespace(0)
+        del nameless['name']
+        found = self._list(jsonutils.dumps([
+            nameless, self._namespace(1, name=''),
+            self._namespace(2, name='a b/../c"')]))
+        self.assertEqual({'a b/../c"': '/dev/dax0.2'}, {
+            name: device.devpath for name, device in found.items()})
+
+    def test_as_a_user_who_is_not_told_the_alignment(self):
+        namespace = self._namespace(3)
+        del namespace['daxregion']['align']
+        found = self._list(jsonutils.dumps([namespace]))
+        self.assertEqual(('/dev/dax0.3', SIZE), (
+            found['ns_3'].devpath, found['ns_3'].size))
 
 
 class PrepareTestCase(PmemCopyTestCase):
@@ -319,9 +370,11 @@ class SettleTestCase(PmemCopyTestCase):
     def test_wipe_that_fails_goes_on_and_is_tried_again(self):
         self.migration.status = 'error'
         self.cleanup.side_effect = [OSError('bad block'), None]
+        self.assertEqual(set(), pmem_copy.unwiped_names())
         self.assertEqual(set(), self._settle())
         self.assertEqual(['ns_1', 'ns_2'], self._wiped())
         self.assertEqual(1, self._open())
+        self.assertEqual({'ns_1', 'ns_2'}, pmem_copy.unwiped_names())
         output = self.stdlog.logger.output
         for part in ('bad block', 'ns_1', uuids.instance, uuids.migration):
             self.assertIn(part, output)
@@ -329,6 +382,7 @@ class SettleTestCase(PmemCopyTestCase):
         self.cleanup.side_effect = None
         self.assertEqual({uuids.instance}, self._settle())
         self.assertEqual(0, self._open())
+        self.assertEqual(set(), pmem_copy.unwiped_names())
 
     def test_namespace_that_is_not_there_now_waits(self):
         self.migration.status = 'error'
@@ -387,6 +441,7 @@ class WipeOldTestCase(PmemCopyTestCase):
         self.cleanup.side_effect = [OSError('bad block'), None]
         self._wipe()
         self.assertEqual({'ns_1', 'ns_2'}, pmem_copy.dirty_names())
+        self.assertEqual({'ns_1', 'ns_2'}, pmem_copy.unwiped_names())
         self.assertIn('bad block', self.stdlog.logger.output)
 
         # The move is confirmed, and the server is elsewhere with its data.
