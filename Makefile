@@ -52,7 +52,7 @@ lint: work .venv/nova
 work: $(TOX)
 	.venv/bin/python -m novapatch work
 
-## make upstream         Nova's own unit tests around the change (30 minutes)
+## make upstream         Nova's own unit tests around the change (20 minutes)
 upstream: work .venv/nova
 	$(IN) tools/stestr unit $$(cat tools/upstream-tests)
 

@@ -199,9 +199,9 @@ def _send_back(manager, context, instance, migration, request_spec):
         manager.revert_resize(context, instance, migration, request_spec)
     except Exception:
         LOG.exception('The server could not be sent back. Its data is intact '
-                      'on %(source)s and here. When the cause is gone, reset '
-                      'its state and hard reboot it; then wipe its old '
-                      'namespaces on %(source)s.',
+                      'on %(source)s; what is here may be wiped already. '
+                      'Give its namespaces on %(source)s to nobody before '
+                      'the server runs again with its data.',
                       {'source': migration.source_compute}, instance=instance)
     else:
         # Nobody asked for it to be reverted: the move has failed.

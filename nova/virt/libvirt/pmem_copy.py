@@ -62,9 +62,9 @@ ARRIVED = frozenset(('finished', 'confirming', 'confirmed'))
 #: first call of :func:`settle`, when the service starts, finds them again.
 _unsettled: set[str] = set()
 
-#: Seconds that confirming a move waits for its wipe. Deleting a server confirms
-#: it by a call that gives up after ``[DEFAULT]rpc_response_timeout``, which is
-#: 60 seconds unless set.
+#: Seconds that confirming a move waits for its wipe. Deleting a server
+#: confirms it by a call that gives up after ``[DEFAULT]rpc_response_timeout``,
+#: which is 60 seconds unless set.
 WIPE_PATIENCE = 20
 
 #: Seconds to wait for a process that was killed to let go of a device.

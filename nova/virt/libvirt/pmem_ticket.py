@@ -15,8 +15,9 @@
 nova-compute writes a ticket before anything may write to its namespaces, and
 before it wipes those of a server that has left. It closes a ticket when the
 contents are settled: they belong to the server that was moved here, or they
-are wiped. As long as a ticket exists, its namespaces count as dirty. It names namespaces, not device nodes: names survive a reboot, the
-numbers of the nodes do not.
+are wiped. As long as a ticket exists, its namespaces count as dirty. It names
+namespaces, not device nodes: names survive a reboot, the numbers of the nodes
+do not.
 """
 
 from collections import abc

@@ -474,7 +474,7 @@ class PmemCopyFailureTests(pmem_base.PmemServersTestBase):
 
 @ddt.ddt
 class PmemFinishFailureTests(pmem_base.PmemServersTestBase):
-    """A guest that can't start on the destination goes on on the source."""
+    """A guest that can't start on the destination continues on the source."""
 
     def setUp(self):
         super().setUp()

@@ -64,8 +64,9 @@ class PmemCopyTestCase(test.NoDBTestCase):
         self.used_nodes = set()
         self.claimed = list(self.namespaces.values())
         self.migration = objects.Migration(
-            id=7, uuid=uuids.migration, status='migrating', dest_compute='host2',
-            source_compute='host1', dest_host='192.0.2.2')
+            id=7, uuid=uuids.migration, status='migrating',
+            source_compute='host1', dest_compute='host2',
+            dest_host='192.0.2.2')
         self.instance = objects.Instance(
             uuid=uuids.instance, host='host1', resources=None,
             migration_context=objects.MigrationContext(

@@ -71,7 +71,8 @@ class TicketTestCase(test.NoDBTestCase):
                                   pmem_ticket.read, uuids.migration)
         self.assertIn(self._path(), error.format_message())
 
-    @ddt.data({'version': 2}, {'kind': 'x'}, {'kind': None}, {'host': ''}, {'host': 1}, {'targets': None},
+    @ddt.data({'version': 2}, {'kind': 'x'}, {'kind': None}, {'host': ''},
+              {'host': 1}, {'targets': None},
               {'migration_uuid': '../x'}, {'instance_uuid': None},
               {'name': ''}, {'name': None}, {'size': -1}, {'size': '4096'},
               {'size': 1}, {'source_size': 0}, {'source_size': 4097},
