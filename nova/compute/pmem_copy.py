@@ -130,9 +130,13 @@ def _bring_back(manager, context, instance, migration, network_info,
             instance_uuid=instance.uuid,
             expected={'task_state': [task_states.RESIZE_MIGRATING]},
             actual={'task_state': current.task_state})
-    if manager.driver.get_info(instance).state == power_state.RUNNING:
-        # It could not even be stopped.
-        return
+    try:
+        if manager.driver.get_info(instance).state == power_state.RUNNING:
+            # It could not even be stopped.
+            return
+    except exception.InstanceNotFound:
+        # The hypervisor has forgotten it; it will be defined anew.
+        pass
     power_on = instance.system_metadata.get(
         'old_vm_state', vm_states.ACTIVE) != vm_states.STOPPED
     share_info = manager.share_manager.get_share_info(
@@ -154,18 +158,18 @@ def sends_back_on_failure(function):
     def decorated(manager, context, *args, **kwargs):
         try:
             return function(manager, context, *args, **kwargs)
-        except (exception.InstanceNotFound,
-                exception.UnexpectedDeletingTaskStateError):
-            # It is being deleted, which takes care of both hosts.
-            raise
         except Exception:
             with excutils.save_and_reraise_exception():
                 call = inspect.getcallargs(
                     safe_utils.get_wrapped_function(function),
                     manager, context, *args, **kwargs)
-                if is_wanted(call['instance']):
-                    _send_back(manager, context, call['instance'],
-                               call['migration'], call['request_spec'])
+                instance, migration = call['instance'], call['migration']
+                # A guest that runs already is not taken away because of what
+                # came after, like a notification.
+                if is_wanted(instance) and (
+                        instance.vm_state != vm_states.RESIZED):
+                    _send_back(manager, context, instance, migration,
+                               call['request_spec'])
 
     return decorated
 
@@ -184,6 +188,26 @@ def let_source_go(manager, context, instance, migration):
 
 
 def _send_back(manager, context, instance, migration, request_spec):
+    try:
+        # From here on it is a server in a resize, whose namespaces on the
+        # source are taken; and nobody can do anything else with it.
+        instance.vm_state = vm_states.RESIZED
+        instance.task_state = task_states.RESIZE_REVERTING
+        instance.save(expected_task_state=[
+            None, task_states.RESIZE_MIGRATED, task_states.RESIZE_FINISH])
+    except (exception.InstanceNotFound,
+            exception.UnexpectedDeletingTaskStateError):
+        LOG.info('The server was deleted while it was to start here.',
+                 instance=instance)
+        # Its namespaces on the source are wiped there.
+        manager._delete_allocation_after_move(context, instance, migration)
+        return
+    except exception.UnexpectedTaskStateError as error:
+        LOG.warning('The server is not sent back to %(source)s, because '
+                    'something else goes on with it: %(error)s',
+                    {'source': migration.source_compute, 'error': error},
+                    instance=instance)
+        return
     LOG.warning('The server could not be started here; sending it back to '
                 '%(source)s.', {'source': migration.source_compute},
                 instance=instance)
@@ -192,7 +216,6 @@ def _send_back(manager, context, instance, migration, request_spec):
         # with what else there is of it, and not for a ticket's sake.
         manager.driver.settle_pmem_copies(context, manager.host)
         instance.apply_migration_context()
-        instance.task_state = task_states.RESIZE_REVERTING
         instance.save()
         migration.status = 'reverting'
         migration.save()
@@ -230,3 +253,20 @@ def end_migration(manager, context, instance, migration):
                       'be given back to the server. "nova-manage placement '
                       'audit" and "heal_allocations" mend that.',
                       {'migration': migration.uuid}, instance=instance)
+
+
+@contextlib.contextmanager
+def unharmed_by_dirt(driver):
+    """Leave a server as it is if the last host can't take it yet.
+
+    Wraps a claim. Namespaces that wait to be wiped can't be claimed, which
+    comes from a move that failed, and is no reason to fail this server.
+
+    :raises InstanceFaultRollback: with the failure of the claim
+    """
+    try:
+        yield
+    except exception.ComputeResourcesUnavailable as error:
+        if driver.dirty_pmem_namespaces():
+            raise exception.InstanceFaultRollback(inner_exception=error)
+        raise

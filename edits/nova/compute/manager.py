@@ -25,6 +25,9 @@ EDITS = [
         self._prepare_pmem_copy(
             context, instance, claim.migration, request_spec)
         '''),
+    wrap('ComputeManager._prep_resize',
+         'with self.rt.resize_claim(...) as claim:',
+         'with pmem_copy.unharmed_by_dirt(self.driver):'),
     add_function('''
         def _prepare_pmem_copy(self, context, instance, migration,
                                request_spec):

@@ -23,6 +23,7 @@ import collections
 from collections import abc
 from concurrent import futures
 import contextlib
+import functools
 import os
 import select
 import signal
@@ -39,7 +40,6 @@ from nova.i18n import _
 from nova import objects
 import nova.privsep.libvirt
 import nova.privsep.path
-from nova import thread_pool_factory
 from nova.virt.libvirt import pmem_layout
 from nova.virt.libvirt import pmem_ticket
 from nova.virt.libvirt import pmem_transfer
@@ -103,9 +103,19 @@ def list_namespaces() -> Namespaces:
             if names[device.name] == 1}
 
 
-def _alone(host: str):
-    """One at a time: who lends, wipes or closes must not meet another."""
-    return lockutils.lock('pmem-copy-%s' % host, lock_file_prefix='nova-')
+def _alone(migration_uuid: str):
+    """One at a time: who lends, wipes or closes must not meet another.
+
+    The claims see to it that no two moves have the same namespace.
+    """
+    return lockutils.lock(
+        'pmem-copy-%s' % migration_uuid, lock_file_prefix='nova-')
+
+
+@functools.cache
+def _wiper() -> futures.Executor:
+    """A thread for wipes that nobody waits for; one device at a time."""
+    return futures.ThreadPoolExecutor(1, thread_name_prefix='pmem-wipe')
 
 
 def prepare(
@@ -127,7 +137,7 @@ def prepare(
     :raises ComputeResourcesUnavailable: if a claimed namespace is not as it
         was when it was claimed, or has a guest, or is not wiped yet
     """
-    with _alone(migration.dest_compute):
+    with _alone(migration.uuid):
         dirty = dirty_names(besides=migration.uuid).intersection(
             device.name for device in claimed)
         if dirty:
@@ -225,6 +235,42 @@ def copy(
                  {'mib': source.size // units.Mi, 'source': source.name,
                   'target': target.name, 'host': migration.dest_compute,
                   'seconds': watch.elapsed()}, instance=instance)
+    try:
+        hold(instance, migration, pairs)
+    except OSError as error:
+        raise exception.PMEMCopyFailed(
+            instance_uuid=instance.uuid, migration_uuid=migration.uuid,
+            source=pairs[0].source.name, target=pairs[0].target.name,
+            host=migration.dest_compute, reason=error)
+
+
+def hold(instance: 'objects.Instance', migration: 'objects.Migration',
+         pairs: list[pmem_layout.DevicePair]) -> None:
+    """Keep what was copied, until it is clear that it is not needed any more.
+
+    Nova's own claim on it ends as soon as the server is in ERROR, which is
+    when this may be the only good copy.
+
+    :raises OSError: if that can't be noted down
+    """
+    if pairs:
+        _close_holds(migration.source_compute, instance)
+        pmem_ticket.write(pmem_ticket.Ticket(
+            host=migration.source_compute, migration_uuid=migration.uuid,
+            instance_uuid=instance.uuid, kind=pmem_ticket.HOLD,
+            targets=tuple(_target(source, source.devpath, source.size)
+                          for source, __ in pairs)))
+
+
+def _close_holds(host: str, instance: 'objects.Instance') -> None:
+    """Forget what was held for a server that was here until a moment ago.
+
+    Holds of earlier moves ended when it had its namespaces back.
+    """
+    for ticket in pmem_ticket.open_tickets(host):
+        if (ticket.kind == pmem_ticket.HOLD and
+                ticket.instance_uuid == instance.uuid):
+            pmem_ticket.close(ticket)
 
 
 def finish(migration: 'objects.Migration', namespaces: abc.Callable[
@@ -234,7 +280,7 @@ def finish(migration: 'objects.Migration', namespaces: abc.Callable[
     :param namespaces: returns the namespaces that this host has now
     :raises PMEMTicketInvalid: if the ticket can't be read
     """
-    with _alone(migration.dest_compute):
+    with _alone(migration.uuid):
         try:
             ticket = pmem_ticket.read(migration.uuid)
         except exception.PMEMTicketNotFound:
@@ -255,15 +301,16 @@ def settle(context, host: str,
 
     :param host: the name of this compute host
     :param namespaces: returns the namespaces that this host has now
-    :returns: the uuids of the servers whose tickets were closed
+    :returns: the uuids of the servers whose copies to this host were closed
     """
     settled = set()
     for ticket in pmem_ticket.open_tickets(host):
         try:
-            with _alone(host):
-                if _settle(context, ticket.migration_uuid, namespaces):
-                    settled.add(ticket.instance_uuid)
+            with _alone(ticket.migration_uuid):
+                if _settle(context, ticket, namespaces):
                     _unsettled.discard(ticket.migration_uuid)
+                    if ticket.kind == pmem_ticket.RECEIVE:
+                        settled.add(ticket.instance_uuid)
         except exception.PMEMTicketNotFound:
             # Another thread was faster.
             continue
@@ -280,17 +327,30 @@ def settle(context, host: str,
     return settled
 
 
-def _settle(context, migration_uuid: str,
+def _settle(context, ticket: pmem_ticket.Ticket,
             namespaces: abc.Callable[[], Namespaces]) -> bool:
-    ticket = pmem_ticket.read(migration_uuid)
+    migration_uuid = ticket.migration_uuid
+    ticket = pmem_ticket.read(migration_uuid, ticket.kind)
     migration = _find(objects.Migration, context, migration_uuid)
     instance = _find(objects.Instance, context, ticket.instance_uuid)
     status = _status(ticket, migration, instance)
     if status in UNDER_WAY:
         return False
-    leftovers = [] if status in ARRIVED else [
-        target for target in ticket.targets
-        if not _belongs(target, ticket.host, migration, instance)]
+    foreign = [target for target in ticket.targets
+               if not _belongs(target, ticket.host, migration, instance)]
+    if ticket.kind == pmem_ticket.HOLD and foreign and status != 'deleted':
+        # This may be the only good copy. Confirming and the next move end
+        # this ticket; so does reverting, which gives the namespaces back.
+        if status in ('error', 'failed'):
+            LOG.warning('Migration %(migration)s failed after server '
+                        '%(instance)s had left. Its namespaces %(names)s '
+                        'stay as they are, and out of use, until it is back '
+                        'here, moved on, or deleted.',
+                        {'migration': migration_uuid,
+                         'instance': ticket.instance_uuid,
+                         'names': ', '.join(each.name for each in foreign)})
+        return False
+    leftovers = [] if status in ARRIVED else foreign
     nodes = namespaces()
     # First nobody new can open a node, then who has it open ends, then it is
     # wiped. A namespace that is the server's own may have a guest on it.
@@ -360,7 +420,8 @@ def wipe_old(host: str, instance: 'objects.Instance',
             _target(device, device.devpath, device.size)
             for device in devices))
     pmem_ticket.write(ticket)
-    wiping = thread_pool_factory.spawn(
+    _close_holds(host, instance)
+    wiping = _wiper().submit(
         _wipe_old, ticket, [device.devpath for device in devices])
     try:
         wiping.result(WIPE_PATIENCE)
@@ -374,9 +435,9 @@ def wipe_old(host: str, instance: 'objects.Instance',
 
 
 def _wipe_old(ticket: pmem_ticket.Ticket, nodes: list[str]) -> None:
-    with _alone(ticket.host):
+    with _alone(ticket.migration_uuid):
         try:
-            pmem_ticket.read(ticket.migration_uuid)
+            pmem_ticket.read(ticket.migration_uuid, ticket.kind)
         except exception.PMEMTicketNotFound:
             # The periodic task was faster.
             return

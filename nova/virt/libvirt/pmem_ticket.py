@@ -12,12 +12,12 @@
 
 """Tickets: a host's record of vPMEM devices that hold somebody's data.
 
-nova-compute writes a ticket before anything may write to its namespaces, and
-before it wipes those of a server that has left. It closes a ticket when the
-contents are settled: they belong to the server that was moved here, or they
-are wiped. As long as a ticket exists, its namespaces count as dirty. It names
-namespaces, not device nodes: names survive a reboot, the numbers of the nodes
-do not.
+nova-compute writes a ticket before anything may write to its namespaces; for
+those that a server leaves behind when it is moved, since the move may yet turn
+out badly; and before it wipes them. It closes a ticket when the contents are
+settled: they belong to a server of this host, or they are wiped. As long as a
+ticket exists, its namespaces count as dirty. It names namespaces, not device
+nodes: names survive a reboot, the numbers of the nodes do not.
 """
 
 from collections import abc
@@ -37,9 +37,10 @@ from nova.i18n import _
 CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
 
-#: What is the matter with the namespaces of a ticket: they receive a copy, or
-#: they held the data of a server that has left.
-RECEIVE, WIPE = KINDS = ('receive', 'wipe')
+#: What is the matter with the namespaces of a ticket: they receive a copy; or
+#: they were copied, and nobody has yet said that they are not needed any more;
+#: or nobody needs them.
+RECEIVE, HOLD, WIPE = KINDS = ('receive', 'hold', 'wipe')
 
 #: Format of the file. A ticket of another version is refused, not guessed at.
 VERSION = 1
@@ -114,11 +115,11 @@ def _directory() -> str:
     return os.path.join(CONF.state_path, 'pmem-copy')
 
 
-def _path(migration_uuid: str) -> str:
+def _path(migration_uuid: str, kind: str = RECEIVE) -> str:
     if not _UUID.fullmatch(migration_uuid):
         raise exception.PMEMTicketInvalid(
             ticket=repr(migration_uuid), reason=_('not a uuid'))
-    return os.path.join(_directory(), migration_uuid + '.json')
+    return os.path.join(_directory(), '%s.%s' % (migration_uuid, kind))
 
 
 def write(ticket: Ticket) -> None:
@@ -133,20 +134,20 @@ def write(ticket: Ticket) -> None:
             new.write(ticket.to_json())
             new.flush()
             os.fsync(new.fileno())
-            os.rename(new.name, _path(ticket.migration_uuid))
+            os.rename(new.name, _path(ticket.migration_uuid, ticket.kind))
         except BaseException:
             os.unlink(new.name)
             raise
     _sync_directory()
 
 
-def read(migration_uuid: str) -> Ticket:
+def read(migration_uuid: str, kind: str = RECEIVE) -> Ticket:
     """Return the open ticket of a migration.
 
     :raises PMEMTicketNotFound: if there is none
     :raises PMEMTicketInvalid: if its file is damaged, or another migration's
     """
-    path = _path(migration_uuid)
+    path = _path(migration_uuid, kind)
     try:
         with open(path, encoding='utf-8') as stored:
             ticket = Ticket.from_json(stored.read())
@@ -154,17 +155,17 @@ def read(migration_uuid: str) -> Ticket:
         raise exception.PMEMTicketNotFound(migration_uuid=migration_uuid)
     except (OSError, ValueError) as error:
         raise exception.PMEMTicketInvalid(ticket=path, reason=error)
-    if ticket.migration_uuid != migration_uuid:
+    if (ticket.migration_uuid, ticket.kind) != (migration_uuid, kind):
         raise exception.PMEMTicketInvalid(
-            ticket=path,
-            reason=_('it is of migration %s') % ticket.migration_uuid)
+            ticket=path, reason=_('it is a "%(kind)s" of migration %(uuid)s') %
+            {'kind': ticket.kind, 'uuid': ticket.migration_uuid})
     return ticket
 
 
 def close(ticket: Ticket) -> None:
     """Forget a ticket for good. A ticket that is closed already is fine."""
     with contextlib.suppress(FileNotFoundError):
-        os.unlink(_path(ticket.migration_uuid))
+        os.unlink(_path(ticket.migration_uuid, ticket.kind))
         _sync_directory()
 
 
@@ -179,11 +180,11 @@ def open_tickets(host: str | None = None) -> abc.Iterator[Ticket]:
     except FileNotFoundError:
         return
     for name in names:
-        uuid, suffix = os.path.splitext(name)
-        if suffix != '.json' or not _UUID.fullmatch(uuid):
+        uuid, dot, kind = name.partition('.')
+        if kind not in KINDS or not _UUID.fullmatch(uuid):
             continue
         try:
-            ticket = read(uuid)
+            ticket = read(uuid, kind)
         except exception.PMEMTicketNotFound:
             continue
         except exception.PMEMTicketInvalid as error:

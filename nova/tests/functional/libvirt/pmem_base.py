@@ -181,6 +181,11 @@ class PmemServersTestBase(base.ServersTestBase):
         self.assertEqual(status, error.response.status_code)
         return error.response.text
 
+    def wait_for_log(self, text):
+        self._wait_for_assert(
+            lambda: self.assertIn(text, self.stdlog.logger.output),
+            max_retries=60)
+
     def fail_next(self, name, times=1):
         """Let a function of Nova's fail when it is called next.
 

@@ -342,7 +342,8 @@ class SettleTestCase(PmemCopyTestCase):
                 # It must not get anywhere as long as we are here.
                 self.assertRaises(
                     lockutils.AcquireLockFailedException,
-                    lockutils.lock('pmem-copy-host2', lock_file_prefix='nova-',
+                    lockutils.lock('pmem-copy-' + uuids.migration,
+                                   lock_file_prefix='nova-',
                                    blocking=False).__enter__)
 
         self.cleanup.side_effect = cleanup
@@ -423,6 +424,85 @@ class SettleTestCase(PmemCopyTestCase):
         self.assertEqual(2, self.cleanup.call_count)
         self.assertEqual(0, self._open())
         self.assertIsNone(bystander.poll())
+
+
+@ddt.ddt
+class HoldTestCase(PmemCopyTestCase):
+    """host2 is the source here, and the server has left it."""
+
+    def setUp(self):
+        super().setUp()
+        self.migration.source_compute = 'host2'
+        self.migration.dest_compute = self.instance.host = 'host3'
+        self.migration.status = 'finished'
+        pmem_copy.hold(self.instance, self.migration, [
+            pmem_layout.DevicePair(device, device)
+            for device in self.claimed])
+
+    def _held(self):
+        return [each.kind for each in pmem_ticket.open_tickets('host2')]
+
+    def _back(self):
+        self.instance.host = 'host2'
+        self.instance.resources = self._resources('ns_1', 'ns_2')
+
+    @ddt.data('migrating', 'post-migrating', 'finished', 'confirming',
+              'reverting', 'reverted', 'error', 'failed')
+    def test_nothing_that_happens_to_the_move_touches_it(self, status):
+        self.migration.status = status
+        self.assertEqual(set(), self._settle())
+        self.assertEqual([], self._wiped())
+        self.assertEqual(['hold'], self._held())
+        self.assertEqual({'ns_1', 'ns_2'}, pmem_copy.dirty_names())
+
+    @ddt.data('post-migrating', 'migrating')
+    def test_server_that_is_still_here(self, status):
+        self._back()
+        self.migration.status = status
+        self._settle()
+        self.assertEqual(['hold'], self._held())
+
+    @ddt.data('reverted', 'error')
+    def test_server_that_is_back(self, status):
+        self._back()
+        self.migration.status = status
+        # Nothing was received, so there is no claim to be dropped.
+        self.assertEqual(set(), self._settle())
+        self.assertEqual([], self._wiped())
+        self.assertEqual([], self._held())
+
+    def test_server_that_was_deleted(self):
+        self.instance = None
+        self._settle()
+        self.assertEqual(['ns_1', 'ns_2'], self._wiped())
+        self.assertEqual([], self._held())
+
+    def test_failed_move_is_named_in_the_log(self):
+        self.migration.status = 'error'
+        self._settle()
+        self.assertIn('stay as they are', self.stdlog.logger.output)
+
+    def test_next_move_takes_over(self):
+        self.migration = objects.Migration(
+            id=8, uuid=uuids.other, source_compute='host2',
+            dest_compute='host3', status='finished')
+        pmem_copy.hold(self.instance, self.migration, [
+            pmem_layout.DevicePair(device, device)
+            for device in self.claimed[:1]])
+        self.assertEqual({'ns_1'}, pmem_copy.dirty_names())
+
+    def test_confirming_wipes_and_ends_it(self):
+        self.cleanup.side_effect = lambda path: self.assertEqual(
+            ['wipe'], self._held())
+        pmem_copy.wipe_old('host2', self.instance, self.migration,
+                           self.claimed)
+        self.assertEqual(['ns_1', 'ns_2'], self._wiped())
+        self.assertEqual([], self._held())
+
+    def test_nothing_copied_nothing_held(self):
+        self._settle()
+        pmem_copy.hold(self.instance, objects.Migration(), [])
+        self.assertEqual(['hold'], self._held())
 
 
 class WipeOldTestCase(PmemCopyTestCase):
@@ -559,8 +639,17 @@ class CopyTestCase(PmemCopyTestCase):
             exception.PMEMNamespaceNotFound, pmem_copy.check_sources,
             self.pairs, self.namespaces)
 
+    def test_copy_that_can_not_be_held(self):
+        with mock.patch('nova.virt.libvirt.pmem_ticket.write',
+                        side_effect=OSError('disk full')):
+            self._fails('disk full')
+
     def test_every_pair_over_ssh(self):
         self._copy()
+        held, = pmem_ticket.open_tickets('host1')
+        self.assertEqual(
+            ('hold', ['old_ns_1', 'old_ns_2']),
+            (held.kind, [target.name for target in held.targets]))
         self.transfer.assert_called_once_with(
             pmem_transfer.Shell('192.0.2.2'), mock.sentinel.begin,
             mock.sentinel.end)

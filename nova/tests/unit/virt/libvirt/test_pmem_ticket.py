@@ -42,7 +42,7 @@ class TicketTestCase(test.NoDBTestCase):
 
     def _path(self, name=None):
         return os.path.join(pmem_ticket._directory(),
-                            (name or uuids.migration) + '.json')
+                            (name or uuids.migration) + '.receive')
 
     def _damage(self, text):
         pmem_ticket.write(ticket())
@@ -101,6 +101,21 @@ class TicketTestCase(test.NoDBTestCase):
         self.assertRaises(exception.PMEMTicketNotFound, pmem_ticket.read,
                           uuids.migration)
 
+    def test_kinds_are_apart(self):
+        for kind in pmem_ticket.KINDS:
+            pmem_ticket.write(ticket(kind=kind))
+        pmem_ticket.close(ticket(kind=pmem_ticket.HOLD))
+        self.assertEqual(
+            {pmem_ticket.RECEIVE, pmem_ticket.WIPE},
+            {each.kind for each in pmem_ticket.open_tickets('host2')})
+        self.assertRaises(exception.PMEMTicketNotFound, pmem_ticket.read,
+                          uuids.migration, pmem_ticket.HOLD)
+
+    def test_ticket_of_another_kind_is_refused(self):
+        self._damage(ticket(kind=pmem_ticket.WIPE).to_json())
+        self.assertRaises(exception.PMEMTicketInvalid, pmem_ticket.read,
+                          uuids.migration)
+
     def test_ticket_that_can_not_be_stored_is_not_there(self):
         with mock.patch('os.rename', side_effect=OSError('full')):
             self.assertRaises(OSError, pmem_ticket.write, ticket())
@@ -128,7 +143,8 @@ class TicketTestCase(test.NoDBTestCase):
 
     def test_other_files_are_passed_over(self):
         pmem_ticket.write(ticket())
-        for name in ('README', '.tmpx', 'x.json'):
+        for name in ('README', '.tmpx', 'x.receive',
+                     uuids.other, uuids.other + '.json'):
             with open(os.path.join(pmem_ticket._directory(), name), 'w'):
                 pass
         self.assertEqual([ticket()], list(pmem_ticket.open_tickets()))
