@@ -147,9 +147,8 @@ EDITS = [
         placement as reserved. Until then the scheduler may choose the host for
         another server; the claim fails there, and the next host is tried.
 
-        Tickets of a host are settled one at a time. Wiping a large namespace
-        in the periodic update holds up that update, and other moves to the
-        host, until it is done.
+        Wiping a large namespace in the periodic update holds up that update
+        until it is done.
 
         What the log of ``nova-compute`` says, and what to do:
 
@@ -186,10 +185,16 @@ EDITS = [
           On the destination. The server is in ``ERROR``. Its data is on the
           source, and here as well unless the destination had begun to wipe it.
           Remove the cause, which the traceback shows, reset the state of the
-          server and hard reboot it. Wipe its old namespaces on the source by
-          hand, but only when the server runs and you have seen that its data
-          is there. Until then, create no other servers with vPMEM on the
-          source: its ``nova-compute`` does not count them as taken any more.
+          server and hard reboot it. A ticket keeps its old namespaces on the
+          source as they are, and from other servers, until the server is
+          deleted or moved again; if its data turns out to be there only, copy
+          it from there by hand.
+
+        ``Migration … failed after server … had left. Its namespaces …``
+          On the source, with every update of its resources, after the former.
+          Once the server runs with its data and the old copy is not needed,
+          wipe these namespaces (``daxio -z -o /dev/daxX.Y``) and remove the
+          file ``$state_path/pmem-copy/<uuid of the migration>.hold``.
 
         ``Migration … of server …: …. Wiping the namespaces …``
           After a copy that failed (``error``), for a server that was deleted
