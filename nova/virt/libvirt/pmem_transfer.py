@@ -72,16 +72,24 @@ class Shell(ty.NamedTuple):
 
 
 class _Process:
-    """A child process with its stderr in a file."""
+    """A child process with its stderr in a file.
 
-    def __init__(self, argv: list[str], **kwargs: ty.Any) -> None:
+    It inherits none of our own streams: ssh makes those that it is given
+    non-blocking, and they would be so for us as well.
+    """
+
+    def __init__(
+        self, argv: list[str], stdin: ty.Any = subprocess.DEVNULL,
+        stdout: ty.Any = subprocess.DEVNULL,
+    ) -> None:
         self.name = os.path.basename(argv[0])
         self._stderr = tempfile.TemporaryFile()
         try:
             # A session of its own, so that what a shell has started in turn
             # ends with it.
             self.popen = subprocess.Popen(
-                argv, stderr=self._stderr, start_new_session=True, **kwargs)
+                argv, stdin=stdin, stdout=stdout, stderr=self._stderr,
+                start_new_session=True)
         except OSError as error:
             self._stderr.close()
             raise TransferFailed(

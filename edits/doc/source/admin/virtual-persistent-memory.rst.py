@@ -138,9 +138,10 @@ EDITS = [
         A host keeps a *ticket* for them, a small file in
         ``$state_path/pmem-copy/`` that names them: the destination from the
         claim until the server starts there or the data is wiped, and the
-        source, when a move is confirmed, until the old data is wiped. As long
-        as it exists, no other server is given these namespaces. What could not
-        be wiped is tried again with each update of the resources.
+        source from the end of the copy until the move is confirmed and the old
+        data wiped, or the server is back. As long as it exists, no other
+        server is given these namespaces. What could not be wiped is tried
+        again with each update of the resources.
 
         With each update of the resources, what could not be wiped, and what a
         confirmed move has left and is still being wiped, is reported to

@@ -12,6 +12,7 @@
 
 import os
 import signal
+import subprocess
 import threading
 from unittest import mock
 
@@ -126,6 +127,13 @@ class TransferTestCase(test.NoDBTestCase):
         with mock.patch('subprocess.Popen',
                         side_effect=FileNotFoundError(2, 'nothing', 'daxio')):
             self.assertIn('daxio did not start', self._fails())
+
+    def test_no_process_gets_a_stream_of_ours(self):
+        with mock.patch('subprocess.Popen', wraps=subprocess.Popen) as popen:
+            self._copy('larger')
+        for call in popen.call_args_list:
+            for stream in ('stdin', 'stdout', 'stderr'):
+                self.assertIsNotNone(call.kwargs[stream], call)
 
     def test_equal_sizes(self):
         self._copy()
