@@ -19,18 +19,13 @@ when the guest is off. Until the move is confirmed the source's namespaces are
 only read.
 """
 
-import collections
 from collections import abc
 from concurrent import futures
-import contextlib
 import functools
 import os
-import select
-import signal
 
 from oslo_concurrency import lockutils
 from oslo_log import log as logging
-from oslo_serialization import jsonutils
 from oslo_utils import timeutils
 from oslo_utils import units
 
@@ -38,8 +33,8 @@ from nova.compute import pmem_copy as compute_pmem_copy
 from nova import exception
 from nova.i18n import _
 from nova import objects
-import nova.privsep.libvirt
 import nova.privsep.path
+from nova.virt.libvirt import pmem_devices
 from nova.virt.libvirt import pmem_layout
 from nova.virt.libvirt import pmem_ticket
 from nova.virt.libvirt import pmem_transfer
@@ -47,9 +42,6 @@ from nova.virt.libvirt import pmem_transfer
 LOG = logging.getLogger(__name__)
 
 is_wanted = compute_pmem_copy.is_wanted
-
-#: Device nodes of this host's namespaces by name, as of now.
-Namespaces = abc.Mapping[str, 'objects.LibvirtVPMEMDevice']
 
 #: A move in one of these states may still write to the destination.
 UNDER_WAY = frozenset((
@@ -66,41 +58,6 @@ _unsettled: set[str] = set()
 #: confirms it by a call that gives up after ``[DEFAULT]rpc_response_timeout``,
 #: which is 60 seconds unless set.
 WIPE_PATIENCE = 20
-
-#: Seconds to wait for a process that was killed to let go of a device.
-KILL_TIMEOUT = 30
-
-
-def list_namespaces() -> Namespaces:
-    """Return the namespaces that this host has now, by name.
-
-    A name that two namespaces have is left out: whoever asks for it must not
-    be given one of them by chance. So is a namespace without a name, or
-    without a device node.
-
-    :raises GetPMEMNamespacesFailed: if ndctl can't tell
-    """
-    try:
-        output = nova.privsep.libvirt.get_pmem_namespaces()
-        # ndctl prints nothing at all if there is none.
-        found = jsonutils.loads(output) if output.strip() else []
-        devices = [
-            objects.LibvirtVPMEMDevice(
-                name=namespace['name'], size=namespace['size'],
-                devpath='/dev/' + node['chardev'],
-                align=namespace['daxregion'].get('align', 0))
-            for namespace in found if namespace.get('name')
-            for node in namespace['daxregion']['devices']]
-    except Exception as error:
-        raise exception.GetPMEMNamespacesFailed(reason=error)
-    names = collections.Counter(device.name for device in devices)
-    twice = sorted(name for name in names if names[name] > 1)
-    if twice:
-        LOG.warning('These names stand for more than one vPMEM namespace, or '
-                    'one with more than one device, and are not used: %s',
-                    ', '.join(twice))
-    return {device.name: device for device in devices
-            if names[device.name] == 1}
 
 
 def _alone(migration_uuid: str):
@@ -122,7 +79,7 @@ def prepare(
     instance: 'objects.Instance', migration: 'objects.Migration',
     claimed: abc.Iterable['objects.LibvirtVPMEMDevice'],
     pairs: list[pmem_layout.DevicePair],
-    namespaces: abc.Callable[[], Namespaces],
+    namespaces: abc.Callable[[], pmem_devices.Namespaces],
     used_nodes: abc.Callable[[], set[str]],
 ) -> None:
     """Make the claimed namespaces ready to be written by the source.
@@ -150,10 +107,10 @@ def prepare(
 
 def _open(
     instance: 'objects.Instance', migration: 'objects.Migration',
-    pairs: list[pmem_layout.DevicePair], namespaces: Namespaces,
+    pairs: list[pmem_layout.DevicePair], namespaces: pmem_devices.Namespaces,
     used_nodes: set[str],
 ) -> None:
-    nodes = [_node(target, namespaces) for __, target in pairs]
+    nodes = [pmem_devices.claimed_node(target, namespaces) for __, target in pairs]
     used = used_nodes.intersection(nodes)
     if used:
         # The numbers of nodes change when a host boots, and what a claim
@@ -172,7 +129,7 @@ def _open(
             nova.privsep.path.chown(node, uid=os.getuid(), gid=os.getgid())
     except BaseException:
         # Nothing was written yet, so there is nothing to wipe.
-        _take_back(ticket, namespaces)
+        pmem_devices.take_back(ticket.targets, namespaces)
         pmem_ticket.close(ticket)
         raise
 
@@ -190,18 +147,18 @@ def _target(device: 'objects.LibvirtVPMEMDevice', node: str,
 
 
 def check_sources(pairs: list[pmem_layout.DevicePair],
-                  namespaces: Namespaces) -> None:
+                  namespaces: pmem_devices.Namespaces) -> None:
     """Check that what is to be copied is there, while the guest still runs.
 
     :raises PMEMNamespaceNotFound: if not
     """
     for source, __ in pairs:
-        _resolve(source, namespaces)
+        pmem_devices.resolve(source, namespaces)
 
 
 def copy(
     instance: 'objects.Instance', migration: 'objects.Migration',
-    pairs: list[pmem_layout.DevicePair], namespaces: Namespaces,
+    pairs: list[pmem_layout.DevicePair], namespaces: pmem_devices.Namespaces,
     on_execute: pmem_transfer.ProcessHook,
     on_completion: pmem_transfer.ProcessHook,
 ) -> None:
@@ -219,7 +176,8 @@ def copy(
     for source, target in pairs:
         watch = timeutils.StopWatch()
         try:
-            with watch, _lent(_resolve(source, namespaces)) as node:
+            found = pmem_devices.resolve(source, namespaces)
+            with watch, pmem_devices.lent(found) as node:
                 transfer.copy(node, target.devpath, pmem_layout.sections(
                     source.size, target.size))
         except (exception.PMEMNamespaceNotFound, OSError,
@@ -274,7 +232,7 @@ def _close_holds(host: str, instance: 'objects.Instance') -> None:
 
 
 def finish(migration: 'objects.Migration', namespaces: abc.Callable[
-        [], Namespaces]) -> None:
+        [], pmem_devices.Namespaces]) -> None:
     """Close the ticket of a move whose server is about to start here.
 
     :param namespaces: returns the namespaces that this host has now
@@ -286,13 +244,13 @@ def finish(migration: 'objects.Migration', namespaces: abc.Callable[
         except exception.PMEMTicketNotFound:
             return
         nodes = namespaces()
-        _take_back(ticket, nodes)
-        _end_writers(ticket.targets, nodes)
+        pmem_devices.take_back(ticket.targets, nodes)
+        pmem_devices.end_writers(ticket.targets, nodes)
         pmem_ticket.close(ticket)
 
 
 def settle(context, host: str,
-           namespaces: abc.Callable[[], Namespaces]) -> set[str]:
+           namespaces: abc.Callable[[], pmem_devices.Namespaces]) -> set[str]:
     """Wipe and close the tickets whose servers are not on this host.
 
     What can't be wiped now keeps its ticket, is logged, and is tried again by
@@ -328,7 +286,7 @@ def settle(context, host: str,
 
 
 def _settle(context, ticket: pmem_ticket.Ticket,
-            namespaces: abc.Callable[[], Namespaces]) -> bool:
+            namespaces: abc.Callable[[], pmem_devices.Namespaces]) -> bool:
     migration_uuid = ticket.migration_uuid
     ticket = pmem_ticket.read(migration_uuid, ticket.kind)
     migration = _find(objects.Migration, context, migration_uuid)
@@ -354,15 +312,16 @@ def _settle(context, ticket: pmem_ticket.Ticket,
     nodes = namespaces()
     # First nobody new can open a node, then who has it open ends, then it is
     # wiped. A namespace that is the server's own may have a guest on it.
-    _take_back(ticket, nodes)
+    pmem_devices.take_back(ticket.targets, nodes)
     if leftovers:
         LOG.info('Migration %(migration)s of server %(instance)s: %(status)s. '
                  'Wiping the namespaces %(names)s.',
                  {'migration': migration_uuid, 'status': status,
                   'instance': ticket.instance_uuid,
                   'names': ', '.join(each.name for each in leftovers)})
-        _end_writers(leftovers, nodes)
-        wipe([_resolve(target, nodes) for target in leftovers])
+        pmem_devices.end_writers(leftovers, nodes)
+        pmem_devices.wipe([pmem_devices.resolve(target, nodes)
+                           for target in leftovers])
     pmem_ticket.close(ticket)
     return True
 
@@ -441,25 +400,8 @@ def _wipe_old(ticket: pmem_ticket.Ticket, nodes: list[str]) -> None:
         except exception.PMEMTicketNotFound:
             # The periodic task was faster.
             return
-        wipe(nodes)
+        pmem_devices.wipe(nodes)
         pmem_ticket.close(ticket)
-
-
-def wipe(nodes: abc.Iterable[str]) -> None:
-    """Zero devices; all of them, even if some fail.
-
-    :raises VPMEMCleanupFailed: after the last one, for those that failed
-    """
-    failed = {}
-    for node in nodes:
-        try:
-            nova.privsep.libvirt.cleanup_vpmem(node)
-        except Exception as error:
-            failed[node] = error
-    if failed:
-        raise exception.VPMEMCleanupFailed(
-            dev=', '.join(failed),
-            error='; '.join(str(error) for error in failed.values()))
 
 
 def dirty_names(besides: str | None = None) -> set[str]:
@@ -497,119 +439,3 @@ def refuse_dirty(instance_uuid: str, names: abc.Iterable[str]) -> None:
             raise exception.PMEMNamespaceDirty(
                 names=', '.join(sorted(dirty)),
                 migration_uuid=ticket.migration_uuid)
-
-
-def _node(device: 'objects.LibvirtVPMEMDevice',
-          namespaces: Namespaces) -> str:
-    """Return the path of a device, if it still is what Nova knows it as.
-
-    :raises ComputeResourcesUnavailable: if not
-    """
-    found = namespaces.get(device.name)
-    known = (device.devpath, device.size)
-    if found is None or (found.devpath, found.size) != known:
-        raise exception.ComputeResourcesUnavailable(
-            reason=_('vPMEM namespace %(name)s was %(known)s and is '
-                     '%(found)s; restart nova-compute on its host') %
-            {'name': device.name, 'known': _describe(device),
-             'found': _describe(found)})
-    return found.devpath
-
-
-def _describe(device: 'objects.LibvirtVPMEMDevice | None') -> str:
-    if device is None:
-        return _('missing')
-    return _('%(path)s of %(size)d bytes') % {
-        'path': device.devpath, 'size': device.size}
-
-
-def _resolve(wanted: 'pmem_ticket.Target | objects.LibvirtVPMEMDevice',
-             namespaces: Namespaces) -> str:
-    """Return the node that a namespace has now.
-
-    :raises PMEMNamespaceNotFound: if there is no such namespace, or it is of
-        another size and so another one that got its name
-    """
-    found = namespaces.get(wanted.name)
-    if found is None or found.size != wanted.size:
-        raise exception.PMEMNamespaceNotFound(
-            name=wanted.name, size=wanted.size, found=_describe(found))
-    return found.devpath
-
-
-@contextlib.contextmanager
-def _lent(node: str) -> abc.Iterator[str]:
-    """Lend a device node to nova's user, and take it back."""
-    owner = os.stat(node)
-    nova.privsep.path.chown(node, uid=os.getuid(), gid=os.getgid())
-    try:
-        yield node
-    finally:
-        nova.privsep.path.chown(node, uid=owner.st_uid, gid=owner.st_gid)
-
-
-def _take_back(ticket: pmem_ticket.Ticket, namespaces: Namespaces) -> None:
-    for target in ticket.targets:
-        if target.name not in namespaces:
-            continue
-        node = namespaces[target.name].devpath
-        # libvirt gives nodes to its guests; that is not ours to take back.
-        if os.stat(node).st_uid == os.getuid():
-            nova.privsep.path.chown(node, uid=target.uid, gid=target.gid)
-
-
-def _end_writers(targets: abc.Iterable[pmem_ticket.Target],
-                 namespaces: Namespaces) -> None:
-    """End what ssh left running on devices that have no guest.
-
-    When a connection breaks, a ``daxio`` started through it may live on and
-    write what is in its pipe. It has the device open, so taking the node back
-    does not stop it; and it must not write after a wipe.
-    """
-    nodes = {os.path.realpath(namespaces[target.name].devpath)
-             for target in targets if target.name in namespaces}
-    for pid in _own_processes():
-        if _uses(pid, nodes):
-            LOG.warning('Killing process %(pid)d, left from a copy: it still '
-                        'has one of %(nodes)s open.',
-                        {'pid': pid, 'nodes': ', '.join(sorted(nodes))})
-            _kill(pid)
-
-
-def _own_processes() -> abc.Iterator[int]:
-    me = os.getuid()
-    for name in os.listdir('/proc'):
-        if name.isdigit() and int(name) != os.getpid():
-            with contextlib.suppress(OSError):
-                if os.stat('/proc/' + name).st_uid == me:
-                    yield int(name)
-
-
-def _uses(pid: int, nodes: set[str]) -> bool:
-    try:
-        with open('/proc/%d/maps' % pid) as maps:
-            used = {line.split(maxsplit=5)[-1].rstrip('\n') for line in maps}
-        descriptors = os.listdir('/proc/%d/fd' % pid)
-    except OSError:
-        # It has ended in the meantime, which is as good.
-        return False
-    for descriptor in descriptors:
-        with contextlib.suppress(OSError):
-            used.add(os.readlink('/proc/%d/fd/%s' % (pid, descriptor)))
-    return not used.isdisjoint(nodes)
-
-
-def _kill(pid: int) -> None:
-    try:
-        handle = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    try:
-        signal.pidfd_send_signal(handle, signal.SIGKILL)
-        # A pidfd turns readable when its process has ended.
-        if not select.select([handle], [], [], KILL_TIMEOUT)[0]:
-            raise exception.PMEMDeviceBusy(pid=pid, seconds=KILL_TIMEOUT)
-    except ProcessLookupError:
-        pass
-    finally:
-        os.close(handle)

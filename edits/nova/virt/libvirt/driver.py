@@ -7,6 +7,7 @@ from novapatch.edit import replace
 
 EDITS = [
     add_import('from nova.virt.libvirt import pmem_copy'),
+    add_import('from nova.virt.libvirt import pmem_devices'),
     add_import('from nova.virt.libvirt import pmem_layout'),
 
     # The vPMEM data goes with the server's disks, or with the server: not
@@ -30,7 +31,7 @@ EDITS = [
             except Exception as e:
                 raise $ERROR
         ''', '''
-        pmem_copy.wipe([vpmem.devpath for vpmem in vpmems])
+        pmem_devices.wipe([vpmem.devpath for vpmem in vpmems])
         '''),
 
     # Confirm wipes the namespaces that the server had on the source.
@@ -75,7 +76,7 @@ EDITS = [
                   'block_disk_info = $X', '''
         if 'migration_context' in instance and pmem_copy.is_wanted(instance):
             # Nobody else may write to the server's vPMEM from here on.
-            pmem_copy.finish(migration, pmem_copy.list_namespaces)
+            pmem_copy.finish(migration, pmem_devices.list_namespaces)
 
         '''),
     insert_before('LibvirtDriver._get_ordered_vpmems',
@@ -95,7 +96,7 @@ EDITS = [
                 pmem_copy.prepare(
                     instance, migration,
                     [resource.metadata for resource in claimed], pairs,
-                    pmem_copy.list_namespaces,
+                    pmem_devices.list_namespaces,
                     lambda: self._get_vpmem_nodes_of_others(instance))
 
         def dirty_pmem_namespaces(self):
@@ -116,7 +117,8 @@ EDITS = [
             return nodes
 
         def settle_pmem_copies(self, context, host):
-            return pmem_copy.settle(context, host, pmem_copy.list_namespaces)
+            return pmem_copy.settle(
+                context, host, pmem_devices.list_namespaces)
 
         def _pair_pmem_devices(self, instance, new_flavor):
             """Pair the devices of a move that copies; none for others."""
@@ -136,7 +138,7 @@ EDITS = [
             if not pairs:
                 return
             try:
-                pmem_copy.check_sources(pairs, pmem_copy.list_namespaces())
+                pmem_copy.check_sources(pairs, pmem_devices.list_namespaces())
             except Exception as error:
                 raise exception.InstanceFaultRollback(error)
 
@@ -147,7 +149,7 @@ EDITS = [
                 migration = objects.Migration.get_by_id(
                     instance._context, instance.migration_context.migration_id)
                 pmem_copy.copy(
-                    instance, migration, pairs, pmem_copy.list_namespaces(),
+                    instance, migration, pairs, pmem_devices.list_namespaces(),
                     on_execute, on_completion)
         ''', after='LibvirtDriver._cleanup_remote_migration'),
 ]

@@ -487,7 +487,7 @@ class PmemCopyFailureTests(PmemFailureTestsBase):
     def test_source_that_is_missing_is_noticed_while_the_guest_runs(self):
         with mock.patch('nova.virt.libvirt.driver.LibvirtDriver.power_off',
                         side_effect=AssertionError), mock.patch(
-                'nova.virt.libvirt.pmem_copy.list_namespaces',
+                'nova.virt.libvirt.pmem_devices.list_namespaces',
                 side_effect=self._only_those_of_host2):
             self.migrate(self.server, status='ACTIVE')
         self.assert_as_before()
