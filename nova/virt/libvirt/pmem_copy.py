@@ -110,7 +110,8 @@ def _open(
     pairs: list[pmem_layout.DevicePair], namespaces: pmem_devices.Namespaces,
     used_nodes: set[str],
 ) -> None:
-    nodes = [pmem_devices.claimed_node(target, namespaces) for __, target in pairs]
+    nodes = [pmem_devices.claimed_node(target, namespaces)
+             for __, target in pairs]
     used = used_nodes.intersection(nodes)
     if used:
         # The numbers of nodes change when a host boots, and what a claim
