@@ -501,8 +501,9 @@ class PmemFinishFailureTests(PmemFailureTestsBase):
         self._settled(self.server, status)
         self._wait_for_action_fail_completion(
             self.server, 'migrate', 'compute_finish_resize')
-        # Its destination was wiped when it left, and not some time later.
-        self.assert_zero(self.new)
+        # Its destination is wiped when it leaves, and not some time later. It
+        # may look settled for a moment before it starts to go back.
+        self._wait_for_assert(lambda: self.assert_zero(self.new))
         self.assert_as_before(status)
 
     @ddt.data(
