@@ -18,12 +18,14 @@ driver, ``ssh`` to an sshd on loopback, and the bytes, which stand-ins for
 """
 
 import functools
+import threading
 
 import fixtures
 from oslo_utils import fileutils
 from oslo_utils import importutils
 from oslo_utils import units
 
+from nova.compute import manager
 from nova import context
 from nova import exception
 from nova import objects
@@ -39,6 +41,38 @@ MIB = units.Mi
 SIZE = 4 * MIB
 
 PREFIX = 'CUSTOM_PMEM_NAMESPACE_'
+
+
+class _InFlight:
+    """Counts the calls of functions that are under way."""
+
+    def __init__(self):
+        self._changed = threading.Condition()
+        self._calls = 0
+
+    def __call__(self, function):
+        @functools.wraps(function)
+        def counted(*args, **kwargs):
+            self._add(1)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self._add(-1)
+        return counted
+
+    def _add(self, number):
+        with self._changed:
+            self._calls += number
+            self._changed.notify_all()
+
+    def wait(self, timeout=60):
+        """Wait until none is.
+
+        :param timeout: in seconds
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: not self._calls, timeout):
+                raise TimeoutError('%d calls have not ended' % self._calls)
 
 
 class PmemServersTestBase(base.ServersTestBase):
@@ -63,6 +97,11 @@ class PmemServersTestBase(base.ServersTestBase):
         self.useFixture(fixtures.MockPatch(
             'nova.virt.libvirt.LibvirtDriver._get_instance_disk_info',
             return_value=[]))
+        self._moving = _InFlight()
+        for name in ('prep_resize', 'resize_instance', 'finish_resize'):
+            self.useFixture(fixtures.MockPatchObject(
+                manager.ComputeManager, name,
+                self._moving(getattr(manager.ComputeManager, name))))
 
     @staticmethod
     def _create_instance_directory(driver, context, instance, *args, **kwargs):
@@ -162,6 +201,12 @@ class PmemServersTestBase(base.ServersTestBase):
 
     def _settled(self, server, status):
         """Wait until nothing goes on with a server any more."""
+        self._wait_for_server_parameter(
+            server, {'status': status, 'OS-EXT-STS:task_state': None},
+            max_retries=60)
+        # What has failed clears the task state once more at its very end, be
+        # it that of the next action by then.
+        self._moving.wait()
         return self._wait_for_server_parameter(
             server, {'status': status, 'OS-EXT-STS:task_state': None},
             max_retries=60)
