@@ -38,6 +38,10 @@ RECEIVE, HOLD, WIPE = KINDS = pmem_ticket.KINDS
 Target = pmem_ticket.Target
 Ticket = pmem_ticket.Ticket
 
+#: What this process has written and not closed, by path. What happens to a
+#: file while nova-compute runs is mended from here.
+_written: dict[str, Ticket] = {}
+
 
 def _directory() -> str:
     return os.path.join(CONF.state_path, pmem_ticket.FOLDER)
@@ -68,6 +72,7 @@ def write(ticket: Ticket) -> None:
             os.unlink(new.name)
             raise
     _sync_directory()
+    _written[_path(ticket.migration_uuid, ticket.kind)] = ticket
 
 
 def read(migration_uuid: str, kind: str = RECEIVE) -> Ticket:
@@ -86,36 +91,60 @@ def read(migration_uuid: str, kind: str = RECEIVE) -> Ticket:
 
 def close(ticket: Ticket) -> None:
     """Forget a ticket for good. A ticket that is closed already is fine."""
+    path = _path(ticket.migration_uuid, ticket.kind)
+    _written.pop(path, None)
     with contextlib.suppress(FileNotFoundError):
-        os.unlink(_path(ticket.migration_uuid, ticket.kind))
+        os.unlink(path)
         _sync_directory()
 
 
 def open_tickets(host: str | None = None) -> abc.Iterator[Ticket]:
-    """Yield the open tickets, or those of one host.
+    """Yield the open tickets that can be read, or those of one host."""
+    for uuid, kind in _names():
+        with contextlib.suppress(exception.PMEMTicketNotFound,
+                                 exception.PMEMTicketInvalid):
+            ticket = read(uuid, kind)
+            if host in (None, ticket.host):
+                yield ticket
 
-    A damaged one is logged and stays, since nobody knows any more which
-    namespaces it guards.
+
+def mend() -> None:
+    """Write again what was damaged or removed since this process wrote it."""
+    for path, ticket in list(_written.items()):
+        if os.path.dirname(path) != _directory():
+            continue
+        try:
+            read(ticket.migration_uuid, ticket.kind)
+        except (exception.PMEMTicketNotFound,
+                exception.PMEMTicketInvalid) as error:
+            LOG.error('Writing a vPMEM ticket again that only nova-compute '
+                      'may change: %s', error.format_message())
+            write(ticket)
+
+
+def damaged() -> list[tuple[str, str]]:
+    """Return uuid of the migration, and kind, of tickets that can't be read.
+
+    Nothing but the database tells which namespaces they guard.
     """
+    found = []
+    for uuid, kind in _names():
+        try:
+            read(uuid, kind)
+        except exception.PMEMTicketNotFound:
+            continue
+        except exception.PMEMTicketInvalid:
+            found.append((uuid, kind))
+    return found
+
+
+def _names() -> list[tuple[str, str]]:
     try:
         names = sorted(os.listdir(_directory()))
     except FileNotFoundError:
-        return
-    for name in names:
-        named = pmem_ticket.parse_file_name(name)
-        if named is None:
-            continue
-        try:
-            ticket = read(*named)
-        except exception.PMEMTicketNotFound:
-            continue
-        except exception.PMEMTicketInvalid as error:
-            LOG.error('%s Find out which namespaces migration %s was to '
-                      'write, wipe them if no server uses them, and remove '
-                      'the file.', error.format_message(), named[0])
-            continue
-        if host in (None, ticket.host):
-            yield ticket
+        return []
+    parsed = [pmem_ticket.parse_file_name(name) for name in names]
+    return [name for name in parsed if name is not None]
 
 
 def _sync_directory() -> None:

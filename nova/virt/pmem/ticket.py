@@ -17,6 +17,7 @@ copy reads its own, and learns from it what it may write.
 """
 
 import dataclasses
+# Not jsonutils, which imports a lot (hence the noqa).
 import json
 import os
 import re
@@ -90,7 +91,7 @@ class Ticket:
                 raise ValueError('uuid %r' % (uuid,))
 
     def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self), indent=2)
+        return json.dumps(dataclasses.asdict(self), indent=2)  # noqa: N324
 
     @classmethod
     def from_json(cls, text: str) -> 'Ticket':
@@ -99,7 +100,7 @@ class Ticket:
         :raises ValueError: if it is anything else
         """
         try:
-            fields = json.loads(text)
+            fields = json.loads(text)  # noqa: N324
             targets = tuple(Target(**each) for each in fields.pop('targets'))
             return cls(targets=targets, **fields)
         except (AttributeError, KeyError, RecursionError, TypeError) as error:

@@ -44,7 +44,8 @@ EDITS = [
         migration = objects.Migration.get_by_id(
             context, instance.migration_context.migration_id)
         pmem_copy.wipe_old(
-            migration.source_compute, instance, migration, vpmems)
+            migration.source_compute, instance, migration, vpmems,
+            pmem_devices.list_namespaces)
         '''),
 
     insert_after('LibvirtDriver._update_provider_tree_for_vpmems',
@@ -101,7 +102,7 @@ EDITS = [
                     lambda: self._get_vpmem_nodes_of_others(instance))
 
         def dirty_pmem_namespaces(self):
-            return pmem_copy.dirty_names()
+            return pmem_copy.dirty_names(known=self._vpmems_by_name)
 
         def _get_vpmem_nodes_of_others(self, instance):
             nodes = set()
