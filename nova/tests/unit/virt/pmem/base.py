@@ -120,6 +120,28 @@ class CopyTestCase(test.NoDBTestCase):
             [sys.executable, '-c', 'import subprocess, sys;'
              'subprocess.run(sys.argv[1:])', *sender.command()]).pid)
 
+    @staticmethod
+    def result(process):
+        return Result(process, *process.communicate(timeout=100))
+
+    def copy(self, **changes):
+        return self.result(self.start(**changes))
+
+    def succeed(self, **changes):
+        result = self.copy(**changes)
+        self.assertEqual('done', result.last.get('event'),
+                         (result.events, result.errors))
+        self.assertEqual(0, result.status)
+        self.assert_copied()
+        return result
+
+    def fail_to(self, **changes):
+        result = self.copy(**changes)
+        self.assertEqual('error', result.last.get('event'), result.events)
+        self.assertEqual([], result.told('done'))
+        self.assertEqual(1, result.status, result.errors)
+        return result
+
     def assert_nothing_runs(self):
         """Assert that all of a copy ends, but for sessions of sshd."""
         found = []
