@@ -136,6 +136,20 @@ def is_under_way(function):
 # What fails in a call
 
 @contextlib.contextmanager
+def stays_as_it_is_on_failure(instance):
+    """Leave a server as it is if its host can't be asked for it.
+
+    :raises InstanceFaultRollback: with the failure
+    """
+    try:
+        yield
+    except Exception as error:
+        if not pmem_copy.is_wanted(instance):
+            raise
+        raise exception.InstanceFaultRollback(inner_exception=error)
+
+
+@contextlib.contextmanager
 def goes_on_here_on_failure(manager, context, instance, migration):
     """Let the guest go on if its host can't send it away.
 
@@ -348,7 +362,7 @@ def _send_back(manager, context, instance, migration, request_spec):
     try:
         # The namespaces are the server's own by now: they are wiped together
         # with what else there is of it, and not for a ticket's sake.
-        manager.driver.settle_pmem_copies(context, manager.host)
+        settle(manager, context)
         instance.apply_migration_context()
         instance.save()
         migration.status = 'reverting'
@@ -489,7 +503,41 @@ def take_up(manager, context):
                           'now; this host will try again.',
                           {'migration': migration.uuid}, instance=instance)
     if taken:
-        manager.driver.settle_pmem_copies(context, manager.host)
+        settle(manager, context)
+
+
+def settle(manager, context):
+    """Wipe and give back what moves that came to nothing have left here.
+
+    :returns: the uuids of the servers whose data had come to this host
+    """
+    settled = manager.driver.settle_pmem_copies(context, manager.host)
+    for each in settled:
+        if each.kind == 'hold':
+            _release(manager, context, each)
+    return {each.instance_uuid for each in settled if each.kind == 'receive'}
+
+
+def _release(manager, context, held):
+    """Give back what a move had allocated whose server was deleted.
+
+    Nova does so where it deletes a server. When the host was down that has
+    it, only the server's own allocation went.
+    """
+    try:
+        objects.Instance.get_by_uuid(context, held.instance_uuid)
+        return
+    except exception.InstanceNotFound:
+        pass
+    try:
+        manager.reportclient.delete_allocation_for_instance(
+            context, held.migration_uuid, consumer_type='migration',
+            force=True)
+    except Exception:
+        LOG.exception('The allocation of migration %(migration)s, whose '
+                      'server was deleted, could not be deleted. '
+                      '"nova-manage placement audit" does so.',
+                      {'migration': held.migration_uuid})
 
 
 def _moves_here(context, host):

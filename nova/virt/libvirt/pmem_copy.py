@@ -371,7 +371,8 @@ def finish(migration: 'objects.Migration', namespaces: abc.Callable[
 
 
 def settle(context, host: str,
-           namespaces: abc.Callable[[], pmem_devices.Namespaces]) -> set[str]:
+           namespaces: abc.Callable[[], pmem_devices.Namespaces],
+           ) -> list[pmem_ticket.Ticket]:
     """Wipe and close the tickets whose servers are not on this host.
 
     What can't be wiped now keeps its ticket, is logged, and is tried again by
@@ -381,10 +382,10 @@ def settle(context, host: str,
 
     :param host: the name of this compute host
     :param namespaces: returns the namespaces that this host has now
-    :returns: the uuids of the servers whose copies to this host were closed
+    :returns: the tickets that were closed
     """
     _mend(context, host)
-    settled = set()
+    settled = []
     deadline = time.monotonic() + WIPE_PATIENCE
     for ticket in pmem_ticket.open_tickets(host):
         try:
@@ -402,8 +403,8 @@ def settle(context, host: str,
             LOG.info('Wiping %(names)s goes on in the background.',
                      {'names': _names(leftovers)})
             continue
-        if closed and ticket.kind == pmem_ticket.RECEIVE:
-            settled.add(ticket.instance_uuid)
+        if closed:
+            settled.append(ticket)
     return settled
 
 
@@ -496,10 +497,13 @@ def _close(ticket: pmem_ticket.Ticket, leftovers: list[pmem_ticket.Target],
             # First nobody new can open a node, then who has it open ends,
             # then it is wiped. A namespace that is the server's own may have
             # a guest on it.
-            pmem_devices.take_back(ticket.targets, nodes)
-            pmem_devices.end_writers(
-                leftovers, nodes, pmem_ticket.path_of(ticket))
-            pmem_devices.wipe_targets(leftovers, nodes)
+            try:
+                pmem_devices.take_back(ticket.targets, nodes)
+            finally:
+                # One that is missing does not save the others.
+                pmem_devices.end_writers(
+                    leftovers, nodes, pmem_ticket.path_of(ticket))
+                pmem_devices.wipe_targets(leftovers, nodes)
             pmem_ticket.close(ticket)
     except exception.PMEMTicketNotFound:
         # Another thread was faster.

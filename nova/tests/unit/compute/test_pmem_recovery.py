@@ -58,6 +58,7 @@ class RecoveryTestCase(test.NoDBTestCase):
         super().setUp()
         self.manager = mock.Mock(host='host1')
         self.manager.driver.get_info.return_value.state = power_state.SHUTDOWN
+        self.manager.driver.settle_pmem_copies.return_value = []
         self.instance = objects.Instance(
             uuid=uuids.instance, host='host1', vm_state='active',
             task_state='resize_migrating',
@@ -184,6 +185,36 @@ class GoesOnHereTestCase(RecoveryTestCase):
             ('active', 'resize_migrating', 'migrating'),
             (self.instance.vm_state, self.instance.task_state,
              self.migration.status))
+
+
+class SettleTestCase(RecoveryTestCase):
+
+    def _settle(self, kind):
+        self.manager.driver.settle_pmem_copies.return_value = [
+            mock.Mock(instance_uuid=uuids.instance, kind=kind,
+                      migration_uuid=uuids.migration)]
+        return pmem_recovery.settle(self.manager, mock.sentinel.context)
+
+    def test_copies_to_here(self):
+        self.assertEqual({uuids.instance}, self._settle('receive'))
+        self.assertEqual(set(), self._settle('wipe'))
+
+    def test_server_that_is_back(self):
+        self.assertEqual(set(), self._settle('hold'))
+        (self.manager.reportclient.delete_allocation_for_instance
+         .assert_not_called())
+
+    def test_server_that_was_deleted_elsewhere(self):
+        self.find.side_effect = exception.InstanceNotFound(instance_id='x')
+        delete = self.manager.reportclient.delete_allocation_for_instance
+        self._settle('hold')
+        delete.assert_called_once_with(
+            mock.sentinel.context, uuids.migration,
+            consumer_type='migration', force=True)
+        delete.side_effect = exception.AllocationDeleteFailed(
+            consumer_uuid='x', error='no placement')
+        self._settle('hold')
+        self.assertIn('no placement', self.stdlog.logger.output)
 
 
 class TooLateTestCase(RecoveryTestCase):
@@ -370,6 +401,7 @@ class TakeUpTestCase(RecoveryTestCase):
         after_restart = mock.Mock(host='host1')
         after_restart.driver.get_info.return_value.state = (
             power_state.SHUTDOWN)
+        after_restart.driver.settle_pmem_copies.return_value = []
         self.manager.during = lambda: pmem_recovery.take_up(
             after_restart, mock.sentinel.context)
         a_step(self.manager, mock.sentinel.context, self.instance)

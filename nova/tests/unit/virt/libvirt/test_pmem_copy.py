@@ -30,7 +30,6 @@ from nova.virt.libvirt import pmem_copy
 from nova.virt.libvirt import pmem_layout
 from nova.virt.libvirt import pmem_ticket
 from nova.virt.libvirt import pmem_transfer
-from nova.virt.pmem import layout
 
 SIZE = 4 * 1024 * 1024
 
@@ -104,7 +103,9 @@ class PmemCopyTestCase(test.NoDBTestCase):
             lambda: self.namespaces, lambda: self.used_nodes)
 
     def _settle(self, host='host2'):
-        return pmem_copy.settle(self.context, host, lambda: self.namespaces)
+        return {ticket.instance_uuid for ticket in pmem_copy.settle(
+            self.context, host, lambda: self.namespaces)
+            if ticket.kind == pmem_ticket.RECEIVE}
 
     def _wiped(self):
         return [os.path.basename(call.args[0])
@@ -191,6 +192,16 @@ class FinishTestCase(PmemCopyTestCase):
              for name in ('ns_1', 'ns_2')], self.chown.mock_calls)
         self.cleanup.assert_not_called()
         self.assertEqual([], list(pmem_ticket.open_tickets()))
+
+    def test_missing_namespace_keeps_the_guest_from_starting(self):
+        self._prepare()
+        self.chown.reset_mock()
+        del self.namespaces['ns_1']
+        self.assertRaises(exception.PMEMNamespaceNotFound, pmem_copy.finish,
+                          self.migration, lambda: self.namespaces)
+        self.assertEqual([os.path.basename(call.args[0])
+                          for call in self.chown.mock_calls], ['ns_2'])
+        self.assertEqual(1, len(list(pmem_ticket.open_tickets())))
 
     def test_damaged_ticket_keeps_the_guest_from_starting(self):
         self._prepare()
