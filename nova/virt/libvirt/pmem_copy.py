@@ -28,6 +28,7 @@ import threading
 import time
 import typing as ty
 
+import futurist
 from oslo_concurrency import lockutils
 from oslo_log import log as logging
 from oslo_utils import excutils
@@ -80,8 +81,7 @@ class _Wiper:
     """Wipes in a thread, one device at a time; nobody has to wait for it."""
 
     def __init__(self) -> None:
-        self._executor = futures.ThreadPoolExecutor(
-            1, thread_name_prefix='pmem-wipe')
+        self._executor = futurist.ThreadPoolExecutor(1)
         self._lock = threading.Lock()
         self._jobs: dict[ty.Any, futures.Future] = {}
 
@@ -246,7 +246,7 @@ class _Progress:
     """Shows how far a copy is: users by the server, operators by the log."""
 
     #: Seconds between two times that it is saved, and logged.
-    SAVE, LOG = 5, 30
+    SAVE, LOG = 3, 30
 
     def __init__(self, instance: 'objects.Instance') -> None:
         self._instance = instance

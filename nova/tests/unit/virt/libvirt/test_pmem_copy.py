@@ -733,13 +733,13 @@ class ProgressTestCase(test.NoDBTestCase):
 
     def test_saved_every_few_seconds(self):
         with self.progress:
-            self._at(4.9, 50)
+            self._at(2.9, 50)
             self.assertEqual(0, self.instance.progress)
-            self._at(5, 51)
+            self._at(3, 51)
             self.assertEqual(25, self.instance.progress)
-            self._at(9.9, 199)
+            self._at(5.9, 199)
             self.assertEqual(25, self.instance.progress)
-            self._at(10, 199)
+            self._at(6, 199)
             self.assertEqual(99, self.instance.progress)
         self.assertEqual(100, self.instance.progress)
         self.assertEqual(3, self.save.call_count)
