@@ -404,13 +404,19 @@ def is_tried_again(function):
             flavors = dict(old_flavor=instance.old_flavor,
                            new_flavor=instance.new_flavor)
             before = _old_vm_state(instance)
+            status = migration.status
             try:
-                return function(manager, context, *args, **kwargs)
+                function(manager, context, *args, **kwargs)
             except Exception:
                 with excutils.save_and_reraise_exception():
-                    _keep(context, instance, migration, 'reverting',
+                    _keep(context, instance, migration, status,
                           vm_state=vm_states.RESIZED, old_vm_state=before,
                           task_state=task_states.RESIZE_REVERTING, **flavors)
+            if (function.__name__ == 'finish_revert_resize' and
+                    migration.status == 'reverting'):
+                # The first half came to nothing after it had let go.
+                migration.status = 'reverted'
+                migration.save()
 
     return decorated
 

@@ -58,9 +58,9 @@ UNDER_WAY = frozenset((
 #: A move in one of these states has given the server to the destination.
 ARRIVED = frozenset(('finished', 'confirming', 'confirmed'))
 
-#: Migrations whose tickets could not be settled so far by this process. The
+#: Tickets, by migration and kind, that this process could not settle. The
 #: first call of :func:`settle`, when the service starts, finds them again.
-_unsettled: set[str] = set()
+_unsettled: set[tuple[str, str]] = set()
 
 #: Seconds that confirming a move waits for its wipe. Deleting a server
 #: confirms it by a call that gives up after ``[DEFAULT]rpc_response_timeout``,
@@ -391,7 +391,10 @@ def settle(context, host: str,
         try:
             leftovers = _leftovers(context, ticket)
         except Exception:
-            _report(ticket)
+            LOG.exception('What became of migration %(migration)s is not '
+                          'known now; its namespaces %(names)s stay as they '
+                          'are.', {'migration': ticket.migration_uuid,
+                                   'names': _names(ticket.targets)})
             continue
         if leftovers is None:
             continue
@@ -511,12 +514,12 @@ def _close(ticket: pmem_ticket.Ticket, leftovers: list[pmem_ticket.Target],
     except Exception:
         _report(ticket)
         return False
-    _unsettled.discard(ticket.migration_uuid)
+    _unsettled.discard((ticket.migration_uuid, ticket.kind))
     return True
 
 
 def _report(ticket: pmem_ticket.Ticket) -> None:
-    _unsettled.add(ticket.migration_uuid)
+    _unsettled.add((ticket.migration_uuid, ticket.kind))
     LOG.exception('The namespaces %(names)s hold data of server %(instance)s '
                   '(migration %(migration)s) and could not be wiped. They '
                   'stay out of use and are tried again; check that they '
@@ -617,7 +620,7 @@ def unwiped_names() -> set[str]:
     """
     return {target.name for ticket in pmem_ticket.open_tickets()
             if ticket.kind == pmem_ticket.WIPE or
-            ticket.migration_uuid in _unsettled
+            (ticket.migration_uuid, ticket.kind) in _unsettled
             for target in ticket.targets}
 
 

@@ -42,6 +42,11 @@ def resize_instance(manager, context, instance, migration):
 
 
 @pmem_recovery.is_tried_again
+def finish_revert_resize(manager, context, instance, migration):
+    manager.during()
+
+
+@pmem_recovery.is_tried_again
 def revert_resize(manager, context, instance, migration):
     try:
         manager.during()
@@ -508,7 +513,26 @@ class IsTriedAgainTestCase(RecoveryTestCase):
         self.assertRaises(ValueError, self._revert)
         self.assertEqual('error', self.instance.vm_state)
 
+    @ddt.data(('reverting', 'reverted'), ('reverted', 'reverted'),
+              ('error', 'error'))
+    @ddt.unpack
+    def test_second_half_ends_it(self, before, after):
+        self.migration.status = before
+        finish_revert_resize(self.manager, mock.sentinel.context,
+                             self.instance, self.migration)
+        self.assertEqual(after, self.migration.status)
+
+    def test_failure_of_the_second_half(self):
+        self.migration.status = 'reverted'
+        self.manager.during.side_effect = ValueError()
+        self.assertRaises(
+            ValueError, finish_revert_resize, self.manager,
+            mock.sentinel.context, self.instance, self.migration)
+        self.assertEqual(('resize_reverting', 'reverted'),
+                         (self.instance.task_state, self.migration.status))
+
     def test_failure_leaves_it_as_it_was(self):
+        self.migration.status = 'reverting'
         self.manager.during.side_effect = ValueError()
         self.assertRaises(ValueError, self._revert)
         self.assertEqual(

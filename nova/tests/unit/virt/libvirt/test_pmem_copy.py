@@ -388,6 +388,23 @@ class SettleTestCase(PmemCopyTestCase):
         self.assertIsNone(bystander.poll())
 
 
+class DatabaseAwayTestCase(PmemCopyTestCase):
+
+    def test_nothing_is_decided_meanwhile(self):
+        self._prepare()
+        self.migration.status = 'error'
+        with mock.patch.object(pmem_copy, '_find',
+                               side_effect=OSError('no database')):
+            self.assertEqual(set(), self._settle())
+        self.assertIn('no database', self.stdlog.logger.output)
+        self.assertEqual([], self._wiped())
+        self.assertEqual({'ns_1', 'ns_2'}, pmem_copy.dirty_names())
+        # They may be a server's that is well.
+        self.assertEqual(set(), pmem_copy.unwiped_names())
+        self._settle()
+        self.assertEqual(['ns_1', 'ns_2'], self._wiped())
+
+
 class LongWipeTestCase(PmemCopyTestCase):
 
     def setUp(self):
