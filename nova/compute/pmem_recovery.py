@@ -519,7 +519,7 @@ def settle(manager, context):
     """
     settled = manager.driver.settle_pmem_copies(context, manager.host)
     for each in settled:
-        if each.kind == 'hold':
+        if each.kind != 'receive':
             _release(manager, context, each)
     return {each.instance_uuid for each in settled if each.kind == 'receive'}
 

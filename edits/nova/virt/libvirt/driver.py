@@ -14,7 +14,8 @@ EDITS = [
     # The vPMEM data goes with the server's disks, or with the server: not
     # when it is started here again, nor when starting it has failed.
     replace('LibvirtDriver._cleanup', 'self._get_vpmems(instance)',
-            'self._get_own_vpmems(instance) if cleanup_instance_disks else []'),
+            'self._get_own_vpmems(instance) '
+            'if cleanup_instance_disks else []'),
     insert_before('LibvirtDriver.cleanup', 'return self._cleanup(...)', '''
         if destroy_secrets and not cleanup_instance_disks:
             # The server leaves this host and its disks, which are shared, do
