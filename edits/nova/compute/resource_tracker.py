@@ -3,8 +3,8 @@ from novapatch.edit import insert_after
 
 EDITS = [
     insert_after('ResourceTracker._claim_resources', 'free = $X', '''
-        dirty = self.driver.dirty_pmem_namespaces()
+        unavailable = self.driver.unavailable_pmem_namespaces()
         free = {resource for resource in free
-                if resource.identifier not in dirty}
+                if resource.identifier not in unavailable}
         '''),
 ]

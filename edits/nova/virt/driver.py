@@ -34,7 +34,17 @@ EDITS = [
             return []
 
         def dirty_pmem_namespaces(self):
-            """Return what must not be claimed before it is wiped.
+            """Return what moves have left and nobody has wiped yet.
+
+            :returns: a set of identifiers of resources
+            """
+            return set()
+
+        def unavailable_pmem_namespaces(self):
+            """Return what must not be claimed, whatever Nova knows of it.
+
+            That is what is dirty, and what a guest on the hypervisor has: one
+            whose server was deleted while this host was down, say.
 
             :returns: a set of identifiers of resources
             """

@@ -37,6 +37,7 @@ from oslo_utils import units
 
 from nova.compute import pmem_copy as compute_pmem_copy
 from nova.compute import task_states
+from nova import context as nova_context
 from nova import exception
 from nova.i18n import _
 from nova import objects
@@ -610,6 +611,22 @@ def dirty_names(besides: str | None = None,
     if pmem_ticket.damaged():
         dirty.update(known)
     return dirty
+
+
+def names_of_server(instance_uuid: str, node: str) -> set[str]:
+    """Return the names of the namespaces of a server, even a deleted one.
+
+    :param node: none, if the server is not on this node
+    """
+    try:
+        instance = objects.Instance.get_by_uuid(
+            nova_context.get_admin_context(read_deleted='yes'),
+            instance_uuid, expected_attrs=['resources'])
+    except exception.NotFound:
+        return set()
+    if instance.node != node:
+        return set()
+    return {resource.identifier for resource in instance.resources or []}
 
 
 def unwiped_names() -> set[str]:

@@ -24,6 +24,7 @@ from collections import abc
 import contextlib
 import os
 import tempfile
+import threading
 
 from oslo_log import log as logging
 
@@ -41,6 +42,9 @@ Ticket = pmem_ticket.Ticket
 #: What this process has written and not closed, by path. What happens to a
 #: file while nova-compute runs is mended from here.
 _written: dict[str, Ticket] = {}
+
+#: Held while a file and what is known of it change together.
+_changing = threading.RLock()
 
 
 def _directory() -> str:
@@ -64,6 +68,12 @@ def write(ticket: Ticket) -> None:
 
     :raises OSError: if it can't be stored; then there is no ticket
     """
+    with _changing:
+        _store(ticket)
+        _written[path_of(ticket)] = ticket
+
+
+def _store(ticket: Ticket) -> None:
     os.makedirs(_directory(), mode=0o700, exist_ok=True)
     with tempfile.NamedTemporaryFile(
             'w', dir=_directory(), prefix='.', delete=False) as new:
@@ -71,12 +81,11 @@ def write(ticket: Ticket) -> None:
             new.write(ticket.to_json())
             new.flush()
             os.fsync(new.fileno())
-            os.rename(new.name, _path(ticket.migration_uuid, ticket.kind))
+            os.rename(new.name, path_of(ticket))
         except BaseException:
             os.unlink(new.name)
             raise
     _sync_directory()
-    _written[_path(ticket.migration_uuid, ticket.kind)] = ticket
 
 
 def read(migration_uuid: str, kind: str = RECEIVE) -> Ticket:
@@ -95,11 +104,11 @@ def read(migration_uuid: str, kind: str = RECEIVE) -> Ticket:
 
 def close(ticket: Ticket) -> None:
     """Forget a ticket for good. A ticket that is closed already is fine."""
-    path = _path(ticket.migration_uuid, ticket.kind)
-    _written.pop(path, None)
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
-        _sync_directory()
+    with _changing:
+        _written.pop(path_of(ticket), None)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path_of(ticket))
+            _sync_directory()
 
 
 def open_tickets(host: str | None = None) -> abc.Iterator[Ticket]:
@@ -114,16 +123,18 @@ def open_tickets(host: str | None = None) -> abc.Iterator[Ticket]:
 
 def mend() -> None:
     """Write again what was damaged or removed since this process wrote it."""
-    for path, ticket in list(_written.items()):
-        if os.path.dirname(path) != _directory():
-            continue
-        try:
-            read(ticket.migration_uuid, ticket.kind)
-        except (exception.PMEMTicketNotFound,
-                exception.PMEMTicketInvalid) as error:
-            LOG.error('Writing a vPMEM ticket again that only nova-compute '
-                      'may change: %s', error.format_message())
-            write(ticket)
+    with _changing:
+        for path, ticket in list(_written.items()):
+            if os.path.dirname(path) != _directory():
+                continue
+            try:
+                read(ticket.migration_uuid, ticket.kind)
+            except (exception.PMEMTicketNotFound,
+                    exception.PMEMTicketInvalid) as error:
+                LOG.error('Writing a vPMEM ticket again that only '
+                          'nova-compute may change: %s',
+                          error.format_message())
+                write(ticket)
 
 
 def damaged() -> list[tuple[str, str]]:

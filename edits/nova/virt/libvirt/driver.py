@@ -115,19 +115,35 @@ EDITS = [
         def dirty_pmem_namespaces(self):
             return pmem_copy.dirty_names(known=self._vpmems_by_name)
 
-        def _get_vpmem_nodes_of_others(self, instance):
-            nodes = set()
+        def unavailable_pmem_namespaces(self):
+            names = self.dirty_pmem_namespaces()
+            for guest, nodes in self._get_guests_with_vpmem():
+                names.update(
+                    name for name, vpmem in self._vpmems_by_name.items()
+                    if vpmem.devpath in nodes)
+                # The nodes of one that does not run are of the time when it
+                # was defined.
+                names.update(pmem_copy.names_of_server(
+                    guest.uuid, self._host.get_hostname()))
+            return names
+
+        def _get_guests_with_vpmem(self):
+            """Yield guests of this host, and the paths of their vPMEM."""
             for guest in self._host.list_guests(only_running=False):
-                if guest.uuid == instance.uuid:
-                    continue
                 try:
                     domain = etree.fromstring(guest.get_xml_desc())
                 except libvirt.libvirtError:
                     # It is gone.
                     continue
-                nodes.update(path.text for path in domain.findall(
-                    "./devices/memory[@model='nvdimm']/source/path"))
-            return nodes
+                nodes = {path.text for path in domain.findall(
+                    "./devices/memory[@model='nvdimm']/source/path")}
+                if nodes:
+                    yield guest, nodes
+
+        def _get_vpmem_nodes_of_others(self, instance):
+            return set().union(*(
+                nodes for guest, nodes in self._get_guests_with_vpmem()
+                if guest.uuid != instance.uuid))
 
         def settle_pmem_copies(self, context, host):
             return pmem_copy.settle(

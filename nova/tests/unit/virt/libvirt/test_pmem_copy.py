@@ -89,7 +89,7 @@ class PmemCopyTestCase(test.NoDBTestCase):
             raise exception.MigrationNotFound(migration_id=uuid)
         return self.migration
 
-    def _find_instance(self, context, uuid):
+    def _find_instance(self, context, uuid, expected_attrs=None):
         if self.instance is None:
             raise exception.InstanceNotFound(instance_id=uuid)
         return self.instance
@@ -386,6 +386,26 @@ class SettleTestCase(PmemCopyTestCase):
         self.assertEqual(2, self.cleanup.call_count)
         self.assertEqual(0, self._open())
         self.assertIsNone(bystander.poll())
+
+
+class NamesOfServerTestCase(PmemCopyTestCase):
+
+    def test_what_it_has_here(self):
+        self.instance.node = 'node2'
+        self.instance.resources = self._resources('ns_1', 'ns_2')
+        self.assertEqual({'ns_1', 'ns_2'}, pmem_copy.names_of_server(
+            uuids.instance, 'node2'))
+        # Elsewhere these may be others.
+        self.assertEqual(set(), pmem_copy.names_of_server(
+            uuids.instance, 'node1'))
+
+    def test_server_without_and_no_server(self):
+        self.instance.node = 'node2'
+        self.assertEqual(set(), pmem_copy.names_of_server(
+            uuids.instance, 'node2'))
+        self.instance = None
+        self.assertEqual(set(), pmem_copy.names_of_server(
+            uuids.instance, 'node2'))
 
 
 class DatabaseAwayTestCase(PmemCopyTestCase):

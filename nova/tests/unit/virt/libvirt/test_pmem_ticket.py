@@ -11,6 +11,7 @@
 #    under the License.
 
 import os
+import threading
 from unittest import mock
 
 import ddt
@@ -154,6 +155,20 @@ class TicketTestCase(test.NoDBTestCase):
         pmem_ticket.close(ticket())
         pmem_ticket.mend()
         self.assertEqual([], list(pmem_ticket.open_tickets()))
+
+    def test_closed_meanwhile_is_not_mended(self):
+        pmem_ticket.write(ticket())
+        closing = threading.Thread(target=pmem_ticket.close, args=(ticket(),))
+
+        def read(*args):
+            # Somebody else comes to close it just now.
+            closing.start()
+            raise exception.PMEMTicketNotFound(migration_uuid='x')
+
+        with mock.patch.object(pmem_ticket, 'read', read):
+            pmem_ticket.mend()
+        closing.join()
+        self.assertEqual([], os.listdir(pmem_ticket._directory()))
 
     def test_other_files_are_passed_over(self):
         pmem_ticket.write(ticket())
