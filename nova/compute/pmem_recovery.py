@@ -306,18 +306,26 @@ def sends_back_on_failure(function):
     """
     @functools.wraps(function)
     def decorated(manager, context, *args, **kwargs):
-        try:
-            return function(manager, context, *args, **kwargs)
-        except Exception:
-            with excutils.save_and_reraise_exception():
-                call = _arguments(function, manager, context, *args, **kwargs)
-                instance, migration = call['instance'], call['migration']
-                # A guest that runs already is not taken away because of what
-                # came after, like a notification.
-                if pmem_copy.is_wanted(instance) and (
-                        instance.vm_state != vm_states.RESIZED):
-                    _send_back(manager, context, instance, migration,
-                               call['request_spec'])
+        call = _arguments(function, manager, context, *args, **kwargs)
+        instance, migration = call['instance'], call['migration']
+        with _moves_of(manager).working_on(
+                instance.uuid, function.__name__) as alone:
+            if pmem_copy.is_wanted(instance) and not (alone and _is_in(
+                    context, instance, task_states.RESIZE_MIGRATED)):
+                LOG.warning('The message to start the server here comes '
+                            'twice, or too late.', instance=instance)
+                manager._end_pending_dest_resize_task(instance.uuid)
+                return
+            try:
+                return function(manager, context, *args, **kwargs)
+            except Exception:
+                with excutils.save_and_reraise_exception():
+                    # A guest that runs already is not taken away because of
+                    # what came after, like a notification.
+                    if pmem_copy.is_wanted(instance) and (
+                            instance.vm_state != vm_states.RESIZED):
+                        _send_back(manager, context, instance, migration,
+                                   call['request_spec'])
 
     return decorated
 

@@ -59,7 +59,7 @@ EDITS = [
          '''),
     add_decorator('ComputeManager.finish_resize',
                   '@pmem_recovery.sends_back_on_failure',
-                  above='reverts_task_state'),
+                  above='wrap_exception()'),
     replace('ComputeManager.finish_resize', '''
         LOG.info(...)
         self._delete_allocation_after_move(...)
@@ -85,9 +85,8 @@ EDITS = [
         if not startup:
             pmem_recovery.take_up(self, context)
         '''),
-    *(add_decorator('ComputeManager.' + step, '@pmem_recovery.is_under_way',
-                    above='wrap_exception()')
-      for step in ('prep_resize', 'finish_resize')),
+    add_decorator('ComputeManager.prep_resize',
+                  '@pmem_recovery.is_under_way', above='wrap_exception()'),
     add_decorator('ComputeManager.confirm_resize',
                   '@pmem_recovery.is_confirmed_later',
                   above='wrap_exception()'),

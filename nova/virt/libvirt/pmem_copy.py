@@ -22,6 +22,7 @@ only read.
 from collections import abc
 from concurrent import futures
 import contextlib
+import dataclasses
 import functools
 import os
 import threading
@@ -316,7 +317,8 @@ def _held(
         yield
     except Exception:
         with excutils.save_and_reraise_exception():
-            _close_holds(migration.source_compute, instance)
+            pmem_ticket.close(pmem_ticket.read(
+                migration.uuid, pmem_ticket.HOLD))
 
 
 def hold(instance: 'objects.Instance', migration: 'objects.Migration',
@@ -334,21 +336,30 @@ def hold(instance: 'objects.Instance', migration: 'objects.Migration',
     targets = tuple(
         _target(source, pmem_devices.resolve(source, namespaces), source.size)
         for source, __ in pairs)
-    _close_holds(migration.source_compute, instance)
-    pmem_ticket.write(pmem_ticket.Ticket(
+    ticket = pmem_ticket.Ticket(
         host=migration.source_compute, migration_uuid=migration.uuid,
-        instance_uuid=instance.uuid, kind=pmem_ticket.HOLD, targets=targets))
+        instance_uuid=instance.uuid, kind=pmem_ticket.HOLD, targets=targets)
+    pmem_ticket.write(ticket)
+    _end_other_holds(ticket)
 
 
-def _close_holds(host: str, instance: 'objects.Instance') -> None:
-    """Forget what was held for a server that was here until a moment ago.
+def _end_other_holds(ticket: pmem_ticket.Ticket) -> None:
+    """End what was held for a server that was here until a moment ago.
 
-    Holds of earlier moves ended when it had its namespaces back.
+    The new ticket takes care of its own namespaces. What an earlier move that
+    failed has left in others is older than what the server came back with.
     """
-    for ticket in pmem_ticket.open_tickets(host):
-        if (ticket.kind == pmem_ticket.HOLD and
-                ticket.instance_uuid == instance.uuid):
-            pmem_ticket.close(ticket)
+    names = {target.name for target in ticket.targets}
+    for held in pmem_ticket.open_tickets(ticket.host):
+        if (held.kind != pmem_ticket.HOLD or held == ticket or
+                held.instance_uuid != ticket.instance_uuid):
+            continue
+        older = tuple(target for target in held.targets
+                      if target.name not in names)
+        if older:
+            pmem_ticket.write(dataclasses.replace(
+                held, kind=pmem_ticket.WIPE, targets=older))
+        pmem_ticket.close(held)
 
 
 def finish(migration: 'objects.Migration', namespaces: abc.Callable[
@@ -472,8 +483,8 @@ def _leftovers(
         if status in ('error', 'failed'):
             LOG.warning('Migration %(migration)s failed after server '
                         '%(instance)s had left. Its namespaces %(names)s '
-                        'stay as they are, and out of use, until it is back '
-                        'here, moved on, or deleted.',
+                        'stay as they are, and out of use, until it has '
+                        'them again, or is deleted.',
                         {'migration': ticket.migration_uuid,
                          'instance': ticket.instance_uuid,
                          'names': _names(foreign)})
@@ -588,7 +599,7 @@ def wipe_old(host: str, instance: 'objects.Instance',
             _target(device, device.devpath, device.size)
             for device in devices))
     pmem_ticket.write(ticket)
-    _close_holds(host, instance)
+    _end_other_holds(ticket)
     wiping = _wiper(host).wipe(ticket, functools.partial(
         _close, ticket, list(ticket.targets), namespaces))
     try:

@@ -50,6 +50,11 @@ def confirm_resize(manager, context, instance, migration):
         raise
 
 
+@pmem_recovery.sends_back_on_failure
+def finish_resize(manager, context, instance, migration, request_spec):
+    manager.during()
+
+
 @pmem_recovery.is_tried_again
 def finish_revert_resize(manager, context, instance, migration):
     manager.during()
@@ -229,6 +234,40 @@ class SettleTestCase(RecoveryTestCase):
             consumer_uuid='x', error='no placement')
         self._settle('hold')
         self.assertIn('no placement', self.stdlog.logger.output)
+
+
+@ddt.ddt
+class FinishTwiceTestCase(RecoveryTestCase):
+
+    def _finish(self):
+        finish_resize(self.manager, mock.sentinel.context, self.instance,
+                      self.migration, None)
+
+    def test_message_that_comes_twice(self):
+        self.current.task_state = 'resize_migrated'
+        self.manager.during.side_effect = self._finish
+        self._finish()
+        self.assertEqual(1, self.manager.during.call_count)
+
+    @ddt.data(None, 'resize_finish', 'resize_reverting', 'rebooting')
+    def test_message_that_comes_too_late(self, task):
+        self.current.task_state = task
+        self.manager.during.side_effect = ValueError()
+        self._finish()
+        self.manager.revert_resize.assert_not_called()
+        self.assertIn('too late', self.stdlog.logger.output)
+
+    def test_failure_sends_it_back(self):
+        self.current.task_state = 'resize_migrated'
+        self.manager.during.side_effect = ValueError()
+        with mock.patch.object(pmem_recovery, '_send_back') as send_back:
+            self.assertRaises(ValueError, self._finish)
+        self.assertEqual(1, send_back.call_count)
+
+    def test_other_moves_are_not_looked_at(self):
+        self.instance.migration_context.copy_pmem_devices = False
+        self._finish()
+        self.assertEqual(1, self.manager.during.call_count)
 
 
 class TooLateTestCase(RecoveryTestCase):

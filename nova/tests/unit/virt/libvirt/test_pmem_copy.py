@@ -555,6 +555,13 @@ class HoldTestCase(PmemCopyTestCase):
         pmem_copy.hold(self.instance, self.migration, [
             pmem_layout.DevicePair(device, device)
             for device in self.claimed[:1]], self.namespaces)
+        # What it does not have any more is wiped.
+        self.assertEqual(['hold', 'wipe'], sorted(self._held()))
+        self.instance.host = 'host2'
+        self.instance.resources = self._resources('ns_1')
+        self.migration.status = 'migrating'
+        self._settle()
+        self.assertEqual(['ns_2'], self._wiped())
         self.assertEqual({'ns_1'}, pmem_copy.dirty_names())
 
     def test_confirming_wipes_and_ends_it(self):
