@@ -421,6 +421,45 @@ def is_tried_again(function):
     return decorated
 
 
+def is_confirmed_later(function):
+    """Confirm a move until it is done.
+
+    Decorates ``ComputeManager.confirm_resize``. The server runs well where it
+    is, and what it had on the source has to be wiped.
+    """
+    @functools.wraps(function)
+    def decorated(manager, context, *args, **kwargs):
+        call = _arguments(function, manager, context, *args, **kwargs)
+        instance, migration = call['instance'], call['migration']
+        with _moves_of(manager).working_on(instance.uuid):
+            if not pmem_copy.is_wanted(instance):
+                return function(manager, context, *args, **kwargs)
+            kept = dict(old_flavor=instance.old_flavor,
+                        new_flavor=instance.new_flavor)
+            before = _old_vm_state(instance)
+            try:
+                return function(manager, context, *args, **kwargs)
+            except Exception:
+                with excutils.save_and_reraise_exception():
+                    if _is_held_for(instance):
+                        _keep(context, instance, migration, 'confirming',
+                              vm_state=vm_states.RESIZED, task_state=None,
+                              old_vm_state=before, **kept)
+
+    return decorated
+
+
+def _is_held_for(instance):
+    """Whether a move that copies has not been forgotten yet."""
+    try:
+        instance.refresh()
+        return pmem_copy.is_wanted(instance)
+    except Exception:
+        LOG.debug('What became of the move is not known.', exc_info=True,
+                  instance=instance)
+        return False
+
+
 def _is_in(context, instance, task_state):
     current = objects.Instance.get_by_uuid(context, instance.uuid)
     return current.task_state == task_state

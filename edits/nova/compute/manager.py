@@ -87,7 +87,10 @@ EDITS = [
         '''),
     *(add_decorator('ComputeManager.' + step, '@pmem_recovery.is_under_way',
                     above='wrap_exception()')
-      for step in ('prep_resize', 'finish_resize', 'confirm_resize')),
+      for step in ('prep_resize', 'finish_resize')),
+    add_decorator('ComputeManager.confirm_resize',
+                  '@pmem_recovery.is_confirmed_later',
+                  above='wrap_exception()'),
     add_decorator('ComputeManager.resize_instance',
                   '@pmem_recovery.is_taken_back_later',
                   above='wrap_exception()'),

@@ -41,6 +41,15 @@ def resize_instance(manager, context, instance, migration):
         migration.status = 'error'
 
 
+@pmem_recovery.is_confirmed_later
+def confirm_resize(manager, context, instance, migration):
+    try:
+        manager.during()
+    except Exception:
+        instance.vm_state = migration.status = 'error'
+        raise
+
+
 @pmem_recovery.is_tried_again
 def finish_revert_resize(manager, context, instance, migration):
     manager.during()
@@ -352,6 +361,43 @@ class NextStepTestCase(RecoveryTestCase):
                         for host in ('host1', 'host2')} - {
                             None, pmem_recovery._call_off}
                     self.assertLessEqual(len(steps), 1)
+
+
+class IsConfirmedLaterTestCase(RecoveryTestCase):
+
+    def setUp(self):
+        super().setUp()
+        self.instance.vm_state, self.instance.task_state = 'resized', None
+        self.migration.status = 'confirming'
+
+    def _confirm(self):
+        confirm_resize(self.manager, mock.sentinel.context, self.instance,
+                       self.migration)
+
+    def _fails(self):
+        self.manager.during.side_effect = ValueError()
+        self.assertRaises(ValueError, self._confirm)
+        return self.instance.vm_state, self.migration.status
+
+    def test_success(self):
+        self._confirm()
+        self.assertEqual('confirming', self.migration.status)
+
+    def test_failure_leaves_it_as_it_was(self):
+        self.assertEqual(('resized', 'confirming'), self._fails())
+        self.assertEqual(
+            'active', self.instance.system_metadata['old_vm_state'])
+
+    def test_failure_when_all_is_done(self):
+        def forget():
+            self.instance.migration_context = None
+
+        self.refresh.side_effect = forget
+        self.assertEqual(('error', 'error'), self._fails())
+
+    def test_database_that_is_away(self):
+        self.refresh.side_effect = OSError('no database')
+        self.assertEqual(('error', 'error'), self._fails())
 
 
 class TakeUpTestCase(RecoveryTestCase):
