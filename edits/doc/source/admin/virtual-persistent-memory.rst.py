@@ -29,9 +29,11 @@ EDITS = [
         or ``migrate`` action.
 
         The data is copied while the server is off, by ``daxio`` through
-        ``ssh``; then every target is read back and compared with its source.
-        Plan for that time: the server is down for as long as it takes to send
-        the devices once, and to read both sides once more.
+        ``ssh``. Each part is read back from the target, and compared, before
+        it counts as copied. Plan for that time: the server is down for as long
+        as it takes to send the devices once. Zeros are not sent. ``openstack
+        server show`` has the percentage in ``progress``, and the log of
+        ``nova-compute`` on the source the speed and the time that is left.
 
         **Without the option the data is not moved.** The server starts with
         empty devices, and when the move is confirmed, the data on the source
@@ -48,13 +50,46 @@ EDITS = [
           disks requires, too. No login as root is needed: the destination
           lends the device nodes to that user while data is copied, and takes
           them back afterwards.
-        * ``ndctl``, ``daxio`` and ``sha256sum`` are installed on every compute
-          host, on the ``PATH`` that a command run through ``ssh`` has.
+        * ``ndctl`` and ``daxio`` are installed on every compute host, on the
+          ``PATH`` that a command run through ``ssh`` has.
+        * So is ``nova-pmem-receive``, which is installed with Nova. Where it
+          is not, because Nova was changed in place, write it: an executable
+          file with these two lines, in which ``PYTHON`` is the one of
+          ``nova-compute``:
+
+          .. code-block:: shell
+
+             #!/bin/sh
+             exec PYTHON -m nova.virt.pmem.receiver "$@"
+
+          It finds ``host`` and ``state_path`` in the configuration files of
+          ``nova-compute``, which the user of that service has to be able to
+          read.
         * The destination is in the cell of the server. Data can't be copied
           to another cell: a request that names a host there is refused. A move
           between cells without the option wipes the source, as ever.
         * Requests go to ``/v2.1``. The old ``/v2`` endpoint drops the field of
           a ``resize`` without a word, as it does with all unknown fields.
+
+        Options
+        ~~~~~~~
+
+        Those of the source host count:
+
+        * :oslo.config:option:`libvirt.pmem_copy_receiver`: the command, if it
+          is not ``nova-pmem-receive`` on the ``PATH``
+        * :oslo.config:option:`libvirt.pmem_copy_streams`: ``ssh`` connections
+          for one server, each of which encrypts on one core
+        * :oslo.config:option:`libvirt.pmem_copy_bandwidth`: a limit for one
+          server
+        * :oslo.config:option:`libvirt.pmem_copy_stall_timeout` and
+          :oslo.config:option:`libvirt.pmem_copy_attempts`: when a connection
+          is given up, and how often a part is tried
+        * :oslo.config:option:`libvirt.pmem_copy_max_concurrent`: servers that
+          are copied from a host at once; others wait, and run meanwhile
+
+        :oslo.config:option:`update_resources_interval` must not be negative:
+        what was interrupted is settled in that task.
 
         Which device takes which data
         ~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
@@ -88,9 +123,9 @@ EDITS = [
 
         * Confirming wipes the namespaces of the server on the source host.
           Large ones are wiped in the background, after the move is confirmed.
-        * Reverting wipes those on the destination host, and the server runs on
-          the source again, with the data as it was when the move began. What
-          the guest has written since is lost.
+        * **Reverting brings back the data as it was when the move began.**
+          What the guest has written since then is lost: its namespaces on the
+          destination host are wiped, and nothing is copied back.
         * Starting or hard rebooting a server keeps its vPMEM data, also if the
           start fails. (Nova 34.0.0 as released wipes it.)
         * Deleting, rebuilding or shelve offloading a server wipes it.
@@ -111,123 +146,169 @@ EDITS = [
         later by default (:oslo.config:option:`update_resources_interval`). If
         the guest failed to start, it wipes before it sends the server back.
 
-        If a host dies during a copy, start its ``nova-compute`` again. A
-        destination then wipes what it had received; the source has noticed
-        within a minute, and the server runs there. A source ends the move,
-        starts its servers, and the destination wipes with its next update.
+        A part that does not arrive, or does not read back as it was sent, is
+        tried again, and so is a connection that breaks. What has arrived is
+        not sent anew.
 
-        Some failures still leave the server in ``ERROR`` or waiting:
+        If ``nova-compute`` of either host, a host, a message, or the database
+        is lost in between, the host whose turn it is takes the move up again:
+        when all is back, or when it has seen nobody work on it for a minute.
+        The server then goes on where it was; a move that is being confirmed or
+        reverted is finished. What can't be set right at once
+        (``resize_migrating``, ``resize_reverting``, or a migration in
+        ``confirming``) is tried again with each update. Remove the cause that
+        the log shows, and don't reset the state of such a server: that ends
+        the attempts.
 
-        * On the source, after the copy: volumes, ports or the database can't
-          be handed over. The server is in ``ERROR`` on the source, switched
-          off, with its data. Hard reboot it when the cause is gone.
-        * The destination dies after the copy and before the guest runs there.
-          The server keeps its task state, and its data is complete on both
-          hosts. When the host is back, reset the state of the server and hard
-          reboot it. Once it runs with its data, wipe the namespaces on the
-          source by hand.
-        * A wipe fails when a move is reverted or a server is deleted. The
-          server is in ``ERROR`` on that host, and nobody tries again by
-          itself. See that the namespaces are healthy. Then delete the server,
-          which wipes them; but after a revert its only data may be on the
-          source, in namespaces that Nova now counts as free: save it first.
+        If the destination is lost for good after the copy, the data is on the
+        source only, in namespaces that are kept for it. Save it from there
+        before you delete the server, which wipes them.
+
+        If a wipe fails when a server is deleted, the server is in ``ERROR``.
+        See that the namespaces are healthy and delete it again.
+
+        Evacuating, rebuilding or shelve offloading a server does not keep its
+        vPMEM data, as ever, and a live migration does.
 
         Namespaces that are not wiped yet
         ~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
 
-        A host keeps a *ticket* for them, a small file in
-        ``$state_path/pmem-copy/`` that names them: the destination from the
-        claim until the server starts there or the data is wiped, and the
-        source from the end of the copy until the move is confirmed and the old
-        data wiped, or the server is back. As long as it exists, no other
-        server is given these namespaces. What could not be wiped is tried
-        again with each update of the resources.
+        A host keeps a *ticket* for them, a file in ``$state_path/pmem-copy/``
+        that names them. It is called after the migration, and after what it is
+        for:
 
-        With each update of the resources, what could not be wiped, and what a
-        confirmed move has left and is still being wiped, is reported to
-        placement as reserved. Until then the scheduler may choose the host for
-        another server; the claim fails there, and the next host is tried.
+        ``receive``
+          On the destination, from the claim until the server starts there or
+          the data is wiped.
 
-        Wiping a large namespace in the periodic update holds up that update
-        until it is done.
+        ``hold``
+          On the source, from the beginning of the copy until the move is
+          confirmed or the server is back.
+
+        ``wipe``
+          On the source, from then until the data that it had there is wiped.
+
+        As long as it exists, no other server is given these namespaces. What
+        could not be wiped is tried again with each update of the resources,
+        and reported to placement as reserved. Until then the scheduler may
+        choose the host for another server; the claim fails there, and the next
+        host is tried.
+
+        Large namespaces are wiped in the background, one after the other.
+        Don't change these files while ``nova-compute`` runs: it writes them
+        again.
 
         What the log of ``nova-compute`` says, and what to do:
 
-        ``Copied … MiB of vPMEM namespace … and found them equal.``
-          On the source, for each device. Nothing is to be done.
-
-        ``Moving the server away failed, bringing it back: …``
-          On the source. The text names the namespaces and what went wrong: a
-          command that failed, with its message and host, or a target that
-          reads back different. Remove the cause and repeat the request.
-
-        ``The server could not be brought back. …``
-          On the source. The server is in ``ERROR``; its disks and its vPMEM
-          data are intact on this host. Remove the cause, which the traceback
-          shows, reset the state of the server and hard reboot it.
-
-        ``The server was deleted while it was to move.``
+        ``Copied … MiB of vPMEM data to … in … seconds and found it equal; …``
           On the source. Nothing is to be done.
 
-        ``Ending migration …, which this host had begun when it went down; …``
-          On the source, when its ``nova-compute`` starts. Nothing is to be
-          done.
+        ``Copying vPMEM data, trying again: …``
+          On the source. Nothing is to be done, unless it happens often.
 
-        ``The allocation of migration … could not be given back …``
-          On the source, after the former. The server runs, but placement
-          counts it wrongly. ``nova-manage placement audit`` and
-          ``nova-manage placement heal_allocations`` mend that.
+        ``The move waits for others from this host.``
+          On the source. The server runs until it is its turn.
+
+        ``Moving the server away failed: …``
+          On the source. The text names the namespaces and what went wrong. The
+          server is brought back. Remove the cause and repeat the request.
+
+        ``The guest could not be brought back.``
+          On the source. Its disks and its vPMEM data are intact there. Remove
+          the cause, which the traceback shows; it is tried again.
 
         ``The server could not be started here; sending it back to …``
-          On the destination. The traceback that follows says why. Remove the
-          cause and repeat the request.
+          On the destination. The traceback says why. Remove the cause and
+          repeat the request.
 
-        ``The server could not be sent back. …``
-          On the destination. The server is in ``ERROR``. Its data is on the
-          source, and here as well unless the destination had begun to wipe it.
-          Remove the cause, which the traceback shows, reset the state of the
-          server and hard reboot it. A ticket keeps its old namespaces on the
-          source as they are, and from other servers, until the server is
-          deleted or moved again; if its data turns out to be there only, copy
-          it from there by hand.
+        ``The server could not be sent back yet. …``
+          On the destination. Remove the cause; it is tried again.
+
+        ``What failed is tried again by a periodic task. …``
+          On either host, when bringing back, reverting or confirming has
+          failed. Remove the cause.
+
+        ``The state of the move could not be stored. …``
+          The same, when the database is away.
+
+        ``Nobody works on migration … (…, …) any more; taking it up.``
+          After one of the former, or when a host was down or a message was
+          lost. Nothing is to be done.
+
+        ``Migration … could not be taken up now; this host will try again.``
+          Remove the cause, which the traceback shows.
+
+        ``Ending migration …, on which nobody works any more; …``
+          The server stays where it is. Nothing is to be done.
+
+        ``The allocation of migration … could not be given back …``
+          After the former. The server runs, but placement counts it wrongly.
+          ``nova-manage placement audit`` and ``nova-manage placement
+          heal_allocations`` mend that.
+
+        ``The allocation of migration …, whose server was deleted, …``
+          ``nova-manage placement audit`` deletes it.
+
+        ``The server was deleted while it was to …``
+          Nothing is to be done.
 
         ``Migration … failed after server … had left. Its namespaces …``
-          On the source, with every update of its resources, after the former.
-          Once the server runs with its data and the old copy is not needed,
-          wipe these namespaces (``daxio -z -o /dev/daxX.Y``) and remove the
-          file ``$state_path/pmem-copy/<uuid of the migration>.hold``.
+          On the source, with every update: this may be the only good copy.
+          Look at the data where the server is. If some is missing, copy it
+          from these namespaces by hand. When they are not needed any more,
+          stop ``nova-compute`` there, wipe them (``daxio -z -o /dev/daxX.Y``),
+          remove the file ``$state_path/pmem-copy/<uuid of the
+          migration>.hold``, and start it again.
 
         ``Migration … of server …: …. Wiping the namespaces …``
           After a copy that failed (``error``), for a server that was deleted
           (``deleted``), or for what one has left behind (``left``). Nothing is
           to be done.
 
-        ``Wiping the vPMEM data that the server had here goes on …``
-          On the source, when a move is confirmed. Nothing is to be done.
-
-        ``The vPMEM data that the server had here is not wiped. …``
-          On the source, when a move is confirmed. The namespaces stay out of
-          use, and wiping them is tried again. See the next message.
+        ``Wiping … goes on in the background.``
+          Nothing is to be done.
 
         ``The namespaces … hold data of server … and could not be wiped. …``
           They stay out of use, and wiping them is tried again with every
-          update of the resources. See that the namespaces exist and are
-          healthy (``ndctl list -X``).
+          update. See that the namespaces exist and are healthy (``ndctl list
+          -X``).
+
+        ``What became of migration … is not known now; its namespaces …``
+          The database is away. It is asked again with the next update.
 
         ``Killing process …, left from a copy: …``
-          On the destination. A connection broke and left a ``daxio`` behind
-          that could have gone on writing. Nothing is to be done.
+          A connection broke and left a process behind that could have gone on
+          writing. Nothing is to be done.
 
-        ``The vPMEM ticket … can't be used: …``
-          A ticket is damaged, so nobody knows any more which namespaces it
-          guarded. Look for those that no server uses, wipe them
-          (``daxio -z -o /dev/daxX.Y``), and only then remove the file.
+        ``Writing a vPMEM ticket again …``, ``Writing the damaged …``
+          Find out who has changed it. Nothing else is to be done.
+
+        ``The vPMEM ticket of migration … (…) is damaged, and the database …``
+          Nobody knows any more which namespaces it guarded, so none of the
+          host is given to a server. Look for those that no server uses, wipe
+          them (``daxio -z -o /dev/daxX.Y``), and only then remove the file.
 
         ``These names stand for more than one vPMEM namespace, …``
           Copies and wipes don't use them, and fail if they need one. Give each
           namespace of the host a name of its own.
 
-        These messages stand in the events of a server:
+        ``vPMEM namespace … was … and is … now.``
+          Its device has another number than when ``nova-compute`` started. The
+          right one is used; nothing is to be done.
+
+        These messages stand in the events of a server, which
+        ``openstack server event show`` has:
+
+        ``vPMEM namespace … was not copied to … on …: …``
+          What follows says why. ``host … refuses: …`` is from the destination,
+          about its ticket or its devices. ``ssh ended with status 127`` means
+          that ``nova-pmem-receive`` is not found there, and ``255`` that
+          ``ssh`` itself failed. ``nothing has moved for … seconds`` is a
+          connection that stood still, and ``reading the source: …`` a fault of
+          the source's device.
+
+        ``The guest could not be brought back after its move to … failed …``
+          See the log of the source. It is tried again.
 
         ``vPMEM namespaces … hold data of migration … and are not wiped yet.``
           Another server was to start on them and was refused; if it was being
