@@ -176,7 +176,8 @@ def _namespaces() -> list[dict[str, ty.Any]]:
                 done.returncode, done.stderr.decode('utf-8', 'replace')))
         # It prints nothing at all if there is none.
         found = json.loads(done.stdout) if done.stdout.strip() else []
-        if not all(isinstance(each, dict) for each in found):
+        if not isinstance(found, list) or not all(
+                isinstance(each, dict) for each in found):
             raise ValueError('no list of namespaces')
         return found
     except (OSError, TypeError, ValueError, RecursionError,

@@ -139,7 +139,7 @@ def parse_hello(data: bytes, peer: str) -> dict[str, ty.Any]:
         raise ProtocolError(
             '%s speaks version %s of the protocol for copying vPMEM, and this '
             'end version %d; finish the upgrade of both hosts first' %
-            (peer, quoted(repr(version).encode()), VERSION))
+            (peer, repr(version)[:QUOTED], VERSION))
     return fields
 
 
