@@ -137,7 +137,7 @@ class Copy:
 
 
 def _tell(event: str, **fields: ty.Any) -> None:
-    sys.stdout.write(json.dumps(dict(event=event, **fields)) + '\n')
+    sys.stdout.write(json.dumps(dict(event=event, **fields)) + '\n')  # noqa: N324
     sys.stdout.flush()
 
 

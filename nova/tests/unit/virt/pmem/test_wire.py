@@ -16,6 +16,7 @@ import ddt
 from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
+from oslo_serialization import jsonutils
 
 from nova import test
 from nova.virt.pmem import extents
@@ -134,9 +135,8 @@ class PaceTestCase(test.NoDBTestCase):
             self.assertLessEqual(allowed, wanted)
             limit.used(allowed)
             sent += allowed
-            self.assertLessEqual(
-                sent, rate * self.now + max(rate * pace.BURST, pace.LEAST)
-                + 1)
+            burst = max(rate * pace.BURST, pace.LEAST)
+            self.assertLessEqual(sent, rate * self.now + burst + 1)
             self.now += seconds
 
     def test_the_rate_is_reached(self):
@@ -170,15 +170,15 @@ class JobTestCase(test.NoDBTestCase):
               ('parent', -1), ('unknown', 1))
     @ddt.unpack
     def test_bad_fields(self, name, value):
-        fields = {**pmem_job.json.loads(self.good.to_json()), name: value}
+        fields = {**jsonutils.loads(self.good.to_json()), name: value}
         self.assertRaises(ValueError, pmem_job.Job.from_json,
-                          pmem_job.json.dumps(fields))
+                          jsonutils.dumps(fields))
 
     @ddt.data(('name', ''), ('path', None), ('size', 0), ('size', 5 * MIB),
               ('size', 1), ('target_size', True), ('unknown', 1))
     @ddt.unpack
     def test_bad_fields_of_a_device(self, name, value):
-        fields = pmem_job.json.loads(self.good.to_json())
+        fields = jsonutils.loads(self.good.to_json())
         fields['devices'][0][name] = value
         self.assertRaises(ValueError, pmem_job.Job.from_json,
-                          pmem_job.json.dumps(fields))
+                          jsonutils.dumps(fields))
