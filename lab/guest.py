@@ -28,6 +28,15 @@ LABEL_SIZE = 2 * MIB
 TIMEOUT = 120
 
 
+#: Tell the handle of each NVDIMM, which QEMU counts, and what it is called.
+LIST_PLACES = """
+for region in /sys/bus/nd/devices/region*; do
+    IFS=, read nmem _ < $region/mapping0
+    echo $(cat /sys/bus/nd/devices/$nmem/nfit/handle) $nmem ${region##*/}
+done
+"""
+
+
 class GuestError(Exception):
     """A guest does not do what it should."""
 
@@ -56,8 +65,11 @@ class Command:
     def __init__(self, channel: 'Channel', call: '_Call') -> None:
         self._channel = channel
         self._call = call
+        first = call.news.get(timeout=TIMEOUT)
+        if 'error' in first:
+            call.result(0)
         #: The number of the process in the guest.
-        self.pid: int = call.news.get(timeout=TIMEOUT)['pid']
+        self.pid: int = first['pid']
 
     def signal(self, number: int = signal.SIGTERM) -> None:
         """Signal it, and all that it has started."""
@@ -90,13 +102,13 @@ class _Call:
             tuple[dict[str, ty.Any], bytes]] = concurrent.futures.Future()
 
     def take(self, answer: dict[str, ty.Any], data: bytes) -> None:
-        self.news.put(answer)
         if answer.get('done'):
             self._done.set_result((answer, data))
+        self.news.put(answer)
 
     def fail(self, error: Exception) -> None:
-        self.news.put({'error': str(error), 'pid': 0})
         self._done.set_exception(error)
+        self.news.put({'error': str(error)})
 
     def result(self, timeout: float) -> tuple[dict[str, ty.Any], bytes]:
         answer, data = self._done.result(timeout)
@@ -247,6 +259,44 @@ class Namespace:
             op, data, node=self.node, offset=offset, length=length)
 
 
+class Nvdimm:
+    """The medium of an NVDIMM: memory of this process, not a file.
+
+    It is there as long as this process holds it, whatever becomes of the
+    guests that it is plugged into. Its last ``LABEL_SIZE`` bytes are the
+    label area.
+    """
+
+    def __init__(self, size: int, content: bytes | None = None) -> None:
+        """Make one.
+
+        :param size: in bytes, without the label area
+        :param content: all its bytes, label area included; blank if None
+        """
+        self.is_blank = content is None
+        self.size = size + LABEL_SIZE
+        self.fd = os.memfd_create('nvdimm')
+        os.truncate(self.fd, self.size)
+        if content is not None:
+            if len(content) != self.size:
+                raise ValueError('%d bytes for an NVDIMM of %d' % (
+                    len(content), self.size))
+            view = memoryview(content)
+            while view:
+                view = view[os.write(self.fd, view):]
+
+    def read(self) -> bytes:
+        """Return all its bytes, label area included."""
+        with open(os.dup(self.fd), 'rb') as file:
+            file.seek(0)
+            return file.read()
+
+    def close(self) -> None:
+        if self.fd != -1:
+            os.close(self.fd)
+            self.fd = -1
+
+
 class Cable:
     """A network between two guests; it outlives what is plugged in."""
 
@@ -272,7 +322,7 @@ class Guest:
         image: images.Image,
         folder: pathlib.Path,
         *,
-        nvdimms: abc.Sequence[int | pathlib.Path] = (128 * MIB, 128 * MIB),
+        nvdimms: abc.Sequence[int | Nvdimm] = (128 * MIB, 128 * MIB),
         network: socket.socket | None = None,
         memory: int = 512,
     ) -> None:
@@ -280,7 +330,7 @@ class Guest:
 
         :param folder: where its files go; it does not exist
         :param nvdimms: for each NVDIMM its size in bytes without labels, to
-            have a blank one, or an existing file, label area included
+            have a blank one; or what is to be plugged in
         :param network: one end of a cable
         :param memory: in MiB
         """
@@ -294,17 +344,9 @@ class Guest:
         folder.mkdir()
         self.console = folder / 'console.log'
         self.console.touch()
-        self._blank = [isinstance(each, int) for each in nvdimms]
-        self.nvdimms = [
-            self._make_nvdimm(number, each) if isinstance(each, int) else each
-            for number, each in enumerate(nvdimms)]
+        self.nvdimms = [each if isinstance(each, Nvdimm) else Nvdimm(each)
+                        for each in nvdimms]
         self._process: subprocess.Popen[bytes] | None = None
-
-    def _make_nvdimm(self, number: int, size: int) -> pathlib.Path:
-        path = self.folder / ('nvdimm%d' % number)
-        with open(path, 'xb') as file:
-            file.truncate(size + LABEL_SIZE)
-        return path
 
     # Power
 
@@ -321,15 +363,16 @@ class Guest:
         """
         agent, far_agent = socket.socketpair()
         monitor, far_monitor = socket.socketpair()
-        descriptors = [far_agent.fileno(), far_monitor.fileno()]
+        ends = [far_agent.fileno(), far_monitor.fileno()]
         if self._network:
-            descriptors.append(self._network.fileno())
+            ends.append(self._network.fileno())
         with open(self.folder / 'qemu.log', 'ab') as log:
             self._process = subprocess.Popen(
                 ['setpriv', '--pdeathsig', 'KILL', '--',
-                 *self._command(*descriptors)],
+                 *self._command(*ends)],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                cwd=self.folder, pass_fds=descriptors, start_new_session=True)
+                cwd=self.folder, start_new_session=True,
+                pass_fds=ends + [nvdimm.fd for nvdimm in self.nvdimms])
         far_agent.close()
         far_monitor.close()
         self.channel = Channel(agent)
@@ -358,12 +401,11 @@ class Guest:
             '-device', 'virtio-serial-pci',
             '-chardev', 'socket,id=agent,fd=%d' % agent,
             '-device', 'virtserialport,chardev=agent,name=' + images.PORT)
-        for number, path in enumerate(self.nvdimms):
+        for number, nvdimm in enumerate(self.nvdimms):
             yield from (
                 '-object', 'memory-backend-file,id=memory%d,share=on,'
-                'mem-path=%s,size=%d' % (
-                    number, str(path).replace(',', ',,'),
-                    path.stat().st_size),
+                'mem-path=/proc/self/fd/%d,size=%d' % (
+                    number, nvdimm.fd, nvdimm.size),
                 '-device', 'nvdimm,memdev=memory%d,label-size=%d' % (
                     number, LABEL_SIZE))
         if network != -1:
@@ -382,15 +424,27 @@ class Guest:
         except (GuestGone, TimeoutError) as error:
             raise GuestError('%s does not boot: %s\n%s' % (
                 self.name, error, self.log()[-2000:])) from error
-        if any(self._blank):
-            self._write_labels()
-            self._blank = []
+        self._write_labels()
         return self
 
     def _write_labels(self) -> None:
-        """Have namespaces on blank NVDIMMs, as they are on real ones."""
-        self.check('bash', '-ec', 'ndctl disable-region all;'
-                   'ndctl init-labels -f all; ndctl enable-region all')
+        """Prepare blank NVDIMMs for namespaces; real ones come so."""
+        self._places = self._find_places()
+        for (nmem, region), nvdimm in zip(self._places, self.nvdimms):
+            if nvdimm.is_blank:
+                self.check('bash', '-ec', (
+                    'ndctl disable-region {1}; ndctl init-labels -f {0};'
+                    'ndctl enable-region {1}').format(nmem, region))
+                nvdimm.is_blank = False
+
+    def _find_places(self) -> list[list[str]]:
+        """Return what the kernel calls each NVDIMM and its region.
+
+        It numbers them as it comes across them, which differs.
+        """
+        lines = self.check('bash', '-c', LIST_PLACES).text.splitlines()
+        return [line.split()[1:] for line in sorted(
+            lines, key=lambda line: int(line.split()[0], 16))]
 
     def reboot(self) -> 'Guest':
         """Shut it down in an orderly way and boot it."""
@@ -408,6 +462,11 @@ class Guest:
             self._process.kill()
             self._wait_for_end()
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it is switched on."""
+        return bool(self._process) and self._process.poll() is None
+
     def _wait_for_end(self) -> None:
         assert self._process
         self._process.wait(TIMEOUT)
@@ -416,11 +475,10 @@ class Guest:
         self._monitor_socket.close()
 
     def close(self) -> None:
-        """End it, and remove its NVDIMMs; its logs stay."""
+        """End it and let its NVDIMMs go; its logs stay."""
         self.kill()
-        for path in self.nvdimms:
-            if path.parent == self.folder:
-                path.unlink(missing_ok=True)
+        for nvdimm in self.nvdimms:
+            nvdimm.close()
 
     def plug(self, plugged: bool = True) -> None:
         """Plug in the network cable, or pull it out."""
@@ -503,18 +561,18 @@ class Guest:
     # Namespaces
 
     def create_namespace(
-        self, name: str, size: int, region: int = 0, align: int = 2 * MIB,
+        self, name: str, size: int, nvdimm: int = 0, align: int = 2 * MIB,
     ) -> Namespace:
         """Create a devdax namespace.
 
         :param name: may be empty; need not be unique
         :param size: in bytes, a multiple of 16 MiB. What is usable is less.
-        :param region: the number of the NVDIMM
+        :param nvdimm: on which one, counted from 0
         """
         self.touched = True
         output = self.check(
             'ndctl', 'create-namespace', '--mode=devdax', '--name=' + name,
-            '--region=region%d' % region, '--size=%d' % size,
+            '--region=' + self._places[nvdimm][1], '--size=%d' % size,
             '--align=%d' % align)
         return Namespace(self, json.loads(output.stdout))
 

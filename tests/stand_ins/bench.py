@@ -26,6 +26,8 @@ import subprocess
 import sys
 import typing as ty
 
+import pytest
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
@@ -100,8 +102,8 @@ class StandInBench:
 
     SIZE = 4 * 1024 * 1024
 
-    def __init__(self, folder: pathlib.Path) -> None:
-        self.folder = folder
+    def __init__(self, request: pytest.FixtureRequest) -> None:
+        self.folder: pathlib.Path = request.getfixturevalue('tmp_path')
         self.fixture = load_fixture()
         self.hosts = self.fixture.PmemHosts(addresses=())
         self.hosts.setUp()
