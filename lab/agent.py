@@ -87,6 +87,7 @@ def read(request, data, tell):
 def write(request, data, tell):
     """Write a file, which nobody sees before it is whole and owned."""
     path = request['path']
+    os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(path + '.new', 'wb') as file:
         file.write(data)
         os.fchmod(file.fileno(), request['mode'])

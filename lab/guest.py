@@ -28,6 +28,10 @@ LABEL_SIZE = 2 * MIB
 TIMEOUT = 120
 
 
+#: A panic ends the guest; what costs time and guards nothing here is off.
+KERNEL_OPTIONS = (
+    'console=ttyS0 quiet panic=-1 mitigations=off nokaslr cryptomgr.notests')
+
 #: Tell the handle of each NVDIMM, which QEMU counts, and what it is called.
 LIST_PLACES = """
 for region in /sys/bus/nd/devices/region*; do
@@ -313,6 +317,7 @@ class Guest:
 
     :ivar name: its host name
     :ivar address: its address in the network of guests
+    :ivar boots: how often it was started
     :ivar touched: whether a test has had to do with a device of it
     """
 
@@ -337,6 +342,7 @@ class Guest:
         self.name = name
         self.address = images.address(name)
         self.folder = folder
+        self.boots = 0
         self.touched = False
         self._image = image
         self._network = network
@@ -361,6 +367,7 @@ class Guest:
         When that thread ends, the kernel ends the virtual machine, so that
         it can't be left behind.
         """
+        self.boots += 1
         agent, far_agent = socket.socketpair()
         monitor, far_monitor = socket.socketpair()
         ends = [far_agent.fileno(), far_monitor.fileno()]
@@ -390,8 +397,8 @@ class Guest:
                 self._memory, max(1, len(self.nvdimms))),
             '-kernel', str(self._image.kernel),
             '-initrd', str(self._image.initrd),
-            '-append', 'console=ttyS0 quiet panic=-1 '
-            'lab.name=%s lab.address=%s' % (self.name, self.address),
+            '-append', '%s lab.name=%s lab.address=%s' % (
+                KERNEL_OPTIONS, self.name, self.address),
             '-no-reboot',
             '-chardev', 'file,id=console,path=console.log,append=on',
             '-serial', 'chardev:console',
@@ -544,7 +551,7 @@ class Guest:
 
     def write(self, path: str, data: bytes, mode: int = 0o644,
               user: str = 'root') -> None:
-        """Write a file."""
+        """Write a file; folders are made as needed."""
         self.channel.call('write', data, path=path, mode=mode, user=user)
 
     def copy(self, path: pathlib.Path, to: str, user: str = 'root') -> None:

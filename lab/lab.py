@@ -58,10 +58,11 @@ class Lab:
             # The first has a cable for the second, which may never come.
             self._shared = self._describe(2)
         wanted = self._shared[:number]
-        for guest in wanted:
-            if not guest.is_running:
-                guest.power_on()
-        return self._wait(wanted)
+        down = [guest for guest in wanted if not guest.is_running]
+        for guest in down:
+            guest.power_on()
+        self._wait(down)
+        return wanted
 
     def _describe(self, number: int, **options: ty.Any) -> list[guests.Guest]:
         ends: abc.Sequence[ty.Any] = (None,)

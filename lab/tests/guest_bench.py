@@ -3,7 +3,6 @@
 
 import itertools
 import os
-import shlex
 import typing as ty
 import weakref
 
@@ -25,9 +24,12 @@ class Pool:
         self.guest = guest
         self.namespaces: dict[int, list[guests.Namespace]] = {}
         self._numbers = itertools.count()
+        self._boots = guest.boots
 
     def get(self, size: int, number: int) -> guests.Namespace:
         """Return the nth namespace of a size, created if need be."""
+        if self._boots != self.guest.boots:
+            self.clear()  # they may have got other nodes
         namespaces = self.namespaces.setdefault(size, [])
         while len(namespaces) <= number:
             namespaces.append(self.guest.create_namespace(
@@ -38,6 +40,7 @@ class Pool:
         if self.guest.namespaces():
             self.guest.check('ndctl', 'destroy-namespace', '-f', 'all')
         self.namespaces = {}
+        self._boots = self.guest.boots
 
 
 _pools: weakref.WeakKeyDictionary[guests.Guest, Pool] = (
@@ -51,10 +54,11 @@ class GuestBench:
     def __init__(self, request: pytest.FixtureRequest) -> None:
         self.guest: guests.Guest = request.getfixturevalue('guest')
         self.folder = '/tmp/bench%d' % next(_folders)
-        self.guest.check('mkdir', '-m', '777', self.folder)
+        self.write_file('.bench', b'')  # makes the folder
         self._pool = _pools.setdefault(self.guest, Pool(self.guest))
         self._used = {SMALL: 0, LARGE: 0}
         self._namespaces: dict[str, guests.Namespace] = {}
+        self._owners: dict[str, str] = {}
 
     def device(self, extra: int = 0) -> bench.Device:
         size = LARGE if extra else SMALL
@@ -85,11 +89,15 @@ class GuestBench:
     def run(
         self, tool: str, *args: str, stdin: bytes = b'', user: str = 'root',
     ) -> bench.Result:
-        for node in self._namespaces:
-            if node in args:
-                self.guest.check('chown', user, node)
+        for node in self._namespaces.keys() & set(args):
+            self._lend(node, user)
         return self._result(self.guest.run(
             tool, *args, stdin=stdin, user=user, folder=self.folder))
+
+    def _lend(self, node: str, user: str) -> None:
+        if self._owners.get(node, 'root') != user:
+            self.guest.check('chown', user, node)
+            self._owners[node] = user
 
     def shell(self, script: str) -> bench.Result:
         return self._result(self.guest.shell(script, folder=self.folder))
@@ -116,5 +124,5 @@ class GuestBench:
         return int(found.stdout, 8) if found.status == 0 else None
 
     def close(self) -> None:
-        self.guest.shell(
-            'chown root /dev/dax*; rm -rf %s' % shlex.quote(self.folder))
+        for node in self._namespaces:
+            self._lend(node, 'root')
