@@ -1,4 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
+"""What this project wants of the lab: pytest -p lab.plugin -p this."""
+
+import typing as ty
 
 import pytest
 
@@ -7,5 +10,5 @@ NOVA_UID = 64060
 
 
 @pytest.fixture(scope='session')
-def lab_image():
+def lab_image() -> dict[str, ty.Any]:
     return {'users': {'nova': NOVA_UID}}
