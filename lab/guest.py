@@ -318,6 +318,7 @@ class Guest:
     :ivar name: its host name
     :ivar address: its address in the network of guests
     :ivar boots: how often it was started
+    :ivar process: QEMU, while it is switched on
     :ivar touched: whether a test has had to do with a device of it
     """
 
@@ -352,7 +353,7 @@ class Guest:
         self.console.touch()
         self.nvdimms = [each if isinstance(each, Nvdimm) else Nvdimm(each)
                         for each in nvdimms]
-        self._process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | None = None
 
     # Power
 
@@ -374,7 +375,7 @@ class Guest:
         if self._network:
             ends.append(self._network.fileno())
         with open(self.folder / 'qemu.log', 'ab') as log:
-            self._process = subprocess.Popen(
+            self.process = subprocess.Popen(
                 ['setpriv', '--pdeathsig', 'KILL', '--',
                  *self._command(*ends)],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
@@ -465,19 +466,19 @@ class Guest:
 
         What has reached its NVDIMMs stays.
         """
-        if self._process:
-            self._process.kill()
+        if self.process:
+            self.process.kill()
             self._wait_for_end()
 
     @property
     def is_running(self) -> bool:
         """Whether it is switched on."""
-        return bool(self._process) and self._process.poll() is None
+        return bool(self.process) and self.process.poll() is None
 
     def _wait_for_end(self) -> None:
-        assert self._process
-        self._process.wait(TIMEOUT)
-        self._process = None
+        assert self.process
+        self.process.wait(TIMEOUT)
+        self.process = None
         self.channel.close()
         self._monitor_socket.close()
 
