@@ -50,7 +50,6 @@ EDITS = [
 
 
         class PMEMTicketInvalid(NovaException):
-            msg_fmt = _("The vPMEM ticket %(ticket)s can't be used: "
-                        "%(reason)s.")
+            msg_fmt = _("A vPMEM ticket can't be used: %(reason)s.")
         '''),
 ]

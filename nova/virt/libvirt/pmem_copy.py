@@ -38,6 +38,7 @@ from nova.virt.libvirt import pmem_devices
 from nova.virt.libvirt import pmem_layout
 from nova.virt.libvirt import pmem_ticket
 from nova.virt.libvirt import pmem_transfer
+from nova.virt.pmem import layout
 
 LOG = logging.getLogger(__name__)
 
@@ -179,10 +180,10 @@ def copy(
         try:
             found = pmem_devices.resolve(source, namespaces)
             with watch, pmem_devices.lent(found) as node:
-                transfer.copy(node, target.devpath, pmem_layout.sections(
+                transfer.copy(node, target.devpath, layout.sections(
                     source.size, target.size))
         except (exception.PMEMNamespaceNotFound, OSError,
-                pmem_layout.DevicesDoNotFit,
+                layout.DevicesDoNotFit,
                 pmem_transfer.TransferFailed) as error:
             raise exception.PMEMCopyFailed(
                 instance_uuid=instance.uuid, migration_uuid=migration.uuid,

@@ -9,6 +9,7 @@ EDITS = [
     add_import('from nova.virt.libvirt import pmem_copy'),
     add_import('from nova.virt.libvirt import pmem_devices'),
     add_import('from nova.virt.libvirt import pmem_layout'),
+    add_import('from nova.virt.pmem import layout as pmem_bytes'),
 
     # The vPMEM data goes with the server's disks, or with the server: not
     # when it is started here again, nor when starting it has failed.
@@ -90,7 +91,7 @@ EDITS = [
                 self._get_resources(instance, prefix='new_'))
             try:
                 pairs = self._pair_pmem_devices(instance, instance.new_flavor)
-            except pmem_layout.DevicesDoNotFit as error:
+            except pmem_bytes.DevicesDoNotFit as error:
                 raise exception.ComputeResourcesUnavailable(reason=error)
             if claimed:
                 pmem_copy.prepare(

@@ -30,6 +30,7 @@ from nova.virt.libvirt import pmem_copy
 from nova.virt.libvirt import pmem_layout
 from nova.virt.libvirt import pmem_ticket
 from nova.virt.libvirt import pmem_transfer
+from nova.virt.pmem import layout
 
 SIZE = 4 * 1024 * 1024
 
@@ -603,7 +604,7 @@ class CopyTestCase(PmemCopyTestCase):
             pmem_transfer.Shell('192.0.2.2'), mock.sentinel.begin,
             mock.sentinel.end)
         self.assertEqual(
-            [(source.devpath, target.devpath, pmem_layout.sections(
+            [(source.devpath, target.devpath, layout.sections(
                 source.size, target.size)) for source, target in self.pairs],
             [call.args for call in
              self.transfer.return_value.copy.call_args_list])
