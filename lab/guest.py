@@ -318,6 +318,7 @@ class Guest:
     :ivar name: its host name
     :ivar address: its address in the network of guests
     :ivar boots: how often it was started
+    :ivar is_up: whether it has come up since
     :ivar process: QEMU, while it is switched on
     :ivar touched: whether a test has had to do with a device of it
     """
@@ -344,6 +345,7 @@ class Guest:
         self.address = images.address(name)
         self.folder = folder
         self.boots = 0
+        self.is_up = False
         self.touched = False
         self._image = image
         self._network = network
@@ -369,6 +371,7 @@ class Guest:
         it can't be left behind.
         """
         self.boots += 1
+        self.is_up = False
         agent, far_agent = socket.socketpair()
         monitor, far_monitor = socket.socketpair()
         ends = [far_agent.fileno(), far_monitor.fileno()]
@@ -433,6 +436,7 @@ class Guest:
             raise GuestError('%s does not boot: %s\n%s' % (
                 self.name, error, self.log()[-2000:])) from error
         self._write_labels()
+        self.is_up = True
         return self
 
     def _write_labels(self) -> None:

@@ -47,7 +47,19 @@ class Lab:
 
         :param options: as for ``lab.guest.Guest``
         """
-        return self._wait(self._power_on(number, **options))
+        return _wait(self.power_on(number, **options))
+
+    def power_on(
+        self, number: int = 1, **options: ty.Any,
+    ) -> list[guests.Guest]:
+        """Start one guest, or two that are linked, and don't wait.
+
+        Say ``wait_until_up`` before anything else is asked of them.
+        """
+        described = self._describe(number, **options)
+        for guest in described:
+            guest.power_on()
+        return described
 
     def shared(self, number: int) -> list[guests.Guest]:
         """Return one guest or two that are there for all, running.
@@ -55,14 +67,13 @@ class Lab:
         Two are linked. Whoever uses them puts up with what others did.
         """
         if not self._shared:
-            # The first has a cable for the second, which may never come.
-            self._shared = self._describe(2)
+            # The second boots while the first is at work.
+            self._shared = self.power_on(2)
         wanted = self._shared[:number]
-        down = [guest for guest in wanted if not guest.is_running]
-        for guest in down:
-            guest.power_on()
-        self._wait(down)
-        return wanted
+        for guest in wanted:
+            if not guest.is_running:
+                guest.power_on()
+        return _wait(wanted)
 
     def _describe(self, number: int, **options: ty.Any) -> list[guests.Guest]:
         ends: abc.Sequence[ty.Any] = (None,)
@@ -77,16 +88,6 @@ class Lab:
                 name, self.image, self.folder / name, network=end, **options))
         self._guests += described
         return described
-
-    def _power_on(self, number: int, **options: ty.Any) -> list[guests.Guest]:
-        described = self._describe(number, **options)
-        for guest in described:
-            guest.power_on()
-        return described
-
-    @staticmethod
-    def _wait(booting: list[guests.Guest]) -> list[guests.Guest]:
-        return [guest.wait_until_up() for guest in booting]
 
     @property
     def guests(self) -> abc.Sequence[guests.Guest]:
@@ -106,6 +107,13 @@ class Lab:
         else:
             shutil.rmtree(self.folder)
         os.close(self._lock)
+
+
+def _wait(booting: list[guests.Guest]) -> list[guests.Guest]:
+    for guest in booting:
+        if not guest.is_up:
+            guest.wait_until_up()
+    return booting
 
 
 def _remove_old_runs(folder: pathlib.Path) -> None:
