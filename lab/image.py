@@ -91,7 +91,10 @@ for port in /sys/class/virtio-ports/*; do
 done
 """
 
-SSHD_CONFIG = """\
+#: The default takes a second and a half of emulation more.
+KEX = 'KexAlgorithms curve25519-sha256\n'
+
+SSHD_CONFIG = KEX + """\
 HostKey /lab/key
 AuthorizedKeysFile /lab/key.pub
 PidFile none
@@ -107,12 +110,11 @@ MaxSessions 100
 Subsystem sftp internal-sftp
 """
 
-SSH_CONFIG = """\
-Host *
-    IdentityFile ~/.ssh/key
-    GlobalKnownHostsFile /lab/known_hosts
-    StrictHostKeyChecking yes
-    LogLevel ERROR
+SSH_CONFIG = KEX + """\
+IdentityFile ~/.ssh/key
+GlobalKnownHostsFile /lab/known_hosts
+StrictHostKeyChecking yes
+LogLevel ERROR
 """
 
 
@@ -206,6 +208,7 @@ def build(
     programs: abc.Mapping[str, str] = PROGRAMS,
     modules: abc.Sequence[str] = MODULES,
     users: abc.Mapping[str, int] | None = None,
+    files: abc.Mapping[str, pathlib.Path] | None = None,
 ) -> Image:
     """Build an image.
 
@@ -216,6 +219,8 @@ def build(
     :param programs: programs to have, and their Debian packages
     :param modules: kernel modules to load; what they need is added
     :param users: further users besides root, and their numbers
+    :param files: files and folders of this host to have, too, by their paths
+        in the guest; root owns them
     :raises Missing: if a program is not installed
     :raises lab.kernel.KernelError: if the kernel lacks a module
     """
@@ -229,7 +234,7 @@ def build(
         for name in ('proc', 'sys', 'dev', 'run/sshd', 'var/empty'):
             archive.add(name, mode=0o040755)
         _add_modules(archive, kernel, modules)
-        _add_programs(archive, programs)
+        _add_programs(archive, programs, dict(_expand(files or {})))
         _add_settings(archive, users)
         _add_keys(archive, folder, users)
         archive.close()
@@ -244,15 +249,29 @@ def _add_modules(archive: Archive, kernel: kernels.Kernel,
     archive.add('lab/modules/order', '\n'.join(modules).encode())
 
 
-def _add_programs(archive: Archive, programs: abc.Mapping[str, str]) -> None:
-    found = [find(*item) for item in programs.items()]
+def _expand(
+    files: abc.Mapping[str, pathlib.Path],
+) -> abc.Iterator[tuple[str, pathlib.Path]]:
+    """Yield the files of folders, too."""
+    for name, path in files.items():
+        inside = sorted(path.rglob('*')) if path.is_dir() else [path]
+        for each in inside:
+            if each.is_file():
+                yield os.path.normpath(os.path.join(
+                    name.lstrip('/'), each.relative_to(path))), each
+
+
+def _add_programs(archive: Archive, programs: abc.Mapping[str, str],
+                  files: abc.Mapping[str, pathlib.Path]) -> None:
+    """Add programs, Python, other files, and the libraries of all."""
     python = find(PYTHON, 'python3').resolve()
-    files = list(_python_library(python))
-    libraries = _libraries(
-        [*found, python, *(path for path in files if path.suffix == '.so')])
-    for path in [*found, *files, *libraries]:
-        archive.add_host_file(path, _place(path))
-    archive.add_host_file(python, _place(python))
+    linked = [python, *(find(*item) for item in programs.items())]
+    found = {_place(path): path for path in (
+        *linked, *_python_library(python))} | files
+    linked += (path for path in found.values() if path.suffix == '.so')
+    found |= {_place(path): path for path in _libraries(linked)}
+    for name, path in found.items():
+        archive.add_host_file(path, name)
     archive.add_link('usr/bin/python3', python.name)
     archive.add_link('usr/bin/sh', 'bash')
 

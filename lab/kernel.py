@@ -77,6 +77,8 @@ def _needs(module: bytes) -> list[str]:
 def get(folder: pathlib.Path) -> Kernel:
     """Return the kernel kept in a folder, fetched if there is none.
 
+    One process at a time may ask for it.
+
     :raises KernelError: if it can't be fetched
     """
     kept = folder / 'kernel'
@@ -85,12 +87,7 @@ def get(folder: pathlib.Path) -> Kernel:
         with tempfile.TemporaryDirectory(dir=folder, prefix='new-') as new:
             root = pathlib.Path(new) / 'kernel'
             _fetch(pathlib.Path(new), root)
-            try:
-                root.rename(kept)
-            except OSError:
-                # Somebody else was faster.
-                if not kept.exists():
-                    raise
+            root.rename(kept)
     return Kernel(kept)
 
 

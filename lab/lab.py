@@ -2,6 +2,7 @@
 """The lab: a folder, an image, and the guests that were booted from it."""
 
 from collections import abc
+import contextlib
 import fcntl
 import os
 import pathlib
@@ -28,11 +29,14 @@ class Lab:
         :raises lab.image.Missing: if a program is not installed
         :raises lab.kernel.KernelError: if there is no kernel to be had
         """
-        kernel = kernels.get(folder)
-        _remove_old_runs(folder)
-        self.folder = pathlib.Path(tempfile.mkdtemp(prefix='run-', dir=folder))
-        self._lock = os.open(self.folder, os.O_RDONLY)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        folder.mkdir(parents=True, exist_ok=True)
+        with _only_one(folder):
+            kernel = kernels.get(folder)
+            _remove_old_runs(folder)
+            self.folder = pathlib.Path(
+                tempfile.mkdtemp(prefix='run-', dir=folder))
+            self._lock = os.open(self.folder, os.O_RDONLY)
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
         self._guests: list[guests.Guest] = []
         self._cables: list[guests.Cable] = []
         self._shared: list[guests.Guest] = []
@@ -114,6 +118,17 @@ def _wait(booting: list[guests.Guest]) -> list[guests.Guest]:
         if not guest.is_up:
             guest.wait_until_up()
     return booting
+
+
+@contextlib.contextmanager
+def _only_one(folder: pathlib.Path) -> abc.Iterator[None]:
+    """Let one process at a time do what begins a run."""
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
 
 
 def _remove_old_runs(folder: pathlib.Path) -> None:

@@ -19,8 +19,10 @@ from lab import lab as labs
 #: Characters of a guest's log that are shown with a failure.
 TAIL = 3000
 
+#: What a report says of itself if its case had to do with a real device.
+DEVICE = ('lab', 'device')
+
 _lab = pytest.StashKey[labs.Lab]()
-_count = pytest.StashKey[dict[str, int]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -31,10 +33,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         '--lab-folder', type=pathlib.Path,
         help='where kernel, images and logs are (default: work/lab)')
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_count] = {'device': 0, 'skipped': 0}
 
 
 # Fixtures
@@ -55,15 +53,11 @@ def lab(request: pytest.FixtureRequest,
     try:
         place = labs.Lab(folder.resolve(), **lab_image)
     except (images.Missing, kernels.KernelError) as error:
-        pytest.exit('the lab: %s' % error, returncode=1)
+        pytest.exit('lab: %s' % error, returncode=1)
     config.stash[_lab] = place
     yield place
     del config.stash[_lab]
-    failed = request.session.testsfailed > 0
-    place.close(keep_logs=failed)
-    if failed:
-        config.add_cleanup(
-            lambda: print('lab: the consoles are in %s' % place.folder))
+    place.close(keep_logs=request.session.testsfailed > 0)
 
 
 @pytest.fixture
@@ -103,17 +97,14 @@ def pytest_runtest_makereport(
 ) -> ty.Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     place = item.config.stash.get(_lab, None)
-    count = item.config.stash[_count]
-    if report.skipped:
-        count['skipped'] += 1
     if place and report.when == 'call' and report.passed and any(
             guest.touched for guest in place.guests):
-        count['device'] += 1
+        report.user_properties.append(DEVICE)
     if place and report.failed:
         for guest in place.guests:
             if guest.is_running or guest.touched:
                 report.sections.append((
-                    'console of guest %s' % guest.name, guest.log()[-TAIL:]))
+                    'end of %s' % guest.console, guest.log()[-TAIL:]))
     return report
 
 
@@ -124,18 +115,37 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         guest.touched = False
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    count = session.config.stash[_count]
-    if session.config.getoption('lab_must_run') and not session.exitstatus:
-        if count['skipped'] or not count['device']:
-            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+# With pytest-xdist the tests run in workers, and these hooks in the process
+# that collects their reports as well; only there they matter.
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(_Account(config), 'lab account')
 
 
-def pytest_unconfigure(config: pytest.Config) -> None:
-    count = config.stash[_count]
-    line = 'lab: %d cases ran on real device DAX' % count['device']
-    if count['skipped']:
-        line += '; %d were skipped' % count['skipped']
-    # After pytest's own last line.
-    config.add_cleanup(lambda: print(line))
+class _Account:
+    """Counts, and has the last word."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._must_run = config.getoption('lab_must_run')
+        self._is_worker = hasattr(config, 'workerinput')
+        self._devices = self._skipped = 0
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self._skipped += report.skipped
+        self._devices += report.when == 'call' and (
+            DEVICE in map(tuple, report.user_properties))
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if self._must_run and not self._is_worker and (
+                self._skipped or not self._devices):
+            session.exitstatus = (
+                session.exitstatus or pytest.ExitCode.TESTS_FAILED)
+
+    def pytest_unconfigure(self, config: pytest.Config) -> None:
+        line = 'lab: %d cases ran on real device DAX' % self._devices
+        if self._skipped:
+            line += '; %d were skipped' % self._skipped
+        if not self._is_worker:
+            # After pytest's own last line.
+            config.add_cleanup(lambda: print(line))

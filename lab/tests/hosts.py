@@ -28,6 +28,9 @@ MIB = 1024 * 1024
 MIGRATION = '11111111-2222-3333-4444-555555555555'
 INSTANCE = '99999999-8888-7777-6666-555555555555'
 
+#: What the sender and the receiver import besides the standard library.
+NEEDS = ('cryptography', 'oslo.config')
+
 CODE = '/opt/nova'
 STATE = '/var/lib/nova'
 TICKET = '%s/%s/%s.receive' % (STATE, pmem_ticket.FOLDER, MIGRATION)
@@ -47,16 +50,18 @@ PYTHONPATH={code} exec python3 -m nova.virt.pmem.receiver "$@"
 def stage(folder: pathlib.Path) -> pathlib.Path:
     """Put together and compile what the commands import, and return where.
 
-    That is this project's package and oslo.config with all it requires, in
-    Python only. Compiling it in a guest would take a minute.
+    That is this project's package, and what it needs with all that requires.
+    Compiling it in a guest would take a minute.
     """
-    folder.mkdir()
     shutil.copytree(ROOT / 'nova' / 'virt' / 'pmem',
                     folder / 'nova' / 'virt' / 'pmem',
                     ignore=shutil.ignore_patterns('__pycache__'))
-    for distribution in _closure('oslo.config', {}).values():
+    found: dict[str, importlib.metadata.Distribution] = {}
+    for name in NEEDS:
+        _add_closure(name, found)
+    for distribution in found.values():
         for file in distribution.files or ():
-            if file.suffix == '.py' and '..' not in file.parts:
+            if file.suffix in ('.py', '.so') and '..' not in file.parts:
                 target = folder / file
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file.locate(), target)
@@ -68,17 +73,16 @@ def stage(folder: pathlib.Path) -> pathlib.Path:
     return folder
 
 
-def _closure(
+def _add_closure(
     name: str, found: dict[str, importlib.metadata.Distribution],
-) -> dict[str, importlib.metadata.Distribution]:
-    """Return a distribution and all that it requires, by name."""
+) -> None:
+    """Add a distribution and all that it requires, by name."""
     if name not in found and name != 'setuptools':  # which no module imports
         found[name] = importlib.metadata.distribution(name)
         for text in found[name].requires or ():
             wanted = requirements.Requirement(text)
             if not wanted.marker or wanted.marker.evaluate({'extra': ''}):
-                _closure(wanted.name, found)
-    return found
+                _add_closure(wanted.name, found)
 
 
 class Copy:
@@ -102,18 +106,16 @@ class Copy:
 class Host:
     """A guest that has what a compute host has."""
 
-    def __init__(self, guest: guests.Guest, code: pathlib.Path) -> None:
+    def __init__(self, guest: guests.Guest) -> None:
         self.guest = guest
         self.name = 'compute-' + guest.name
-        self._code = code
         self._boots = 0
 
     def set_up(self) -> None:
-        """Install what is not there; a guest's files are gone at its boot."""
+        """Configure it, if it was booted: its files are gone then."""
         if self._boots == self.guest.boots:
             return
         self._boots = self.guest.boots
-        self.guest.copy(self._code, CODE)
         self.guest.write('/etc/nova/nova.conf', CONFIGURATION.format(
             name=self.guest.name, state=STATE).encode())
         self.guest.write('/usr/local/bin/' + receiver.COMMAND,

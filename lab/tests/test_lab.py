@@ -234,7 +234,7 @@ def test_logs_are_kept_when_something_fails(lab, folder):
     '''))
     assert done.returncode == 1
     run, = folder.glob('run-*')
-    assert 'lab: the consoles are in %s\n' % run in done.stdout
+    assert 'end of %s/A/console.log' % run in done.stdout
     assert [str(path.relative_to(run)) for path in run.rglob('*')] == [
         'A', 'A/console.log']
 
