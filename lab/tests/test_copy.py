@@ -13,6 +13,9 @@ from lab.tests import hosts as compute
 from nova.virt.pmem import layout
 from nova.virt.pmem import wire
 
+#: One worker of pytest-xdist boots both guests, and has what they share.
+pytestmark = pytest.mark.xdist_group('two guests')
+
 MIB = 1024 * 1024
 
 #: What a tenant has on an NVDIMM, and calls it.

@@ -112,6 +112,7 @@ def test_bytes_of_a_namespace(guest):
 
 # Two guests
 
+@pytest.mark.xdist_group('two guests')
 def test_guests_reach_each_other_as_each_user(guests):
     near, far = guests
     assert near.check('ssh', far.name, 'hostname').text == far.name
@@ -119,6 +120,7 @@ def test_guests_reach_each_other_as_each_user(guests):
         'ssh', near.name, 'id -un', user='nova').text == 'nova'
 
 
+@pytest.mark.xdist_group('two guests')
 def test_a_cable_can_be_pulled(guests):
     near, far = guests
     try_it = ['ping', '-c', '1', '-w', '1', far.address]
@@ -227,16 +229,15 @@ def test_a_lab_in_which_something_was_skipped_fails(lab, folder):
 
 def test_logs_are_kept_when_something_fails(lab, folder):
     done = run_pytest(lab, folder, textwrap.dedent('''
-        from lab import guest
         def test_it(lab):
-            guest.Guest('A', lab.image, lab.folder / 'A', nvdimms=[])
+            lab.power_on()
             assert False
     '''))
     assert done.returncode == 1
     run, = folder.glob('run-*')
     assert 'end of %s/A/console.log' % run in done.stdout
-    assert [str(path.relative_to(run)) for path in run.rglob('*')] == [
-        'A', 'A/console.log']
+    assert sorted(str(path.relative_to(run)) for path in run.rglob('*')) == [
+        'A', 'A/console.log', 'A/qemu.log']
 
 
 def test_nothing_is_kept_when_all_is_well(lab, folder):

@@ -89,11 +89,10 @@ def test_the_numbers_belong_together(bench):
         assert namespace['dev'] == chardev.replace('dax', 'namespace')
 
 
-def test_the_order_is_not_that_of_creation(bench):
+def test_all_namespaces_in_whatever_order(bench):
+    """It was seen to be that of creation, the reverse, and neither."""
     bench.only('one', 'two', 'three')
-    found = names(bench)
-    assert sorted(found) == ['one', 'three', 'two']
-    assert found != ['one', 'two', 'three']
+    assert sorted(names(bench)) == ['one', 'three', 'two']
 
 
 def test_nova_gets_to_the_device_nodes(bench):
