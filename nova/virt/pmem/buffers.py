@@ -13,9 +13,9 @@
 """Buffers for extents, which other processes read and write as files.
 
 A pipe would cost two copies of every byte and many changes between processes.
-A file in memory costs one copy, made by ``daxio`` itself; it is sent from
-there without a further one; and its position, which ``daxio`` moves, proves
-how many bytes that has read or written.
+From a file in memory ssh gets the pages themselves; ``daxio`` copies once,
+and the position of the file, which it moves, proves how many bytes it has
+read.
 """
 
 import ctypes
@@ -80,11 +80,11 @@ class Buffer:
         self._check(offset, length)
         ctypes.memset(self._address + offset, 0, length)
 
-    def equals(self, other: 'Buffer', length: int) -> bool:
-        """Say whether the first bytes of two buffers are the same."""
-        self._check(0, length)
+    def equals(self, offset: int, other: 'Buffer', length: int) -> bool:
+        """Compare bytes at an offset with the first ones of a buffer."""
+        self._check(offset, length)
         other._check(0, length)
-        return not _memcmp(self._address, other._address, length)
+        return not _memcmp(self._address + offset, other._address, length)
 
     def _check(self, offset: int, length: int) -> None:
         if not 0 <= offset <= offset + length <= self.size:

@@ -13,21 +13,17 @@
 """A connection to a receiver: a process of ssh, with our frames in a pipe."""
 
 import collections
-import contextlib
-import fcntl
 import os
 import typing as ty
 
 from nova.virt.pmem import extents
 from nova.virt.pmem import pace
+from nova.virt.pmem import pipes
 from nova.virt.pmem import processes
 from nova.virt.pmem import wire
 
 if ty.TYPE_CHECKING:
     from nova.virt.pmem import buffers
-
-#: Bytes that a pipe takes, if the user's limit lets it.
-PIPE_SIZE = 1024 * 1024
 
 
 class Broken(Exception):
@@ -38,6 +34,7 @@ class Connection:
     """Queues what is to be sent; sends and receives without blocking.
 
     :ivar sent: bytes written so far
+    :ivar pause: when to write again
     """
 
     def __init__(self, guard: processes.Guard, argv: list[str]) -> None:
@@ -51,10 +48,7 @@ class Connection:
         stdin, self.sink = os.pipe()
         self.source, stdout = os.pipe()
         try:
-            # Pages go through the pipe by reference; the more fit, the fewer
-            # changes between processes.
-            with contextlib.suppress(OSError):
-                fcntl.fcntl(self.sink, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
+            self.pause = pipes.Pause(self.sink)
             os.set_blocking(self.sink, False)
             os.set_blocking(self.source, False)
             self._process = processes.Process(
@@ -152,7 +146,10 @@ class Connection:
                 else:
                     self._queue[0] = rest
         except BlockingIOError:
-            pass
+            if self.sent > before:
+                self.pause.begin()
+            else:
+                self.pause.end()
         except BrokenPipeError:
             raise Broken('it reads no more')
         return self.sent > before

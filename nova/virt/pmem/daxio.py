@@ -12,11 +12,11 @@
 
 """Running daxio, and not believing it.
 
-A device DAX node can only be mapped, so ``daxio`` reads and writes it, past
-the caches of the CPU. Its exit status says little: it is 0 for a copy that
-was cut short by the end of its input, or of the device. So a transfer counts
-only if the process ended well, said once that it copied the expected number
-of bytes, and moved the position of our file by as many.
+``daxio`` writes devices, past the caches of the CPU. Its exit status says
+little: it is 0 for a copy that was cut short by the end of its input, or of the
+device. So a transfer counts only if the process ended well, said once that it
+copied the expected number of bytes, and moved the position of our file by as
+many.
 """
 
 import re
@@ -32,7 +32,7 @@ COPIED = re.compile(r'^daxio: copied (\d+) bytes to device ', re.MULTILINE)
 
 
 class Daxio(processes.Process):
-    """A transfer between a device and the start of a buffer."""
+    """A transfer to a device, from the start of a buffer."""
 
     def __init__(
         self, guard: processes.Guard, argv: list[str], length: int,
@@ -76,16 +76,6 @@ class Daxio(processes.Process):
             raise processes.Failed(
                 'daxio was to move %d bytes and said: %s' %
                 (self._length, said))
-
-
-def read(guard: processes.Guard, device: str, offset: int, length: int,
-         buffer: 'buffers.Buffer', **kwargs: ty.Any) -> Daxio:
-    """Start to read bytes of a device into a buffer.
-
-    :raises processes.Failed: if daxio can't be started
-    """
-    return Daxio(guard, ['-i', device, '-k', str(offset)], length, buffer,
-                 stdout=buffer.fd, **kwargs)
 
 
 def write(guard: processes.Guard, device: str, offset: int, length: int,

@@ -20,12 +20,8 @@ chose them, for the key was not known then.
 """
 
 import os
-import typing as ty
 
 from nova.virt.pmem import wire
-
-if ty.TYPE_CHECKING:
-    from nova.virt.pmem import buffers
 
 # A nonce must differ between messages of one key, and there is only one.
 _NONCE = bytes(12)
@@ -36,9 +32,21 @@ def new_key() -> bytes:
     return os.urandom(wire.KEY)
 
 
-def tag(key: bytes, buffer: 'buffers.Buffer', length: int) -> bytes:
-    """Return the tag of the first bytes of a buffer."""
-    # Only a resumed copy needs this, and importing it takes a while.
-    from cryptography.hazmat.primitives.ciphers import aead
+class Proof:
+    """The tag of bytes that are given piece by piece."""
 
-    return aead.AESGCM(key).encrypt(_NONCE, b'', buffer.view[:length])
+    def __init__(self, key: bytes) -> None:
+        # Only a resumed copy needs this, and importing it takes a while.
+        from cryptography.hazmat.primitives import ciphers
+        from cryptography.hazmat.primitives.ciphers import algorithms
+        from cryptography.hazmat.primitives.ciphers import modes
+
+        self._encryptor = ciphers.Cipher(
+            algorithms.AES(key), modes.GCM(_NONCE)).encryptor()
+
+    def update(self, data: memoryview) -> None:
+        self._encryptor.authenticate_additional_data(data)
+
+    def tag(self) -> bytes:
+        self._encryptor.finalize()
+        return self._encryptor.tag

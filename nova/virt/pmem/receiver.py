@@ -30,6 +30,8 @@ from nova.virt.pmem import daxio
 from nova.virt.pmem import extents
 from nova.virt.pmem import inbox
 from nova.virt.pmem import layout
+from nova.virt.pmem import mapping
+from nova.virt.pmem import pipes
 from nova.virt.pmem import processes
 from nova.virt.pmem import proof
 from nova.virt.pmem import settings
@@ -43,6 +45,9 @@ HELLO_TIMEOUT = 60
 
 #: Seconds that a sender that comes back waits for its last receiver to end.
 LOCK_TIMEOUT = 10
+
+#: Bytes that are read back at a time; they stay in the cache of a CPU.
+SLICE = layout.MIB
 
 #: The part of the stall timeout that storing one extent may take. So the
 #: sender learns the reason before it runs out of patience.
@@ -81,6 +86,11 @@ def parse_hello(line: bytes) -> Hello:
     return hello
 
 
+#: Work on a frame: yields a process that is to be waited for, or None when
+#: something may be taken in before it goes on.
+Work = abc.Generator[daxio.Daxio | None, None, None]
+
+
 class Session:
     """A stream: frames in, answers out.
 
@@ -104,11 +114,18 @@ class Session:
         self._hello = hello
         self._guard = guard
         self._sink = sink
+        self._maps = [mapping.Mapping(each.node, each.size)
+                      for each in devices]
         self._free = [buffers.Buffer(hello.extent) for _ in range(2)]
-        self._read_back = buffers.Buffer(hello.extent)
+        self._slice = buffers.Buffer(SLICE)
         self._inbox = inbox.Inbox(source, self._free, self._check)
+        self._pause = pipes.Pause(source)
         self._waiting: list[inbox.Frame] = []
+        self._work: Work | None = None
+        self._process: daxio.Daxio | None = None
+        self._over = False
         self._stored = [0, 0]
+        self._quiet_until = self._work_until = self._deadline(1)
 
     def _check(self, header: wire.Header, runs: list[extents.Run]) -> None:
         if header.device >= len(self._devices):
@@ -128,66 +145,80 @@ class Session:
         :raises admission.Refused: if the ticket was closed
         :raises wire.ProtocolError: if it sends what it must not
         """
-        work: abc.Iterator[daxio.Daxio] | None = None
-        process: daxio.Daxio | None = None
-        deadline = quiet = self._deadline(1)
-        while True:
-            if work is None and self._waiting:
-                frame = self._waiting.pop(0)
-                if frame.header.kind == wire.END:
-                    self._say(end=self._stored)
-                    return
-                self._ticket.check_open()
-                work, deadline = self._serve(frame), self._deadline(
-                    STORE_SHARE)
-                process = next(work, None)
-            elif work is not None and process is None:
-                work = None
-                # Nobody could send while there was no room.
-                quiet = self._deadline(1)
-            else:
-                takes = self._inbox.is_ready() and not self._waiting
-                ready = self._wait(
-                    [self._inbox] * takes + [process] * (process is not None),
-                    deadline if process else quiet)
-                if process in ready:
-                    process = next(work, None)
-                elif process is not None and time.monotonic() > deadline:
-                    process.give_up(self._hello.stall_timeout * STORE_SHARE)
-                if self._inbox in ready:
-                    frame = self._inbox.read()
-                    quiet = self._deadline(1)
-                    if frame is not None:
-                        self._waiting.append(frame)
-                elif process is None and time.monotonic() > quiet:
-                    raise TimeoutError('nothing has come for %g seconds' %
-                                       self._hello.stall_timeout)
+        while not self._over:
+            if self._work is None and self._waiting:
+                self._begin(self._waiting.pop(0))
+                continue
+            ready = self._wait()
+            if self._inbox in ready:
+                self._take_in()
+            if self._work is not None:
+                self._work_on(ready)
+            elif time.monotonic() > self._quiet_until:
+                raise TimeoutError('nothing has come for %g seconds' %
+                                   self._hello.stall_timeout)
 
     def _deadline(self, share: float) -> float:
         return time.monotonic() + self._hello.stall_timeout * share
 
-    @staticmethod
-    def _wait(files: list[ty.Any], deadline: float) -> list[ty.Any]:
-        poll = select.poll()
-        for file in files:
-            poll.register(file, select.POLLIN)
-        left = max(0, deadline - time.monotonic())
-        ready = {fd for fd, _ in poll.poll(left * 1000 + 1)}
-        return [file for file in files if file.fileno() in ready]
+    def _wait(self) -> list[ty.Any]:
+        """Wait until something can be done; return what is ready."""
+        files: list[ty.Any] = []
+        until = self._quiet_until if self._work is None else self._work_until
+        if self._inbox.is_ready() and not self._waiting:
+            if self._pause.is_on():
+                until = min(until, self._pause.until)
+            else:
+                files.append(self._inbox)
+        if self._process is not None:
+            files.append(self._process)
+        elif self._work is not None:
+            until = 0
+        # Not poll(), which counts in milliseconds.
+        return select.select(
+            files, [], [], max(0, until - time.monotonic()))[0]
 
-    def _serve(self, frame: inbox.Frame) -> abc.Iterator[daxio.Daxio]:
-        """Do what a frame asks for, and answer.
+    def _take_in(self) -> None:
+        frame = self._inbox.read()
+        self._pause.begin()
+        self._quiet_until = self._deadline(1)
+        if frame is not None:
+            self._waiting.append(frame)
 
-        Yields each process that is to be waited for.
-        """
+    def _begin(self, frame: inbox.Frame) -> None:
+        if frame.header.kind == wire.END:
+            self._say(end=self._stored)
+            self._over = True
+            return
+        self._ticket.check_open()
+        self._work = self._serve(frame)
+        self._work_until = self._deadline(STORE_SHARE)
+        self._step()
+
+    def _work_on(self, ready: list[ty.Any]) -> None:
+        if self._process is None or self._process in ready:
+            self._step()
+        elif time.monotonic() > self._work_until:
+            self._process.give_up(self._hello.stall_timeout * STORE_SHARE)
+            self._work_until = self._deadline(STORE_SHARE)
+
+    def _step(self) -> None:
+        try:
+            self._process = next(self._work)
+        except StopIteration:
+            self._work = self._process = None
+            # Nobody could send while there was no room.
+            self._quiet_until = self._deadline(1)
+
+    def _serve(self, frame: inbox.Frame) -> Work:
+        """Do what a frame asks for, and answer."""
         place = frame.header.place
         try:
             if frame.header.kind == wire.COMPARE:
                 yield from self._compare(frame)
             else:
                 yield from self._store(frame)
-                self._stored[0] += 1
-                self._stored[1] += frame.header.length
+                self._count(frame.header)
                 self._say(stored=place)
         except processes.Failed as error:
             self._say(failed=place, error=str(error))
@@ -195,55 +226,73 @@ class Session:
             if frame.buffer is not None:
                 self._free.append(frame.buffer)
 
-    def _compare(self, frame: inbox.Frame) -> abc.Iterator[daxio.Daxio]:
-        yield from self._read(frame.header)
-        same = proof.tag(
-            frame.proof[:wire.KEY], self._read_back, frame.header.length,
-        ) == frame.proof[wire.KEY:]
-        if same:
-            self._stored[0] += 1
-            self._stored[1] += frame.header.length
+    def _count(self, header: wire.Header) -> None:
+        self._stored[0] += 1
+        self._stored[1] += header.length
+
+    def _compare(self, frame: inbox.Frame) -> Work:
+        proved = proof.Proof(frame.proof[:wire.KEY])
+        for length in self._slices(frame.header):
+            proved.update(self._slice.view[:length])
+            yield None
+        if proved.tag() == frame.proof[wire.KEY:]:
+            self._count(frame.header)
             self._say(same=frame.header.place)
         else:
             self._say(differs=frame.header.place)
 
-    def _store(self, frame: inbox.Frame) -> abc.Iterator[daxio.Daxio]:
+    def _store(self, frame: inbox.Frame) -> Work:
         """Write an extent unless it is there, and show that it is there."""
-        length = frame.header.length
         if frame.buffer is None:
-            yield from self._read(frame.header)
-            if self._read_back.is_zero(0, length):
+            if (yield from self._is_there(frame)):
                 return
-            yield from self._write(frame)
-            yield from self._read(frame.header)
-            same = self._read_back.is_zero(0, length)
         else:
-            _clear_between(frame.runs, frame.buffer, length)
-            yield from self._write(frame)
-            yield from self._read(frame.header)
-            same = self._read_back.equals(frame.buffer, length)
-        if not same:
+            _clear_between(frame.runs, frame.buffer, frame.header.length)
+        process = self._write(frame)
+        yield process
+        process.finish()
+        if not (yield from self._is_there(frame)):
             raise processes.Failed('it reads back different from what was '
                                    'written')
 
-    def _write(self, frame: inbox.Frame) -> abc.Iterator[daxio.Daxio]:
-        node = self._devices[frame.header.device].node
-        place = frame.header.offset, frame.header.length
+    def _write(self, frame: inbox.Frame) -> daxio.Daxio:
+        where = (self._devices[frame.header.device].node,
+                 frame.header.offset, frame.header.length)
+        # While daxio has the ticket open, too, the stream stays locked.
         if frame.buffer is None:
-            process = daxio.zero(self._guard, node, *place,
-                                 keep_open=[self._ticket.fd])
-        else:
-            process = daxio.write(self._guard, node, *place, frame.buffer,
-                                  keep_open=[self._ticket.fd])
-        yield process
-        process.finish()
+            return daxio.zero(self._guard, *where,
+                              keep_open=[self._ticket.fd])
+        return daxio.write(self._guard, *where, frame.buffer,
+                           keep_open=[self._ticket.fd])
 
-    def _read(self, header: wire.Header) -> abc.Iterator[daxio.Daxio]:
-        process = daxio.read(
-            self._guard, self._devices[header.device].node, header.offset,
-            header.length, self._read_back, keep_open=[self._ticket.fd])
-        yield process
-        process.finish()
+    def _is_there(self, frame: inbox.Frame) -> abc.Generator[
+            None, None, bool]:
+        """Compare what is on the device with what should be there."""
+        offset = 0
+        for length in self._slices(frame.header):
+            if frame.buffer is None:
+                same = self._slice.is_zero(0, length)
+            else:
+                same = frame.buffer.equals(offset, self._slice, length)
+            if not same:
+                return False
+            offset += length
+            yield None
+        return True
+
+    def _slices(self, header: wire.Header) -> abc.Iterator[int]:
+        """Read an extent from the device; yield the length of each slice.
+
+        :raises processes.Failed: if it can't be read
+        """
+        for start in range(0, header.length, SLICE):
+            length = min(SLICE, header.length - start)
+            try:
+                self._maps[header.device].copy(
+                    header.offset + start, length, self._slice)
+            except OSError as error:
+                raise processes.Failed('it can not be read back: %s' % error)
+            yield length
 
     def _say(self, **fields: ty.Any) -> None:
         _write(self._sink, wire.line(**fields), self._hello.stall_timeout)

@@ -72,10 +72,12 @@ class Copy:
         """
         try:
             self._streams.append(stream.Stream(self._shared, 0))
-            while not all(each.is_done for each in self._streams):
+            while True:
                 for each in self._streams:
                     each.advance()
                 self._start_others()
+                if all(each.is_done for each in self._streams):
+                    break
                 self._tell_progress()
                 self._wait()
         finally:
@@ -97,14 +99,13 @@ class Copy:
                 each.advance()
 
     def _wait(self) -> None:
-        poll = select.poll()
-        for each in self._streams:
-            for fd, events in each.interests():
-                poll.register(fd, events)
-        until = min([each.deadline() for each in self._streams])
-        until = min(until, self._told_at + PROGRESS_INTERVAL)
-        left = max(0, until - time.monotonic())
-        poll.poll(left * 1000 + 1)
+        until = min(self._told_at + PROGRESS_INTERVAL,
+                    *[each.deadline() for each in self._streams])
+        # Not poll(), which counts in milliseconds.
+        select.select(
+            [fd for each in self._streams for fd in each.sources()],
+            [fd for each in self._streams for fd in each.sinks()],
+            [], max(0, until - time.monotonic()))
 
     def _tell_progress(self) -> None:
         now = time.monotonic()

@@ -13,33 +13,30 @@
 """One stream of a copy: extents go out, answers come in.
 
 Nothing here waits. :meth:`Stream.advance` does what can be done now, and
-:meth:`Stream.interests` says for what to wait.
+:meth:`Stream.sources`, :meth:`Stream.sinks` and :meth:`Stream.deadline`
+say for what to wait.
 """
 
 import collections
 from collections import abc
 import dataclasses
-import select
 import time
 import typing as ty
 
 from nova.virt.pmem import buffers
 from nova.virt.pmem import connection
-from nova.virt.pmem import daxio
 from nova.virt.pmem import extents
 from nova.virt.pmem import job as pmem_job
+from nova.virt.pmem import layout
+from nova.virt.pmem import mapping
 from nova.virt.pmem import pace
 from nova.virt.pmem import processes
 from nova.virt.pmem import proof
 from nova.virt.pmem import wire
 
-#: Extents that are sent ahead of their answers. One is stored while the next
-#: one arrives; a third is read from the source meanwhile.
+#: Extents that are sent ahead of their answers: one is stored while the next
+#: one arrives.
 WINDOW = 2
-
-#: The part of the stall timeout that reading one extent may take, or the
-#: receiver would think that nothing comes any more.
-READ_SHARE = 0.5
 
 #: Seconds before a connection is tried again, times the number of failures
 #: in a row.
@@ -99,11 +96,28 @@ class Shared:
             for number, device in enumerate(job.devices)
             for extent in extents.cut(
                 number, device.size, device.target_size, job.extent))
+        self._maps: dict[int, mapping.Mapping] = {}
         self.extents = len(self.work)
         self.done = [0] * len(job.devices)
         self.resumed = 0
         self.wire = 0
         self.retries = 0
+
+    def read(self, piece: Piece) -> None:
+        """Fill the buffer of a piece.
+
+        :raises OSError: if the source can't be read
+        """
+        extent = piece.extent
+        if extent.source_offset is None:
+            piece.buffer.clear(0, extent.length)
+            return
+        if extent.device not in self._maps:
+            device = self.job.devices[extent.device]
+            self._maps[extent.device] = mapping.Mapping(
+                device.path, device.size)
+        self._maps[extent.device].copy(
+            extent.source_offset, extent.length, piece.buffer)
 
     def describe(self, piece: Piece) -> str:
         device = self.job.devices[piece.extent.device]
@@ -126,30 +140,32 @@ class Stream:
         self._pending: collections.deque[Piece] = collections.deque()
         self._sent: collections.deque[Piece] = collections.deque()
         self._read: Piece | None = None
-        self._reading: tuple[daxio.Daxio, Piece] | None = None
         self._buffers = [buffers.Buffer(self._job.extent)
-                         for _ in range(WINDOW + 1)]
+                         for _ in range(WINDOW)]
         self._free = list(self._buffers)
         self._confirmed = [0, 0]
         self._connections = 0
         self._fruitless = 0
         self._greeted = self._ending = self._over = False
         self._not_before = 0.0
-        self._read_deadline = self._stalls_at = 0.0
+        self._stalls_at = 0.0
         self.is_ready = False
         self.is_done = False
 
     # What the loop asks
 
-    def interests(self) -> abc.Iterator[tuple[int, int]]:
-        """Yield file descriptors, and for what to poll them."""
-        if self._reading is not None:
-            yield self._reading[0].fileno(), select.POLLIN
+    def sources(self) -> abc.Iterator[int]:
+        """Yield what to wait for until it can be read."""
         if self._connection is not None:
-            yield self._connection.source, select.POLLIN
-            if (self._connection.is_sending() and
-                    not self._shared.pace.delay()):
-                yield self._connection.sink, select.POLLOUT
+            yield self._connection.source
+
+    def sinks(self) -> abc.Iterator[int]:
+        """Yield what to wait for until it can be written to."""
+        if (self._connection is not None and
+                self._connection.is_sending() and
+                not self._connection.pause.until and
+                not self._shared.pace.delay()):
+            yield self._connection.sink
 
     def deadline(self) -> float:
         """Return when to call :meth:`advance` even if nothing happens."""
@@ -157,12 +173,10 @@ class Stream:
             return float('inf')
         times = [self._stalls_at if self._connection is not None
                  else self._not_before]
-        if self._reading is not None:
-            times.append(self._read_deadline)
         if self._connection is not None and self._connection.is_sending():
-            delay = self._shared.pace.delay()
-            if delay:
-                times.append(time.monotonic() + delay)
+            times.append(max(self._connection.pause.until,
+                             time.monotonic() + self._shared.pace.delay())
+                         if not list(self.sinks()) else float('inf'))
         return min(times)
 
     def advance(self) -> None:
@@ -182,9 +196,6 @@ class Stream:
     def close(self) -> None:
         """End the processes, and free the memory."""
         self._disconnect()
-        if self._reading is not None:
-            self._reading[0].close()
-            self._reading = None
         for buffer in self._buffers:
             buffer.close()
         self._buffers = []
@@ -192,7 +203,6 @@ class Stream:
     # What happens
 
     def _advance(self) -> None:
-        self._take_read()
         if self._connection is None:
             if not self._has_work():
                 self._finish()
@@ -203,15 +213,18 @@ class Stream:
         self._receive()
         if self.is_done:
             return
-        self._start_read()
+        self._load()
         self._queue()
-        if self._connection.send(self._shared.pace):
+        while (not self._connection.pause.is_on() and
+                self._connection.send(self._shared.pace)):
             self._progress()
+            self._queue()
+            self._load()
         self._check_stall()
 
     def _has_work(self) -> bool:
         return bool(self._pending or self._sent or self._read or
-                    self._reading or self._shared.work)
+                    self._shared.work)
 
     def _finish(self) -> None:
         self.is_done = self.is_ready = True
@@ -223,9 +236,6 @@ class Stream:
     def _check_stall(self) -> None:
         if self._connection.is_sending() and self._shared.pace.delay():
             # It is us who hold it up.
-            self._progress()
-        elif self._reading is not None and not self._sent:
-            # It has a deadline of its own.
             self._progress()
         elif time.monotonic() >= self._stalls_at:
             raise connection.Broken(
@@ -409,46 +419,20 @@ class Stream:
 
     # Extents
 
-    def _start_read(self) -> None:
-        if (self._reading is not None or self._read is not None or
-                not self._free or not (self._pending or self._shared.work)):
+    def _load(self) -> None:
+        """Read the next extent from the source, if there is room."""
+        if (self._read is not None or not self._free or
+                not (self._pending or self._shared.work)):
             return
         piece = (self._pending or self._shared.work).popleft()
         piece.buffer = self._free.pop()
-        if piece.extent.source_offset is None:
-            piece.buffer.clear(0, piece.extent.length)
-            self._read = piece
-            return
-        device = self._job.devices[piece.extent.device]
         try:
-            self._reading = daxio.read(
-                self._shared.guard, device.path, piece.extent.source_offset,
-                piece.extent.length, piece.buffer), piece
-        except processes.Failed as error:
-            self._unread(piece, error)
-        self._read_deadline = (
-            time.monotonic() + self._job.stall_timeout * READ_SHARE)
-
-    def _take_read(self) -> None:
-        if self._reading is None:
-            return
-        process, piece = self._reading
-        if not process.wait(0):
-            if time.monotonic() >= self._read_deadline:
-                process.give_up(self._job.stall_timeout * READ_SHARE)
-                self._read_deadline += self._job.stall_timeout
-            return
-        self._reading = None
-        try:
-            process.finish()
+            self._shared.read(piece)
             self._read = piece
-        except processes.Failed as error:
-            self._unread(piece, error)
-
-    def _unread(self, piece: Piece, error: processes.Failed) -> None:
-        piece.failures += 1
-        self._give_back(piece)
-        self._retry(piece, 'reading the source: %s' % error)
+        except OSError as error:
+            piece.failures += 1
+            self._give_back(piece)
+            self._retry(piece, 'reading the source: %s' % error)
 
     def _queue(self) -> None:
         """Queue a frame for what was read, or the end if that was all."""
@@ -463,15 +447,17 @@ class Stream:
             piece, self._read = self._read, None
             self._sent.append(piece)
             self._send(piece)
-            self._start_read()
 
     def _send(self, piece: Piece) -> None:
         extent, buffer = piece.extent, piece.buffer
         if piece.compare:
             key = proof.new_key()
+            proved = proof.Proof(key)
+            for start in range(0, extent.length, layout.MIB):
+                end = min(start + layout.MIB, extent.length)
+                proved.update(buffer.view[start:end])
             self._connection.frame(
-                wire.COMPARE, extent,
-                text=key + proof.tag(key, buffer, extent.length))
+                wire.COMPARE, extent, text=key + proved.tag())
         else:
             self._connection.frame(
                 wire.DATA, extent, extents.data_runs(buffer, extent.length),

@@ -1,0 +1,56 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Pipes that are looked at now and then, and not at every change.
+
+ssh reads and writes packets of 16 KiB or so. To be woken for each one costs
+more than to move it. A pipe of 1 MiB takes a millisecond to fill or to empty
+at 1 GB/s; so whoever has just found it full, or has emptied it, need not look
+again before.
+"""
+
+import contextlib
+import fcntl
+import time
+
+#: Bytes that a pipe takes, if the user's limit lets it.
+SIZE = 1024 * 1024
+
+#: Seconds in which a pipe of that size does not run full or empty.
+PAUSE = 0.001
+
+
+def enlarge(fd: int) -> bool:
+    """Enlarge a pipe; return whether it is large enough for a pause."""
+    with contextlib.suppress(OSError):
+        return fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, SIZE) >= SIZE
+    return False
+
+
+class Pause:
+    """When to look at a pipe again."""
+
+    def __init__(self, fd: int) -> None:
+        self._is_large = enlarge(fd)
+        self.until = 0.0
+
+    def begin(self) -> None:
+        """Note that something was moved, and that is all for now."""
+        if self._is_large:
+            self.until = time.monotonic() + PAUSE
+
+    def end(self) -> None:
+        """Note that nothing could be moved: now an event has to tell."""
+        self.until = 0.0
+
+    def is_on(self) -> bool:
+        return time.monotonic() < self.until
