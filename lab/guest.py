@@ -531,8 +531,9 @@ class Guest:
             return process.wait(timeout)
         except TimeoutError as error:
             said = process.kill()
-            raise GuestError('%s: %s takes more than %s seconds; it said %s' % (
-                self.name, command, timeout, said)) from error
+            raise GuestError(
+                '%s: %s takes more than %s seconds; it said %s' % (
+                    self.name, command, timeout, said)) from error
 
     def check(self, *command: str, **options: ty.Any) -> Result:
         """Run a command that has to succeed.

@@ -341,4 +341,3 @@ def _add_keys(archive: Archive, folder: pathlib.Path,
         archive.add(home, mode=0o040755, uid=uid)
         archive.add(home + '/.ssh', mode=0o040700, uid=uid)
         archive.add(home + '/.ssh/key', private, mode=0o100600, uid=uid)
-

@@ -3,7 +3,6 @@
 
 import itertools
 import os
-import typing as ty
 import weakref
 
 import bench
