@@ -7,7 +7,7 @@ TOX := .venv/bin/tox
 IN := $(TOX) exec -qq -e nova --
 
 .PHONY: help demo lab test test-tool test-client test-unit test-functional \
-	test-unpatched lint work upstream clean
+	test-unpatched bench lint work upstream clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -43,6 +43,10 @@ test-functional: work .venv/nova
 ## make test-unpatched   show that the fixes' tests fail on an unpatched Nova
 test-unpatched: work .venv/nova
 	$(IN) tools/unpatched
+
+## make bench            how fast the copy is, against plain pipes (10 minutes)
+bench: work .venv/nova
+	$(IN) env PYTHONPATH=work/nova:. python -m bench
 
 ## make lint             style, and what Nova's style asks of files for Nova
 lint: work .venv/nova

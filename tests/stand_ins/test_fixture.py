@@ -284,6 +284,19 @@ def test_a_session_has_the_environment_asked_for(pmem):
         assert ssh('127.0.0.1', 'echo "$GREETING"').stdout == 'hello world\n'
 
 
+def test_an_address_can_have_an_environment_of_its_own(pmem):
+    with pmem.PmemHosts({'127.0.0.1': {'GREETING': 'one'},
+                         '127.0.0.2': {'GREETING': 'two'}}):
+        for address, greeting in (('127.0.0.1', 'one'), ('127.0.0.2', 'two')):
+            assert ssh(address, 'echo $GREETING').stdout == greeting + '\n'
+
+
+def test_the_receiver_of_this_tree_is_a_command_of_the_sessions(hosts):
+    result = ssh('127.0.0.1', 'nova-pmem-receive', 'nonsense')
+    assert result.returncode == 1
+    assert 'before the handshake' in result.stdout
+
+
 def test_when_the_near_daxio_dies_the_far_one_succeeds(hosts):
     """As with the real tools: an exit status proves nothing."""
     hosts.fill('ns_0')

@@ -175,8 +175,10 @@ def _namespaces() -> list[dict[str, ty.Any]]:
             raise ValueError('status %d: %s' % (
                 done.returncode, done.stderr.decode('utf-8', 'replace')))
         # It prints nothing at all if there is none.
-        found = json.loads(done.stdout) if done.stdout.strip() else []
-        if not all(isinstance(each, dict) for each in found):
+        output = done.stdout.strip()
+        found = json.loads(output) if output else []  # noqa: N324
+        if not isinstance(found, list) or not all(
+                isinstance(each, dict) for each in found):
             raise ValueError('no list of namespaces')
         return found
     except (OSError, TypeError, ValueError, RecursionError,

@@ -13,10 +13,10 @@
 """Running daxio, and not believing it.
 
 ``daxio`` writes devices, past the caches of the CPU. Its exit status says
-little: it is 0 for a copy that was cut short by the end of its input, or of the
-device. So a transfer counts only if the process ended well, said once that it
-copied the expected number of bytes, and moved the position of our file by as
-many.
+little: it is 0 for a copy that was cut short by the end of its input, or of
+the device. So a transfer counts only if the process ended well, said once that
+it copied the expected number of bytes, and moved the position of our file by
+as many.
 """
 
 import re

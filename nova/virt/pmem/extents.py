@@ -99,8 +99,8 @@ def check(place: abc.Sequence[int], runs: abc.Sequence[Run],
     if not 0 < length <= limit:
         raise NotAllowed('an extent of %d bytes; at most %d are agreed' %
                          (length, limit))
-    section = next((each for each in sections if each.target_offset <= offset
-                    < each.target_offset + each.length), None)
+    section = next((each for each in sections if
+                    0 <= offset - each.target_offset < each.length), None)
     if section is None or offset + length > (
             section.target_offset + section.length):
         raise NotAllowed('%d bytes at offset %d are more bytes than the '

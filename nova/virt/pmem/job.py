@@ -113,7 +113,7 @@ class Job:
         return sum(device.target_size for device in self.devices)
 
     def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self))
+        return json.dumps(dataclasses.asdict(self))  # noqa: N324
 
     @classmethod
     def from_json(cls, text: str) -> 'Job':
@@ -122,7 +122,7 @@ class Job:
         :raises ValueError: if it is anything else
         """
         try:
-            fields = json.loads(text)
+            fields = json.loads(text)  # noqa: N324
             fields['receiver'] = tuple(fields['receiver'])
             fields['devices'] = tuple(
                 Device(**each) for each in fields['devices'])

@@ -17,6 +17,7 @@ stores past the caches of the CPU and flushes; reading takes no more than the
 mapping that ``daxio`` would make as well, and no process for each extent.
 """
 
+import contextlib
 import mmap
 import os
 import typing as ty
@@ -61,6 +62,7 @@ class Mapping:
             count = os.pwrite(
                 buffer.fd, self._view[offset:offset + length], at)
             offset, length, at = offset + count, length - count, at + count
-        # What is copied need not stay mapped; only files in memory, which
-        # stand in for devices, are counted as ours as long as it is.
-        self._map.madvise(mmap.MADV_DONTNEED)
+        # What is copied need not stay mapped. It is counted as ours only for
+        # files in memory, which stand in for devices; devices may refuse.
+        with contextlib.suppress(OSError):
+            self._map.madvise(mmap.MADV_DONTNEED)

@@ -63,4 +63,6 @@ class Pace:
         if not self.rate:
             return 0
         self._fill()
-        return max(0, LEAST - self._left) / self.rate
+        missing = LEAST - self._left
+        # Rounding must not leave a part of a byte to be waited for.
+        return missing / self.rate + 1e-6 if missing > 0 else 0

@@ -341,7 +341,10 @@ def serve(migration_uuid: str, source: int, sink: int) -> None:
     known = settings.load()
     ticket = admission.OpenTicket(
         os.path.join(known.state_path, pmem_ticket.FOLDER), migration_uuid)
-    ticket.lock(hello.stream, LOCK_TIMEOUT if hello.reconnect else 0)
+    # The sender must not run out of patience first.
+    ticket.lock(hello.stream, min(
+        LOCK_TIMEOUT, hello.stall_timeout * STORE_SHARE)
+        if hello.reconnect else 0)
     devices = admission.admit(ticket, known.host)
     with processes.Guard() as guard:
         session = Session(ticket, devices, hello, guard, source, sink)

@@ -137,7 +137,8 @@ class Copy:
 
 
 def _tell(event: str, **fields: ty.Any) -> None:
-    sys.stdout.write(json.dumps(dict(event=event, **fields)) + '\n')
+    line = json.dumps(dict(event=event, **fields))  # noqa: N324
+    sys.stdout.write(line + '\n')
     sys.stdout.flush()
 
 

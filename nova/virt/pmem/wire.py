@@ -100,7 +100,7 @@ def unpack_runs(data: bytes) -> list[extents.Run]:
 
 def line(**fields: ty.Any) -> bytes:
     """Return a line of JSON."""
-    return json.dumps(fields).encode('ascii') + b'\n'
+    return json.dumps(fields).encode('ascii') + b'\n'  # noqa: N324
 
 
 def hello(**fields: ty.Any) -> bytes:
@@ -114,7 +114,7 @@ def parse_line(data: bytes) -> dict[str, ty.Any]:
     :raises ProtocolError: if it is anything but an object
     """
     try:
-        fields = json.loads(data)
+        fields = json.loads(data)  # noqa: N324
     except (ValueError, RecursionError):
         raise ProtocolError('%s is no JSON' % quoted(data))
     if not isinstance(fields, dict):
@@ -139,7 +139,7 @@ def parse_hello(data: bytes, peer: str) -> dict[str, ty.Any]:
         raise ProtocolError(
             '%s speaks version %s of the protocol for copying vPMEM, and this '
             'end version %d; finish the upgrade of both hosts first' %
-            (peer, quoted(repr(version).encode()), VERSION))
+            (peer, repr(version)[:QUOTED], VERSION))
     return fields
 
 

@@ -50,14 +50,18 @@ class Result:
 
 
 class CopyTestCase(test.NoDBTestCase):
-    """Two hosts; the namespaces of the source are those of no host."""
+    """A host, and another one that ssh leads to, on the same machine."""
+
+    #: Where there is an sshd.
+    ADDRESSES = (ADDRESS,)
 
     def setUp(self):
         super().setUp()
         self.state = self.useFixture(fixtures.TempDir()).path
-        self.pmem = self.useFixture(pmem.PmemHosts({ADDRESS: {
-            'OS_DEFAULT__STATE_PATH': self.state,
-            'OS_DEFAULT__HOST': 'host2'}}))
+        environment = {'OS_DEFAULT__STATE_PATH': self.state,
+                       'OS_DEFAULT__HOST': 'host2'}
+        self.pmem = self.useFixture(pmem.PmemHosts(
+            dict.fromkeys(self.ADDRESSES, environment)))
         self.pairs = []
 
     def add_pair(self, size, target_size=None, fill=True):

@@ -1,0 +1,215 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Senders with receivers that are not what they should be, and at random."""
+
+import os
+import shlex
+import sys
+import tempfile
+
+import ddt
+import fixtures
+from hypothesis import given
+from hypothesis import settings
+from hypothesis import strategies as st
+
+from nova.tests.unit.virt.pmem import base
+from nova.virt.pmem import admission
+from nova.virt.pmem import processes
+from nova.virt.pmem import receiver
+from nova.virt.pmem import sender
+from nova.virt.pmem import stream
+from nova.virt.pmem import wire
+
+KIB = base.KIB
+MIB = base.MIB
+
+# A receiver that answers each frame as it is told, and stores nothing.
+LIAR = '''
+import sys
+from nova.virt.pmem import wire
+sys.stdin.buffer.readline()
+answers = sys.argv[1:]
+sys.stdout.write(answers.pop(0) + '\\n')
+sys.stdout.flush()
+while True:
+    data = sys.stdin.buffer.read(wire.HEADER.size)
+    if not data:
+        break
+    kind, runs = data[4:5], int.from_bytes(data[-4:], 'big')
+    for run in wire.unpack_runs(sys.stdin.buffer.read(runs * 8)):
+        sys.stdin.buffer.read(run.length)
+    if answers:
+        sys.stdout.write(answers.pop(0) + '\\n')
+        sys.stdout.flush()
+'''
+
+
+class SenderTestCase(base.CopyTestCase):
+    """Senders in this very process, without ssh."""
+
+    ADDRESSES = ()
+
+    def setUp(self):
+        super().setUp()
+        self.useFixture(fixtures.EnvironmentVariable(
+            admission.STAND_INS, '1'))
+        for name, value in (('STATE_PATH', self.state), ('HOST', 'host2'),
+                            ('PYTHONPATH', '')):
+            self.useFixture(fixtures.EnvironmentVariable(
+                'OS_DEFAULT__' + name, value))
+        self.useFixture(fixtures.EnvironmentVariable(
+            'PYTHONPATH', sender.environment()['PYTHONPATH']))
+        self.events = []
+
+    def tell(self, event, **fields):
+        self.events.append(dict(fields, event=event))
+
+    def local(self, *prefix):
+        """Return the command of a receiver that needs no ssh."""
+        return (*prefix, sys.executable, '-m', receiver.__name__,
+                base.MIGRATION)
+
+    def run_sender(self, **changes):
+        job = self.job(**dict({'receiver': self.local()}, **changes))
+        with processes.Guard() as guard:
+            copy = sender.Copy(job, guard, self.tell)
+            copy.run()
+        return copy.totals()
+
+
+@ddt.ddt
+class LiarTestCase(SenderTestCase):
+
+    def setUp(self):
+        super().setUp()
+        self.add_pair(2 * MIB)
+        self.hello = wire.hello(devices=[
+            {'name': 'new0', 'size': 2 * MIB, 'source_size': 2 * MIB}])
+
+    def fails(self, *answers, **changes):
+        words = [text if isinstance(text, str) else text.decode().strip()
+                 for text in answers]
+        return str(self.assertRaises(
+            stream.Failed, self.run_sender,
+            receiver=(sys.executable, '-c', LIAR, *words), **changes))
+
+    @ddt.data('{"nova-pmem-copy": 2, "devices": []}',
+              '{"nova-pmem-copy": 0, "error": "who are you?"}')
+    def test_another_version(self, hello):
+        self.assertIn('finish the upgrade', self.fails(hello))
+
+    @ddt.data('[]', '{}', 'null', '[{"name": "new1"}]')
+    def test_other_devices(self, devices):
+        message = self.fails('{"nova-pmem-copy": 1, "devices": %s}' % devices)
+        self.assertIn('its ticket is for', message)
+
+    def test_refusal(self):
+        message = self.fails(wire.hello(error='I am full'))
+        self.assertEqual('host host2 refuses: I am full', message)
+
+    @ddt.data({'stored': [0, MIB, MIB]}, {'stored': [0, 0, MIB - 1]},
+              {'stored': [0, 0, 2 * MIB]}, {'same': [0, 0, MIB]},
+              {'differs': [0, 0, MIB]}, {'stored': None}, {'what': 1}, {})
+    def test_answer_to_what_was_not_sent(self, answer):
+        message = self.fails(self.hello, wire.line(**answer))
+        self.assertIn('it answers', message)
+
+    def test_answer_that_comes_twice(self):
+        answer = wire.line(stored=[0, 0, MIB]).decode()
+        self.assertIn('it answers', self.fails(
+            self.hello, answer + answer.strip()))
+
+    def test_answer_before_the_data_came(self):
+        self.assertIn('to nothing', self.fails(
+            self.hello.decode() + wire.line(stored=[0, 0, MIB]).decode()))
+
+    @ddt.data([2, 2 * MIB - 1], [1, 2 * MIB], [3, 2 * MIB], None, 'all')
+    def test_sums_that_differ(self, end):
+        message = self.fails(
+            self.hello, wire.line(stored=[0, 0, MIB]),
+            wire.line(stored=[0, MIB, MIB]), wire.line(end=end))
+        self.assertIn('it has stored', message)
+
+    def test_end_before_the_end(self):
+        self.assertIn('it has stored', self.fails(
+            self.hello, wire.line(end=[2, 2 * MIB])))
+
+    @ddt.data('no JSON', '[]', '"stored"', '{' * 9999)
+    def test_answer_that_is_none(self, answer):
+        self.assertIn('is no JSON', self.fails(self.hello, answer))
+
+    def test_no_answer(self):
+        message = self.fails(self.hello, stall_timeout=0.5, attempts=2)
+        self.assertIn('nothing has moved for 0.5 seconds', message)
+        self.assertIn('tried 2 times', message)
+        self.assertEqual(1, len([event for event in self.events
+                                 if event['event'] == 'retry']))
+
+    def test_no_handshake(self):
+        self.assertIn('nothing has moved', str(self.assertRaises(
+            stream.Failed, self.run_sender, receiver=('sleep', '60'),
+            stall_timeout=0.5, attempts=1)))
+
+    def test_all_is_well_is_what_a_liar_can_say(self):
+        # Only the receiver can know; see doc/protocol.rst.
+        totals = self.run_sender(receiver=(
+            sys.executable, '-c', LIAR, self.hello.decode().strip(),
+            wire.line(stored=[0, 0, MIB]).decode().strip(),
+            wire.line(stored=[0, MIB, MIB]).decode().strip(),
+            wire.line(end=[2, 2 * MIB]).decode().strip()))
+        self.assertEqual(2 * MIB, totals['bytes'])
+
+
+class RandomCopyTestCase(SenderTestCase):
+
+    @settings(deadline=None, database=None, max_examples=6)
+    @given(data=st.data())
+    def test_any_copy(self, data):
+        """Whatever is copied, and wherever it is cut: bytes are equal."""
+        self.pairs = []
+        self.events = []
+        known = len(self.pmem._namespaces)
+        for number in range(data.draw(st.integers(1, 2))):
+            names = ('old%d' % (known + number), 'new%d' % (known + number))
+            size = data.draw(st.integers(1, 2)) * 2 * MIB
+            more = data.draw(st.integers(0, 1)) * 2 * MIB
+            self.pairs.append(names)
+            self.pmem.add_namespace(names[0], size)
+            self.pmem.add_namespace(names[1], size + more)
+            for name in names:
+                for _ in range(data.draw(st.integers(0, 3))):
+                    offset = data.draw(st.integers(0, size - 1))
+                    self.pmem.write(name, offset, os.urandom(min(
+                        data.draw(st.integers(1, MIB)), size - offset)))
+        self.open_ticket()
+        cuts = data.draw(st.lists(st.integers(0, 3 * MIB), max_size=2))
+        totals = self.run_sender(
+            receiver=('sh', '-c', self._cut(cuts)), attempts=len(cuts) + 1,
+            streams=data.draw(st.integers(1, 3)),
+            extent=data.draw(st.sampled_from(
+                [700 * KIB, MIB, 2 * MIB])),
+            resume=data.draw(st.booleans()))
+        self.assert_copied()
+        self.assertEqual(
+            sum(self.pmem.size(new) for _old, new in self.pairs),
+            totals['bytes'])
+        self.assertLessEqual(totals['retries'], len(cuts))
+
+    def _cut(self, cuts):
+        """Return a receiver whose input ends early the first few times."""
+        folder = tempfile.mkdtemp(dir=self.state)
+        script = ''.join(
+            'if mkdir %s/%d 2>&-; then head -c %d; exit; fi;' % (
+                folder, number, cut) for number, cut in enumerate(cuts))
+        return '{ %s cat; } | %s' % (script, shlex.join(self.local()))
