@@ -6,7 +6,7 @@ TOX := .venv/bin/tox
 # One environment runs all that needs Nova.
 IN := $(TOX) exec -qq -e nova --
 
-.PHONY: help demo test test-tool test-client test-unit test-functional \
+.PHONY: help demo lab test test-tool test-client test-unit test-functional \
 	test-unpatched bench lint work upstream clean
 
 help:
@@ -52,6 +52,13 @@ bench: work .venv/nova
 lint: work .venv/nova
 	$(IN) tools/lint
 
+## make lab              guests with real device DAX: the tools, the data path
+lab: $(TOX) .venv/lab
+	@tools/packages lab
+	$(TOX) exec -qq -e lab -- python -m pytest -q --lab-must-run \
+		-n 2 --dist loadgroup \
+		lab/tests tests/stand_ins/test_daxio.py tests/stand_ins/test_ndctl.py
+
 ## make work             make or refresh the patched tree in work/nova
 work: $(TOX)
 	.venv/bin/python -m novapatch work
@@ -64,9 +71,13 @@ upstream: work .venv/nova
 clean:
 	rm -rf .tox .venv work .pytest_cache .hypothesis .stestr
 
-$(TOX): bindep.txt constraints.txt tools/bootstrap
+$(TOX): bindep.txt constraints.txt tools/bootstrap tools/packages
 	PYTHON=$(PYTHON) tools/bootstrap
 
 .venv/nova: $(TOX) tox.ini setup.cfg constraints.txt | work
 	$(TOX) run -q -e nova --notest
+	touch $@
+
+.venv/lab: $(TOX) tox.ini constraints.txt
+	$(TOX) run -q -e lab --notest
 	touch $@

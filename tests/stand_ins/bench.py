@@ -26,6 +26,8 @@ import subprocess
 import sys
 import typing as ty
 
+import pytest
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
@@ -65,6 +67,21 @@ class Bench(ty.Protocol):
     def device(self, extra: int = 0) -> Device:
         """Return a device all zero; one with ``extra`` has more bytes."""
 
+    def only(self, *names: str) -> list[Device]:
+        """Have these namespaces and no others, created in this order.
+
+        Names may repeat, or be empty for none.
+        """
+
+    def add(self, name: str) -> Device:
+        """Create a namespace."""
+
+    def remove(self, device: Device) -> None:
+        """Destroy a namespace."""
+
+    def enable(self, device: Device, enabled: bool = True) -> None:
+        """Enable a namespace, or disable it."""
+
     def run(
         self, tool: str, *args: str, stdin: bytes = b'', user: str = 'root',
     ) -> Result:
@@ -100,20 +117,41 @@ class StandInBench:
 
     SIZE = 4 * 1024 * 1024
 
-    def __init__(self, folder: pathlib.Path) -> None:
-        self.folder = folder
+    def __init__(self, request: pytest.FixtureRequest) -> None:
+        self.folder: pathlib.Path = request.getfixturevalue('tmp_path')
         self.fixture = load_fixture()
         self.hosts = self.fixture.PmemHosts(addresses=())
         self.hosts.setUp()
         self._count = 0
+        self._keys: dict[Device, str] = {}
 
     def device(self, extra: int = 0) -> Device:
-        name = 'ns_%d' % self._count
-        self._count += 1
         # A multiple of the alignment, as on every real device.
         size = self.SIZE + -(-extra // self.fixture.ALIGN) * self.fixture.ALIGN
-        self.hosts.add_namespace(name, size)
-        return Device(name, self.hosts.path(name), size)
+        return self._add('ns_%d' % self._count, size)
+
+    def only(self, *names: str) -> list[Device]:
+        for key in self._keys.values():
+            self.hosts.remove_namespace(key)
+        self._keys = {}
+        return [self.add(name) for name in names]
+
+    def add(self, name: str) -> Device:
+        return self._add(name, self.SIZE)
+
+    def _add(self, name: str, size: int) -> Device:
+        key = 'key_%d' % self._count
+        self._count += 1
+        self.hosts.add_namespace(key, size, listed=name)
+        device = Device(name, self.hosts.path(key), size)
+        self._keys[device] = key
+        return device
+
+    def remove(self, device: Device) -> None:
+        self.hosts.remove_namespace(self._keys.pop(device))
+
+    def enable(self, device: Device, enabled: bool = True) -> None:
+        self.hosts.enable_namespace(self._keys[device], enabled)
 
     def run(
         self, tool: str, *args: str, stdin: bytes = b'', user: str = 'root',
@@ -131,10 +169,10 @@ class StandInBench:
         return Result(done.returncode, done.stdout, done.stderr.decode())
 
     def peek(self, device: Device, offset: int, length: int) -> bytes:
-        return self.hosts.read(device.name, offset, length)
+        return self.hosts.read(self._keys[device], offset, length)
 
     def poke(self, device: Device, offset: int, data: bytes) -> None:
-        self.hosts.write(device.name, offset, data)
+        self.hosts.write(self._keys[device], offset, data)
 
     def read_file(self, name: str) -> bytes:
         return (self.folder / name).read_bytes()

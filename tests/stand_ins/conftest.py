@@ -23,11 +23,11 @@ import bench as benches  # noqa: E402
 
 
 @pytest.fixture
-def bench(tmp_path):
+def bench(request):
     """The place where the tools are: stand-ins, unless PMEM_BENCH says."""
     module, _, name = os.environ.get(
         'PMEM_BENCH', 'bench:StandInBench').partition(':')
-    place = getattr(importlib.import_module(module), name)(tmp_path)
+    place = getattr(importlib.import_module(module), name)(request)
     yield place
     place.close()
 

@@ -12,6 +12,7 @@
 
 """The contract of daxio 1.12.1, as observed on real devices."""
 
+import os
 import random
 
 import pytest
@@ -67,6 +68,11 @@ def some_bytes(length, seed=0):
     return random.Random(seed).randbytes(length)
 
 
+def missing_device(bench):
+    """Return the path of a device that is not there, next to real ones."""
+    return os.path.join(os.path.dirname(bench.device().path), 'dax99.9')
+
+
 def copied(count, name):
     return 'daxio: copied %d bytes to device "%s"\n' % (count, name)
 
@@ -108,6 +114,25 @@ def test_without_a_device_an_existing_output_is_left_alone(bench):
     bench.write_file('g', b'keep me')
     bench.run('daxio', '-i', 'f', '-o', 'g')
     assert bench.read_file('g') == b'keep me'
+
+
+def test_a_missing_device_is_no_input(bench):
+    missing = missing_device(bench)
+    result = bench.run('daxio', '-i', missing)
+    assert (result.status, result.stderr) == (
+        1, "daxio: failed to open '%s': No such file or directory\n"
+        % missing)
+
+
+def test_a_missing_device_is_made_a_file(bench):
+    """Whoever looks for the device from then on finds that."""
+    missing = missing_device(bench)
+    result = bench.run('daxio', '-o', missing, stdin=b'x')
+    assert (result.status, result.stderr) == (
+        1, 'daxio: neither input nor output is device dax\n')
+    assert bench.mode(missing) == 0o600
+    assert bench.read_file(missing) == b''
+    bench.shell('rm %s' % missing)
 
 
 def test_a_missing_input_leaves_no_output(bench):
@@ -321,6 +346,56 @@ def test_an_owner_reads(bench):
     device = bench.device()
     result = bench.run('daxio', '-i', device.path, user='nova')
     assert (result.status, len(result.stdout)) == (0, device.size)
+
+
+@pytest.mark.parametrize('option', ['-i', '-o'])
+def test_a_device_is_opened_for_writing_on_either_side(bench, option):
+    device = bench.device()
+    bench.shell('chmod 400 %s' % device.path)
+    result = bench.run('daxio', option, device.path, user='nova')
+    bench.shell('chmod 600 %s' % device.path)
+    assert (result.status, result.stderr) == (
+        1, "daxio: failed to open '%s': Permission denied\n" % device.path)
+
+
+def test_a_file_is_opened_for_writing_even_as_input(bench):
+    device = bench.device()
+    bench.write_file('f', b'x')
+    bench.shell('chmod 444 f')
+    result = bench.run('daxio', '-b', 'no', '-i', 'f', '-o', device.path,
+                       user='nova')
+    assert (result.status, result.stderr) == (
+        1, "daxio: failed to open 'f': Permission denied\n")
+
+
+def test_stdin_need_not_be_writable(bench):
+    device = bench.device()
+    bench.write_file('f', b'abc')
+    result = bench.shell('chmod 444 f; daxio -o %s < f' % device.path)
+    assert result.status == 0
+    assert bench.peek(device, 0, 4) == b'abc\0'
+
+
+def test_a_device_to_a_device_through_a_pipe(bench):
+    source, target = bench.device(), bench.device()
+    data = some_bytes(source.size)
+    bench.poke(source, 0, data)
+    result = bench.shell('daxio -i %s | daxio -o %s; echo ${PIPESTATUS[*]}'
+                         % (source.path, target.path))
+    assert result.stdout == b'0 0\n'
+    assert bench.peek(target, 0, target.size) == data
+
+
+def test_when_the_feeder_is_killed_that_is_a_success(bench):
+    """The end of a pipe is an end, whatever it came from."""
+    device = bench.device()
+    result = bench.shell(
+        '{ head -c 1000 /dev/zero; kill -9 $BASHPID; } | daxio -o %s;'
+        'echo ${PIPESTATUS[*]}' % device.path)
+    assert result.stdout == b'137 0\n'
+    assert result.stderr == (
+        'daxio: requested size %d larger than source\n' % device.size
+        + copied(1000, device.path))
 
 
 def test_when_the_reader_goes_away(bench):

@@ -326,7 +326,8 @@ def test_all_processes_end_with_the_fixture(pmem):
     pids = [near.wait(), far.wait()]
     hosts.cleanUp()
     assert local.wait(60) == -signal.SIGKILL
-    assert session.wait(60) == 255
+    # Its sshd ends first; but on a busy machine ssh is killed before it knows.
+    assert session.wait(60) in (255, 128 + signal.SIGKILL)
     for pid in pids:
         if pid != local.pid:
             psutil.wait_procs(
