@@ -84,10 +84,12 @@ class PmemServersTestBase(base.ServersTestBase):
     CAST_AS_CALL = False
     api_major_version = 'v2.1'
     microversion = '2.105'
+    # Who has the device nodes; whoever runs the tests, if None.
+    PMEM_OWNER = None
 
     def setUp(self):
         super().setUp()
-        self.pmem = self.useFixture(pmem.PmemHosts())
+        self.pmem = self.useFixture(pmem.PmemHosts(owner=self.PMEM_OWNER))
         self.useFixture(nova_fixtures.PrivsepFixture())
         self.flags(state_path=self.useFixture(fixtures.TempDir()).path)
         self.flags(my_ip='127.0.0.1', allow_resize_to_same_host=False)
