@@ -45,7 +45,7 @@ OLD, NEW = ('%s_moved_0' % host for host in HOSTS)
 SIZE = pmem_base.SIZE
 
 #: Seconds after which something that was to come has not.
-PATIENCE = 10
+PATIENCE = 30
 
 #: A periodic task of Nova's that looks at the images of a hypervisor, of
 #: which there is none here.
@@ -132,6 +132,7 @@ class World(pmem_base.PmemServersTestBase):
         self.process = {}
         self.bystanders = {}
         self._flavors = {}
+        self._kept = None
         self._hook = None
         self._hooked = set()
         self._log_mark = 0
@@ -162,10 +163,28 @@ class World(pmem_base.PmemServersTestBase):
 
     def boot(self, *labels, host=SOURCE):
         server = self.ask_to_boot(*labels, host=host)
-        wait_until(lambda: self.status(server) in ('ACTIVE', 'ERROR'), 'boot')
+        self.wait_until_quiet()
         if self.status(server) != 'ACTIVE':
             raise NotReached('a server to start with: %s' % self.show(server))
         return self.show(server)
+
+    def take_server(self):
+        """Return a server on the source, with data.
+
+        It may have been moved before and have come back.
+        """
+        server, self._kept = self._kept or self.boot(MOVED), None
+        self.fill(server)
+        return server
+
+    def keep(self, server):
+        """Keep a server for the next to take, if it is as it was at first."""
+        found = self.show(server)
+        if (found['status'], found['OS-EXT-SRV-ATTR:host']) != (
+                'ACTIVE', SOURCE):
+            return False
+        self._kept = found
+        return True
 
     def show(self, server):
         """Return what the API says of a server; None if it is gone."""

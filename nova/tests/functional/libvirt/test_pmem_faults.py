@@ -75,6 +75,7 @@ class PmemFaultTests(testtools.TestCase):
             _note(case, violations, time.monotonic() - started)
             if not is_clean:
                 self.addDetail('log', content.text_content(world.log()))
+                _note_log(case, world.log())
             if not is_clean or self._cases >= CASES_PER_WORLD:
                 self._end_world()
         self.assertEqual([], violations)
@@ -87,6 +88,13 @@ def _note(case, violations, seconds):
             file.write('%s %.1f\n' % (
                 'happened' if case.happened else 'error', seconds))
             file.writelines('%s\n' % text for text in violations)
+
+
+def _note_log(case, text):
+    folder = os.environ.get('PMEM_FAULTS_RESULTS')
+    if folder:
+        with open(os.path.join(folder, case.name + '.log'), 'w') as file:
+            file.write(text)
 
 
 def _add_tests():
