@@ -50,7 +50,18 @@ EDITS = [
 
 
         class PMEMTicketInvalid(NovaException):
-            msg_fmt = _("The vPMEM ticket %(ticket)s can't be used: "
-                        "%(reason)s.")
+            msg_fmt = _("A vPMEM ticket can't be used: %(reason)s.")
+
+
+        class PMEMMoveInterrupted(NovaException):
+            msg_fmt = _("The move to %(host)s (migration %(migration_uuid)s) "
+                        "was interrupted, and nobody works on it any more. "
+                        "The server goes on where it was, with its data.")
+
+
+        class PMEMGuestNotBack(NovaException):
+            msg_fmt = _("The guest could not be brought back after its move "
+                        "to %(host)s failed (%(error)s): %(reason)s. Its "
+                        "disks and vPMEM data are intact; it is tried again.")
         '''),
 ]

@@ -4,11 +4,13 @@ from novapatch.edit import add_function
 from novapatch.edit import add_import
 from novapatch.edit import insert_after
 from novapatch.edit import insert_before
+from novapatch.edit import insert_last
 from novapatch.edit import replace
 from novapatch.edit import wrap
 
 EDITS = [
     add_import('from nova.compute import pmem_copy'),
+    add_import('from nova.compute import pmem_recovery'),
     insert_before(
         'ComputeManager._prep_resize',
         'with self.rt.resize_claim(...) as claim:', '''
@@ -45,25 +47,27 @@ EDITS = [
                 # If this was the last host to try, the server is as it was.
                 raise exception.InstanceFaultRollback(inner_exception=error)
         ''', after='ComputeManager._prep_resize'),
-    wrap('ComputeManager._resize_instance',
-         'disk_info = self.driver.migrate_disk_and_power_off(...)', '''
-         with pmem_copy.guest_back_on_failure(
-                 self, context, instance, migration, network_info,
-                 block_device_info):
+    wrap('ComputeManager._resize_instance', '''
+         network_info = self.network_api.get_instance_nw_info(...)
+         ...
+         self.compute_rpcapi.finish_resize(...)
+         ''', '''
+         with pmem_recovery.goes_on_here_on_failure(
+                 self, context, instance, migration):
          '''),
     add_decorator('ComputeManager.finish_resize',
-                  '@pmem_copy.sends_back_on_failure',
+                  '@pmem_recovery.sends_back_on_failure',
                   above='reverts_task_state'),
     replace('ComputeManager.finish_resize', '''
         LOG.info(...)
         self._delete_allocation_after_move(...)
         ''', '''
-        pmem_copy.let_source_go(self, context, instance, migration)
+        pmem_recovery.let_source_go(self, context, instance, migration)
         '''),
     insert_after('ComputeManager._init_instance', '''
         migration = objects.Migration.get_by_id_and_instance(...)
         ''', '''
-        pmem_copy.end_migration(self, context, instance, migration)
+        pmem_recovery.end_migration(self, context, instance, migration)
         '''),
     insert_before(
         'ComputeManager.update_available_resource',
@@ -73,4 +77,19 @@ EDITS = [
         self.driver.settle_pmem_copies(context, self.host)
 
         '''),
+    # When what was claimed is known again, also after a restart.
+    insert_last('ComputeManager.update_available_resource', '''
+
+        if not startup:
+            pmem_recovery.take_up(self, context)
+        '''),
+    *(add_decorator('ComputeManager.' + step, '@pmem_recovery.is_under_way',
+                    above='wrap_exception()')
+      for step in ('prep_resize', 'finish_resize', 'confirm_resize')),
+    add_decorator('ComputeManager.resize_instance',
+                  '@pmem_recovery.is_taken_back_later',
+                  above='wrap_exception()'),
+    *(add_decorator('ComputeManager.' + step, '@pmem_recovery.is_tried_again',
+                    above='wrap_exception()')
+      for step in ('revert_resize', 'finish_revert_resize')),
 ]

@@ -21,11 +21,16 @@ only read.
 
 from collections import abc
 from concurrent import futures
+import contextlib
 import functools
 import os
+import threading
+import time
+import typing as ty
 
 from oslo_concurrency import lockutils
 from oslo_log import log as logging
+from oslo_utils import excutils
 from oslo_utils import timeutils
 from oslo_utils import units
 
@@ -38,6 +43,7 @@ from nova.virt.libvirt import pmem_devices
 from nova.virt.libvirt import pmem_layout
 from nova.virt.libvirt import pmem_ticket
 from nova.virt.libvirt import pmem_transfer
+from nova.virt.pmem import layout
 
 LOG = logging.getLogger(__name__)
 
@@ -69,10 +75,35 @@ def _alone(migration_uuid: str):
         'pmem-copy-%s' % migration_uuid, lock_file_prefix='nova-')
 
 
+class _Wiper:
+    """Wipes in a thread, one device at a time; nobody has to wait for it."""
+
+    def __init__(self) -> None:
+        self._executor = futures.ThreadPoolExecutor(
+            1, thread_name_prefix='pmem-wipe')
+        self._lock = threading.Lock()
+        self._jobs: dict[ty.Any, futures.Future] = {}
+
+    def wipe(self, ticket: pmem_ticket.Ticket,
+             job: abc.Callable[[], bool]) -> futures.Future:
+        """Start a job for a ticket, unless one is under way already."""
+        key = ticket.migration_uuid, ticket.kind
+        with self._lock:
+            known = self._jobs.get(key)
+            if known is None or known.done():
+                known = self._jobs[key] = self._executor.submit(job)
+                known.add_done_callback(lambda __: self._forget(key))
+            return known
+
+    def _forget(self, key: ty.Any) -> None:
+        with self._lock:
+            if key in self._jobs and self._jobs[key].done():
+                del self._jobs[key]
+
+
 @functools.cache
-def _wiper() -> futures.Executor:
-    """A thread for wipes that nobody waits for; one device at a time."""
-    return futures.ThreadPoolExecutor(1, thread_name_prefix='pmem-wipe')
+def _wiper(host: str) -> _Wiper:
+    return _Wiper()
 
 
 def prepare(
@@ -174,51 +205,63 @@ def copy(
     same_host = migration.source_compute == migration.dest_compute
     shell = pmem_transfer.Shell(None if same_host else migration.dest_host)
     transfer = pmem_transfer.Transfer(shell, on_execute, on_completion)
+    with _named_failure(instance, migration, pairs[0]):
+        hold(instance, migration, pairs, namespaces)
     for source, target in pairs:
         watch = timeutils.StopWatch()
         try:
-            found = pmem_devices.resolve(source, namespaces)
-            with watch, pmem_devices.lent(found) as node:
-                transfer.copy(node, target.devpath, pmem_layout.sections(
-                    source.size, target.size))
-        except (exception.PMEMNamespaceNotFound, OSError,
-                pmem_layout.DevicesDoNotFit,
-                pmem_transfer.TransferFailed) as error:
-            raise exception.PMEMCopyFailed(
-                instance_uuid=instance.uuid, migration_uuid=migration.uuid,
-                source=source.name, target=target.name,
-                host=migration.dest_compute, reason=error)
+            with _named_failure(instance, migration, (source, target)):
+                found = pmem_devices.resolve(source, namespaces)
+                with watch, pmem_devices.lent(found) as node:
+                    transfer.copy(node, target.devpath, layout.sections(
+                        source.size, target.size))
+        except Exception:
+            with excutils.save_and_reraise_exception():
+                # The server goes on here.
+                _close_holds(migration.source_compute, instance)
         LOG.info('Copied %(mib)d MiB of vPMEM namespace %(source)s to '
                  '%(target)s on %(host)s in %(seconds).1f seconds and found '
                  'them equal.',
                  {'mib': source.size // units.Mi, 'source': source.name,
                   'target': target.name, 'host': migration.dest_compute,
                   'seconds': watch.elapsed()}, instance=instance)
+
+
+@contextlib.contextmanager
+def _named_failure(
+    instance: 'objects.Instance', migration: 'objects.Migration',
+    pair: pmem_layout.DevicePair,
+) -> abc.Iterator[None]:
+    source, target = pair
     try:
-        hold(instance, migration, pairs)
-    except OSError as error:
+        yield
+    except (exception.PMEMNamespaceNotFound, OSError,
+            layout.DevicesDoNotFit, pmem_transfer.TransferFailed) as error:
         raise exception.PMEMCopyFailed(
             instance_uuid=instance.uuid, migration_uuid=migration.uuid,
-            source=pairs[0].source.name, target=pairs[0].target.name,
+            source=source.name, target=target.name,
             host=migration.dest_compute, reason=error)
 
 
 def hold(instance: 'objects.Instance', migration: 'objects.Migration',
-         pairs: list[pmem_layout.DevicePair]) -> None:
-    """Keep what was copied, until it is clear that it is not needed any more.
+         pairs: list[pmem_layout.DevicePair],
+         namespaces: pmem_devices.Namespaces) -> None:
+    """Keep what is copied, until it is clear that it is not needed any more.
 
     Nova's own claim on it ends as soon as the server is in ERROR, which is
-    when this may be the only good copy.
+    when this may be the only good copy. The ticket also tells whose the nodes
+    were before they were lent to who reads them.
 
+    :raises PMEMNamespaceNotFound: if one is not there
     :raises OSError: if that can't be noted down
     """
-    if pairs:
-        _close_holds(migration.source_compute, instance)
-        pmem_ticket.write(pmem_ticket.Ticket(
-            host=migration.source_compute, migration_uuid=migration.uuid,
-            instance_uuid=instance.uuid, kind=pmem_ticket.HOLD,
-            targets=tuple(_target(source, source.devpath, source.size)
-                          for source, __ in pairs)))
+    targets = tuple(
+        _target(source, pmem_devices.resolve(source, namespaces), source.size)
+        for source, __ in pairs)
+    _close_holds(migration.source_compute, instance)
+    pmem_ticket.write(pmem_ticket.Ticket(
+        host=migration.source_compute, migration_uuid=migration.uuid,
+        instance_uuid=instance.uuid, kind=pmem_ticket.HOLD, targets=targets))
 
 
 def _close_holds(host: str, instance: 'objects.Instance') -> None:
@@ -240,6 +283,7 @@ def finish(migration: 'objects.Migration', namespaces: abc.Callable[
     :raises PMEMTicketInvalid: if the ticket can't be read
     """
     with _alone(migration.uuid):
+        pmem_ticket.mend()
         try:
             ticket = pmem_ticket.read(migration.uuid)
         except exception.PMEMTicketNotFound:
@@ -256,45 +300,89 @@ def settle(context, host: str,
 
     What can't be wiped now keeps its ticket, is logged, and is tried again by
     the next call. Nothing is raised for it: this runs from a periodic task
-    that has other work to do.
+    that has other work to do. Nor does it wait for long: what takes longer
+    than :data:`WIPE_PATIENCE` goes on by itself.
 
     :param host: the name of this compute host
     :param namespaces: returns the namespaces that this host has now
     :returns: the uuids of the servers whose copies to this host were closed
     """
+    _mend(context, host)
     settled = set()
+    deadline = time.monotonic() + WIPE_PATIENCE
     for ticket in pmem_ticket.open_tickets(host):
         try:
-            with _alone(ticket.migration_uuid):
-                if _settle(context, ticket, namespaces):
-                    _unsettled.discard(ticket.migration_uuid)
-                    if ticket.kind == pmem_ticket.RECEIVE:
-                        settled.add(ticket.instance_uuid)
-        except exception.PMEMTicketNotFound:
-            # Another thread was faster.
-            continue
+            leftovers = _leftovers(context, ticket)
         except Exception:
-            _unsettled.add(ticket.migration_uuid)
-            LOG.exception(
-                'The namespaces %(names)s hold data of server %(instance)s '
-                '(migration %(migration)s) and could not be wiped. They stay '
-                'out of use and are tried again; check that they exist '
-                '("ndctl list -X") and are healthy.',
-                {'names': ', '.join(each.name for each in ticket.targets),
-                 'instance': ticket.instance_uuid,
-                 'migration': ticket.migration_uuid})
+            _report(ticket)
+            continue
+        if leftovers is None:
+            continue
+        job = functools.partial(_close, ticket, leftovers, namespaces)
+        closing = _wiper(host).wipe(ticket, job)
+        try:
+            closed = closing.result(max(0, deadline - time.monotonic()))
+        except futures.TimeoutError:
+            LOG.info('Wiping %(names)s goes on in the background.',
+                     {'names': _names(leftovers)})
+            continue
+        if closed and ticket.kind == pmem_ticket.RECEIVE:
+            settled.add(ticket.instance_uuid)
     return settled
 
 
-def _settle(context, ticket: pmem_ticket.Ticket,
-            namespaces: abc.Callable[[], pmem_devices.Namespaces]) -> bool:
-    migration_uuid = ticket.migration_uuid
-    ticket = pmem_ticket.read(migration_uuid, ticket.kind)
+def _mend(context, host: str) -> None:
+    pmem_ticket.mend()
+    for migration_uuid, kind in pmem_ticket.damaged():
+        ticket = _from_database(context, host, migration_uuid, kind)
+        if ticket is None:
+            LOG.error('The vPMEM ticket of migration %(migration)s (%(kind)s) '
+                      'is damaged, and the database does not tell which '
+                      'namespaces it guards. None of this host is given to '
+                      'a server before you have found out, wiped those that '
+                      'no server uses ("daxio -z"), and removed the file.',
+                      {'migration': migration_uuid, 'kind': kind})
+        elif ticket.host == host:
+            LOG.warning('Writing the damaged vPMEM ticket of migration '
+                        '%(migration)s (%(kind)s) again.',
+                        {'migration': migration_uuid, 'kind': kind})
+            pmem_ticket.write(ticket)
+
+
+def _from_database(context, host: str, migration_uuid: str,
+                   kind: str) -> pmem_ticket.Ticket | None:
+    """Return what a ticket must have said, as far as that is known."""
     migration = _find(objects.Migration, context, migration_uuid)
+    if migration is None:
+        return None
+    instance = _find(objects.Instance, context.elevated(read_deleted='yes'),
+                     migration.instance_uuid)
+    move = instance and instance.migration_context
+    if move is None or move.migration_id != migration.id:
+        return None
+    receives = kind == pmem_ticket.RECEIVE
+    devices = [resource.metadata for resource in (
+        move.new_resources if receives else move.old_resources) or []
+        if 'metadata' in resource and
+        isinstance(resource.metadata, objects.LibvirtVPMEMDevice)]
+    # Whose the nodes were is not known; they are root's where no guest is.
+    return pmem_ticket.Ticket(
+        host=migration.dest_compute if receives else migration.source_compute,
+        migration_uuid=migration_uuid, instance_uuid=instance.uuid, kind=kind,
+        targets=tuple(pmem_ticket.Target(
+            name=device.name, size=device.size, source_size=device.size,
+            uid=0, gid=0) for device in devices))
+
+
+def _leftovers(
+    context, ticket: pmem_ticket.Ticket,
+) -> list[pmem_ticket.Target] | None:
+    """Return what to wipe before a ticket is closed; None if it stays."""
+    migration = _find(objects.Migration, context, ticket.migration_uuid)
     instance = _find(objects.Instance, context, ticket.instance_uuid)
     status = _status(ticket, migration, instance)
     if status in UNDER_WAY:
-        return False
+        return None
     foreign = [target for target in ticket.targets
                if not _belongs(target, ticket.host, migration, instance)]
     if ticket.kind == pmem_ticket.HOLD and foreign and status != 'deleted':
@@ -305,26 +393,60 @@ def _settle(context, ticket: pmem_ticket.Ticket,
                         '%(instance)s had left. Its namespaces %(names)s '
                         'stay as they are, and out of use, until it is back '
                         'here, moved on, or deleted.',
-                        {'migration': migration_uuid,
+                        {'migration': ticket.migration_uuid,
                          'instance': ticket.instance_uuid,
-                         'names': ', '.join(each.name for each in foreign)})
-        return False
+                         'names': _names(foreign)})
+        return None
     leftovers = [] if status in ARRIVED else foreign
-    nodes = namespaces()
-    # First nobody new can open a node, then who has it open ends, then it is
-    # wiped. A namespace that is the server's own may have a guest on it.
-    pmem_devices.take_back(ticket.targets, nodes)
     if leftovers:
         LOG.info('Migration %(migration)s of server %(instance)s: %(status)s. '
                  'Wiping the namespaces %(names)s.',
-                 {'migration': migration_uuid, 'status': status,
+                 {'migration': ticket.migration_uuid, 'status': status,
                   'instance': ticket.instance_uuid,
-                  'names': ', '.join(each.name for each in leftovers)})
-        pmem_devices.end_writers(leftovers, nodes)
-        pmem_devices.wipe([pmem_devices.resolve(target, nodes)
-                           for target in leftovers])
-    pmem_ticket.close(ticket)
+                  'names': _names(leftovers)})
+    return leftovers
+
+
+def _close(ticket: pmem_ticket.Ticket, leftovers: list[pmem_ticket.Target],
+           namespaces: abc.Callable[[], pmem_devices.Namespaces]) -> bool:
+    """Wipe what is left of a move, then close its ticket.
+
+    :returns: whether it is closed; why not is logged
+    """
+    try:
+        with _alone(ticket.migration_uuid):
+            pmem_ticket.read(ticket.migration_uuid, ticket.kind)
+            nodes = namespaces()
+            # First nobody new can open a node, then who has it open ends,
+            # then it is wiped. A namespace that is the server's own may have
+            # a guest on it.
+            pmem_devices.take_back(ticket.targets, nodes)
+            pmem_devices.end_writers(leftovers, nodes)
+            pmem_devices.wipe_targets(leftovers, nodes)
+            pmem_ticket.close(ticket)
+    except exception.PMEMTicketNotFound:
+        # Another thread was faster.
+        return False
+    except Exception:
+        _report(ticket)
+        return False
+    _unsettled.discard(ticket.migration_uuid)
     return True
+
+
+def _report(ticket: pmem_ticket.Ticket) -> None:
+    _unsettled.add(ticket.migration_uuid)
+    LOG.exception('The namespaces %(names)s hold data of server %(instance)s '
+                  '(migration %(migration)s) and could not be wiped. They '
+                  'stay out of use and are tried again; check that they '
+                  'exist ("ndctl list -X") and are healthy.',
+                  {'names': _names(ticket.targets),
+                   'instance': ticket.instance_uuid,
+                   'migration': ticket.migration_uuid})
+
+
+def _names(targets: abc.Iterable[pmem_ticket.Target]) -> str:
+    return ', '.join(target.name for target in targets)
 
 
 def _status(ticket: pmem_ticket.Ticket,
@@ -366,7 +488,8 @@ def _belongs(target: pmem_ticket.Target, host: str,
 
 def wipe_old(host: str, instance: 'objects.Instance',
              migration: 'objects.Migration',
-             devices: abc.Sequence['objects.LibvirtVPMEMDevice']) -> None:
+             devices: abc.Sequence['objects.LibvirtVPMEMDevice'],
+             namespaces: abc.Callable[[], pmem_devices.Namespaces]) -> None:
     """Wipe what a server had on a host that it has left for good.
 
     The server runs elsewhere and has its data. So if a device can't be wiped
@@ -381,37 +504,28 @@ def wipe_old(host: str, instance: 'objects.Instance',
             for device in devices))
     pmem_ticket.write(ticket)
     _close_holds(host, instance)
-    wiping = _wiper().submit(
-        _wipe_old, ticket, [device.devpath for device in devices])
+    wiping = _wiper(host).wipe(ticket, functools.partial(
+        _close, ticket, list(ticket.targets), namespaces))
     try:
         wiping.result(WIPE_PATIENCE)
     except futures.TimeoutError:
         LOG.info('Wiping the vPMEM data that the server had here goes on in '
                  'the background.', instance=instance)
-    except exception.VPMEMCleanupFailed:
-        LOG.exception('The vPMEM data that the server had here is not wiped. '
-                      'Its namespaces stay out of use until it is.',
-                      instance=instance)
 
 
-def _wipe_old(ticket: pmem_ticket.Ticket, nodes: list[str]) -> None:
-    with _alone(ticket.migration_uuid):
-        try:
-            pmem_ticket.read(ticket.migration_uuid, ticket.kind)
-        except exception.PMEMTicketNotFound:
-            # The periodic task was faster.
-            return
-        pmem_devices.wipe(nodes)
-        pmem_ticket.close(ticket)
-
-
-def dirty_names(besides: str | None = None) -> set[str]:
+def dirty_names(besides: str | None = None,
+                known: abc.Iterable[str] = ()) -> set[str]:
     """Return the names of all namespaces that have an open ticket.
 
     :param besides: the uuid of a migration whose ticket does not count
+    :param known: the names of all namespaces of this host: as long as a
+        ticket can't be read, any of them may be meant
     """
-    return {target.name for ticket in pmem_ticket.open_tickets()
-            if ticket.migration_uuid != besides for target in ticket.targets}
+    dirty = {target.name for ticket in pmem_ticket.open_tickets()
+             if ticket.migration_uuid != besides for target in ticket.targets}
+    if pmem_ticket.damaged():
+        dirty.update(known)
+    return dirty
 
 
 def unwiped_names() -> set[str]:

@@ -16,6 +16,7 @@
 import collections
 from collections import abc
 import contextlib
+import functools
 import os
 import select
 import signal
@@ -79,12 +80,27 @@ def wipe(nodes: abc.Iterable[str]) -> None:
 
     :raises VPMEMCleanupFailed: after the last one, for those that failed
     """
+    _wipe_each({node: lambda node=node: node for node in nodes})
+
+
+def wipe_targets(targets: abc.Iterable['pmem_ticket.Target'],
+                 namespaces: Namespaces) -> None:
+    """Zero namespaces, wherever they are now; all, even if some fail.
+
+    :raises VPMEMCleanupFailed: after the last one, for those that failed
+    """
+    _wipe_each({
+        target.name: functools.partial(resolve, target, namespaces)
+        for target in targets})
+
+
+def _wipe_each(finders: abc.Mapping[str, abc.Callable[[], str]]) -> None:
     failed = {}
-    for node in nodes:
+    for name, find in finders.items():
         try:
-            nova.privsep.libvirt.cleanup_vpmem(node)
+            nova.privsep.libvirt.cleanup_vpmem(find())
         except Exception as error:
-            failed[node] = error
+            failed[name] = error
     if failed:
         raise exception.VPMEMCleanupFailed(
             dev=', '.join(failed),

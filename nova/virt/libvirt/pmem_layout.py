@@ -19,21 +19,11 @@ import collections
 from collections import abc
 import typing as ty
 
-from oslo_utils import units
-
 from nova.i18n import _
+from nova.virt.pmem import layout
 
 if ty.TYPE_CHECKING:
     from nova import objects
-
-#: Bytes at the end of a device that hold the guest's NVDIMM labels. QEMU
-#: places the label area there; Nova's guest definition asks for 2 MiB
-#: (``LibvirtConfigGuestVPMEM.label_size``).
-LABEL_AREA = 2 * units.Mi
-
-
-class DevicesDoNotFit(Exception):
-    """The devices of the destination can't hold those of the source."""
 
 
 class DevicePair(ty.NamedTuple):
@@ -41,18 +31,6 @@ class DevicePair(ty.NamedTuple):
 
     source: 'objects.LibvirtVPMEMDevice'
     target: 'objects.LibvirtVPMEMDevice'
-
-
-class Section(ty.NamedTuple):
-    """A run of bytes of the target device.
-
-    ``target_offset`` and ``length`` are bytes. ``source_offset`` is where the
-    bytes come from, or None where the target has to read as zero.
-    """
-
-    target_offset: int
-    length: int
-    source_offset: int | None
 
 
 def pair_devices(
@@ -69,11 +47,11 @@ def pair_devices(
     :param sources: the devices on the source host
     :param targets: the devices claimed on the destination host
     :returns: a pair per source, in the order of the sources
-    :raises DevicesDoNotFit: if there are fewer targets than sources, or a
-        target is smaller than its source
+    :raises nova.virt.pmem.layout.DevicesDoNotFit: if there are fewer targets
+        than sources, or a target is smaller than its source
     """
     if len(targets) < len(sources):
-        raise DevicesDoNotFit(
+        raise layout.DevicesDoNotFit(
             _('%(old)d vPMEM devices are to be copied and %(new)d claimed') %
             {'old': len(sources), 'new': len(targets)})
 
@@ -91,40 +69,10 @@ def pair_devices(
         for position, source in enumerate(sources)]
     for source, target in pairs:
         if target.size < source.size:
-            raise DevicesDoNotFit(
+            raise layout.DevicesDoNotFit(
                 _('namespace %(target)s (label %(label)s) has %(new)d bytes '
                   'and is to take %(old)d bytes of %(source)s') %
                 {'target': target.name, 'label': target.label,
                  'new': target.size, 'old': source.size,
                  'source': source.name})
     return pairs
-
-
-def sections(source_size: int, target_size: int) -> list[Section]:
-    """Cut a target device into the sections that a copy has to write.
-
-    A larger target keeps the label area at its own end, where the guest looks
-    for it; the bytes in between, which the source did not have, are zero::
-
-        source  | data          | labels |
-        target  | data          | zero          | labels |
-
-    :param source_size: bytes of the source device
-    :param target_size: bytes of the target device
-    :returns: sections that cover the whole target once, by offset
-    :raises DevicesDoNotFit: if the target is smaller than the source, or the
-        source too small for a label area
-    """
-    if target_size < source_size or source_size < LABEL_AREA:
-        raise DevicesDoNotFit(
-            _('a device of %(old)d bytes can not be copied to one of '
-              '%(new)d bytes') % {'old': source_size, 'new': target_size})
-    if target_size == source_size:
-        return [Section(0, source_size, 0)]
-    data = source_size - LABEL_AREA
-    cut = [
-        Section(0, data, 0),
-        Section(data, target_size - source_size, None),
-        Section(target_size - LABEL_AREA, LABEL_AREA, data),
-    ]
-    return [section for section in cut if section.length]

@@ -10,7 +10,7 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""Tickets: a host's record of vPMEM devices that hold somebody's data.
+"""The tickets of this host: a record of namespaces that hold somebody's data.
 
 nova-compute writes a ticket before anything may write to its namespaces; for
 those that a server leaves behind when it is moved, since the move may yet turn
@@ -22,104 +22,37 @@ nodes: names survive a reboot, the numbers of the nodes do not.
 
 from collections import abc
 import contextlib
-import dataclasses
 import os
-import re
 import tempfile
 
 from oslo_log import log as logging
-from oslo_serialization import jsonutils
 
 import nova.conf
 from nova import exception
-from nova.i18n import _
+from nova.virt.pmem import ticket as pmem_ticket
 
 CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
 
-#: What is the matter with the namespaces of a ticket: they receive a copy; or
-#: they were copied, and nobody has yet said that they are not needed any more;
-#: or nobody needs them.
-RECEIVE, HOLD, WIPE = KINDS = ('receive', 'hold', 'wipe')
+RECEIVE, HOLD, WIPE = KINDS = pmem_ticket.KINDS
+Target = pmem_ticket.Target
+Ticket = pmem_ticket.Ticket
 
-#: Format of the file. A ticket of another version is refused, not guessed at.
-VERSION = 1
-
-_UUID = re.compile('[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}')
-
-
-@dataclasses.dataclass(frozen=True)
-class Target:
-    """A namespace that takes data.
-
-    ``size`` and ``source_size`` are bytes. ``uid`` and ``gid`` own the device
-    node while no copy is under way.
-    """
-
-    name: str
-    size: int
-    source_size: int
-    uid: int
-    gid: int
-
-    def __post_init__(self) -> None:
-        numbers = (self.size, self.source_size, self.uid, self.gid)
-        if not isinstance(self.name, str) or not self.name:
-            raise ValueError('name %r' % (self.name,))
-        if any(type(number) is not int or number < 0 for number in numbers):
-            raise ValueError('numbers %r' % (numbers,))
-        if not 0 < self.source_size <= self.size:
-            raise ValueError('sizes %r' % (numbers[:2],))
-
-
-@dataclasses.dataclass(frozen=True)
-class Ticket:
-    """What may be written, or is to be wiped, on ``host``, and why."""
-
-    host: str
-    migration_uuid: str
-    instance_uuid: str
-    targets: tuple[Target, ...]
-    kind: str = RECEIVE
-    version: int = VERSION
-
-    def __post_init__(self) -> None:
-        if self.version != VERSION:
-            raise ValueError('version %r' % (self.version,))
-        if self.kind not in KINDS:
-            raise ValueError('kind %r' % (self.kind,))
-        if not isinstance(self.host, str) or not self.host:
-            raise ValueError('host %r' % (self.host,))
-        for uuid in (self.migration_uuid, self.instance_uuid):
-            if not isinstance(uuid, str) or not _UUID.fullmatch(uuid):
-                raise ValueError('uuid %r' % (uuid,))
-
-    def to_json(self) -> str:
-        return jsonutils.dumps(dataclasses.asdict(self), indent=2)
-
-    @classmethod
-    def from_json(cls, text: str) -> 'Ticket':
-        """Read what :meth:`to_json` wrote.
-
-        :raises ValueError: if it is anything else
-        """
-        try:
-            fields = jsonutils.loads(text)
-            targets = tuple(Target(**each) for each in fields.pop('targets'))
-            return cls(targets=targets, **fields)
-        except (AttributeError, KeyError, RecursionError, TypeError) as error:
-            raise ValueError(str(error)) from error
+#: What this process has written and not closed, by path. What happens to a
+#: file while nova-compute runs is mended from here.
+_written: dict[str, Ticket] = {}
 
 
 def _directory() -> str:
-    return os.path.join(CONF.state_path, 'pmem-copy')
+    return os.path.join(CONF.state_path, pmem_ticket.FOLDER)
 
 
 def _path(migration_uuid: str, kind: str = RECEIVE) -> str:
-    if not _UUID.fullmatch(migration_uuid):
-        raise exception.PMEMTicketInvalid(
-            ticket=repr(migration_uuid), reason=_('not a uuid'))
-    return os.path.join(_directory(), '%s.%s' % (migration_uuid, kind))
+    try:
+        return os.path.join(
+            _directory(), pmem_ticket.file_name(migration_uuid, kind))
+    except pmem_ticket.Invalid as error:
+        raise exception.PMEMTicketInvalid(reason=error)
 
 
 def write(ticket: Ticket) -> None:
@@ -139,6 +72,7 @@ def write(ticket: Ticket) -> None:
             os.unlink(new.name)
             raise
     _sync_directory()
+    _written[_path(ticket.migration_uuid, ticket.kind)] = ticket
 
 
 def read(migration_uuid: str, kind: str = RECEIVE) -> Ticket:
@@ -147,53 +81,70 @@ def read(migration_uuid: str, kind: str = RECEIVE) -> Ticket:
     :raises PMEMTicketNotFound: if there is none
     :raises PMEMTicketInvalid: if its file is damaged, or another migration's
     """
-    path = _path(migration_uuid, kind)
     try:
-        with open(path, encoding='utf-8') as stored:
-            ticket = Ticket.from_json(stored.read())
-    except FileNotFoundError:
+        return pmem_ticket.read(_directory(), migration_uuid, kind)
+    except pmem_ticket.Missing:
         raise exception.PMEMTicketNotFound(migration_uuid=migration_uuid)
-    except (OSError, ValueError) as error:
-        raise exception.PMEMTicketInvalid(ticket=path, reason=error)
-    if (ticket.migration_uuid, ticket.kind) != (migration_uuid, kind):
-        raise exception.PMEMTicketInvalid(
-            ticket=path, reason=_('it is a "%(kind)s" of migration %(uuid)s') %
-            {'kind': ticket.kind, 'uuid': ticket.migration_uuid})
-    return ticket
+    except pmem_ticket.Invalid as error:
+        raise exception.PMEMTicketInvalid(reason=error)
 
 
 def close(ticket: Ticket) -> None:
     """Forget a ticket for good. A ticket that is closed already is fine."""
+    path = _path(ticket.migration_uuid, ticket.kind)
+    _written.pop(path, None)
     with contextlib.suppress(FileNotFoundError):
-        os.unlink(_path(ticket.migration_uuid, ticket.kind))
+        os.unlink(path)
         _sync_directory()
 
 
 def open_tickets(host: str | None = None) -> abc.Iterator[Ticket]:
-    """Yield the open tickets, or those of one host.
+    """Yield the open tickets that can be read, or those of one host."""
+    for uuid, kind in _names():
+        with contextlib.suppress(exception.PMEMTicketNotFound,
+                                 exception.PMEMTicketInvalid):
+            ticket = read(uuid, kind)
+            if host in (None, ticket.host):
+                yield ticket
 
-    A damaged one is logged and stays, since nobody knows any more which
-    namespaces it guards.
+
+def mend() -> None:
+    """Write again what was damaged or removed since this process wrote it."""
+    for path, ticket in list(_written.items()):
+        if os.path.dirname(path) != _directory():
+            continue
+        try:
+            read(ticket.migration_uuid, ticket.kind)
+        except (exception.PMEMTicketNotFound,
+                exception.PMEMTicketInvalid) as error:
+            LOG.error('Writing a vPMEM ticket again that only nova-compute '
+                      'may change: %s', error.format_message())
+            write(ticket)
+
+
+def damaged() -> list[tuple[str, str]]:
+    """Return uuid of the migration, and kind, of tickets that can't be read.
+
+    Nothing but the database tells which namespaces they guard.
     """
+    found = []
+    for uuid, kind in _names():
+        try:
+            read(uuid, kind)
+        except exception.PMEMTicketNotFound:
+            continue
+        except exception.PMEMTicketInvalid:
+            found.append((uuid, kind))
+    return found
+
+
+def _names() -> list[tuple[str, str]]:
     try:
         names = sorted(os.listdir(_directory()))
     except FileNotFoundError:
-        return
-    for name in names:
-        uuid, dot, kind = name.partition('.')
-        if kind not in KINDS or not _UUID.fullmatch(uuid):
-            continue
-        try:
-            ticket = read(uuid, kind)
-        except exception.PMEMTicketNotFound:
-            continue
-        except exception.PMEMTicketInvalid as error:
-            LOG.error('%s Find out which namespaces migration %s was to '
-                      'write, wipe them if no server uses them, and remove '
-                      'the file.', error.format_message(), uuid)
-            continue
-        if host in (None, ticket.host):
-            yield ticket
+        return []
+    parsed = [pmem_ticket.parse_file_name(name) for name in names]
+    return [name for name in parsed if name is not None]
 
 
 def _sync_directory() -> None:

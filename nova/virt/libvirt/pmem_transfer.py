@@ -32,7 +32,7 @@ import typing as ty
 from oslo_log import log as logging
 
 from nova.i18n import _
-from nova.virt.libvirt import pmem_layout
+from nova.virt.pmem import layout
 
 LOG = logging.getLogger(__name__)
 
@@ -134,12 +134,12 @@ class Transfer:
         self._on_completion = on_completion
 
     def copy(self, source: str, target: str,
-             sections: abc.Iterable[pmem_layout.Section]) -> None:
+             sections: abc.Iterable[layout.Section]) -> None:
         """Write the sections of a target device and read them back.
 
         :param source: path of the source device on this host
         :param target: path of the target device on the destination
-        :param sections: see :func:`pmem_layout.sections`
+        :param sections: see :func:`layout.sections`
         :raises TransferFailed: if anything but the whole is proven copied
         """
         sections = list(sections)
@@ -152,7 +152,7 @@ class Transfer:
             self._compare(source, target, section)
 
     def _send(self, source: str, target: str,
-              section: pmem_layout.Section) -> None:
+              section: layout.Section) -> None:
         with self._running() as start:
             reader, writer = self._pipe(
                 start, _read(source, section.source_offset, section.length),
@@ -166,7 +166,7 @@ class Transfer:
             _check_count(writer, section.length, self._there)
             reader.check(self._here)
 
-    def _zero(self, target: str, section: pmem_layout.Section) -> None:
+    def _zero(self, target: str, section: layout.Section) -> None:
         with self._running() as start:
             process = start(self._there.argv(
                 _write(target, section) + ' -z -b no'))
@@ -174,7 +174,7 @@ class Transfer:
             _check_count(process, section.length, self._there)
 
     def _compare(self, source: str, target: str,
-                 section: pmem_layout.Section) -> None:
+                 section: layout.Section) -> None:
         if section.source_offset is None:
             wanted = ['head', '-c', str(section.length), '/dev/zero']
         else:
@@ -243,7 +243,7 @@ def _read(device: str, offset: int, length: int) -> list[str]:
     return ['daxio', '-i', device, '-k', str(offset), '-l', str(length)]
 
 
-def _write(device: str, section: pmem_layout.Section) -> str:
+def _write(device: str, section: layout.Section) -> str:
     return shlex.join(['daxio', '-o', device, '-s',
                        str(section.target_offset), '-l', str(section.length)])
 

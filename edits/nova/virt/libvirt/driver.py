@@ -9,6 +9,7 @@ EDITS = [
     add_import('from nova.virt.libvirt import pmem_copy'),
     add_import('from nova.virt.libvirt import pmem_devices'),
     add_import('from nova.virt.libvirt import pmem_layout'),
+    add_import('from nova.virt.pmem import layout as pmem_bytes'),
 
     # The vPMEM data goes with the server's disks, or with the server: not
     # when it is started here again, nor when starting it has failed.
@@ -43,7 +44,8 @@ EDITS = [
         migration = objects.Migration.get_by_id(
             context, instance.migration_context.migration_id)
         pmem_copy.wipe_old(
-            migration.source_compute, instance, migration, vpmems)
+            migration.source_compute, instance, migration, vpmems,
+            pmem_devices.list_namespaces)
         '''),
 
     insert_after('LibvirtDriver._update_provider_tree_for_vpmems',
@@ -90,7 +92,7 @@ EDITS = [
                 self._get_resources(instance, prefix='new_'))
             try:
                 pairs = self._pair_pmem_devices(instance, instance.new_flavor)
-            except pmem_layout.DevicesDoNotFit as error:
+            except pmem_bytes.DevicesDoNotFit as error:
                 raise exception.ComputeResourcesUnavailable(reason=error)
             if claimed:
                 pmem_copy.prepare(
@@ -100,7 +102,7 @@ EDITS = [
                     lambda: self._get_vpmem_nodes_of_others(instance))
 
         def dirty_pmem_namespaces(self):
-            return pmem_copy.dirty_names()
+            return pmem_copy.dirty_names(known=self._vpmems_by_name)
 
         def _get_vpmem_nodes_of_others(self, instance):
             nodes = set()

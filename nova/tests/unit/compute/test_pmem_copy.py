@@ -13,11 +13,9 @@
 from unittest import mock
 
 import ddt
-import fixtures
 from oslo_utils.fixture import uuidsentinel as uuids
 
 from nova.compute import pmem_copy
-from nova.compute import power_state
 from nova import context
 from nova import exception
 from nova import objects
@@ -101,79 +99,3 @@ class IsWantedTestCase(test.NoDBTestCase):
         for wish in (True, False):
             instance.migration_context.copy_pmem_devices = wish
             self.assertIs(wish, pmem_copy.is_wanted(instance))
-
-
-@ddt.ddt
-class GuestBackOnFailureTestCase(test.NoDBTestCase):
-
-    def setUp(self):
-        super().setUp()
-        self.manager = mock.Mock()
-        self.manager.driver.get_info.return_value.state = power_state.SHUTDOWN
-        self.instance = objects.Instance(
-            uuid=uuids.instance, system_metadata={'old_vm_state': 'active'},
-            migration_context=objects.MigrationContext(
-                copy_pmem_devices=True))
-        self.current = objects.Instance(task_state='resize_migrating')
-        self.find = self.useFixture(fixtures.MockPatch(
-            'nova.objects.Instance.get_by_uuid',
-            return_value=self.current)).mock
-        self.revert = self.manager.driver.finish_revert_migration
-
-    def _run(self, error):
-        with pmem_copy.guest_back_on_failure(
-                self.manager, mock.sentinel.context, self.instance,
-                mock.sentinel.migration, mock.sentinel.network_info,
-                mock.sentinel.block_device_info):
-            if error:
-                raise error
-
-    def test_success(self):
-        self._run(None)
-        self.revert.assert_not_called()
-
-    def test_refusal_passes(self):
-        self.assertRaises(
-            exception.InstanceFaultRollback, self._run,
-            exception.InstanceFaultRollback(ValueError()))
-        self.revert.assert_not_called()
-
-    def test_other_moves_fail_as_they_always_did(self):
-        self.instance.migration_context.copy_pmem_devices = False
-        self.assertRaises(ValueError, self._run, ValueError())
-        self.revert.assert_not_called()
-
-    @ddt.data(('active', True), ('stopped', False))
-    @ddt.unpack
-    def test_guest_comes_back_as_it_was(self, vm_state, power_on):
-        self.instance.system_metadata['old_vm_state'] = vm_state
-        failure = ValueError('broken')
-        error = self.assertRaises(
-            exception.InstanceFaultRollback, self._run, failure)
-        self.assertIs(failure, error.inner_exception)
-        self.revert.assert_called_once_with(
-            mock.sentinel.context, self.instance, mock.sentinel.network_info,
-            mock.sentinel.migration, mock.sentinel.block_device_info,
-            power_on,
-            share_info=self.manager.share_manager.get_share_info.return_value)
-
-    def test_server_that_is_being_deleted_does_not_come_back(self):
-        self.current.task_state = 'deleting'
-        self.assertRaises(ValueError, self._run, ValueError())
-        self.find.side_effect = exception.InstanceNotFound(instance_id='x')
-        self.assertRaises(ValueError, self._run, ValueError())
-        self.revert.assert_not_called()
-
-    def test_guest_that_could_not_be_stopped_goes_on(self):
-        self.manager.driver.get_info.return_value.state = power_state.RUNNING
-        self.assertRaises(
-            exception.InstanceFaultRollback, self._run, ValueError())
-        self.revert.assert_not_called()
-
-    def test_guest_that_does_not_come_back_is_in_error_for_the_first_cause(
-            self):
-        self.revert.side_effect = OSError('second')
-        error = self.assertRaises(ValueError, self._run, ValueError('first'))
-        self.assertEqual('first', str(error))
-        self.assertIn('second', self.stdlog.logger.output)
-        self.assertIn('hard reboot', self.stdlog.logger.output)

@@ -30,6 +30,7 @@ from nova.virt.libvirt import pmem_copy
 from nova.virt.libvirt import pmem_layout
 from nova.virt.libvirt import pmem_ticket
 from nova.virt.libvirt import pmem_transfer
+from nova.virt.pmem import layout
 
 SIZE = 4 * 1024 * 1024
 
@@ -193,6 +194,7 @@ class FinishTestCase(PmemCopyTestCase):
 
     def test_damaged_ticket_keeps_the_guest_from_starting(self):
         self._prepare()
+        pmem_ticket._written.clear()
         with open(pmem_ticket._path(uuids.migration), 'w'):
             pass
         self.assertRaises(exception.PMEMTicketInvalid, pmem_copy.finish,
@@ -349,7 +351,7 @@ class SettleTestCase(PmemCopyTestCase):
         self.migration.status = 'error'
         self.namespaces['ns_1'].size += 1
         self._settle()
-        self.assertEqual([], self._wiped())
+        self.assertEqual(['ns_2'], self._wiped())
         self.assertEqual(1, self._open())
 
     def test_one_ticket_that_fails_does_not_hold_up_the_next(self):
@@ -375,6 +377,73 @@ class SettleTestCase(PmemCopyTestCase):
         self.assertIsNone(bystander.poll())
 
 
+class LongWipeTestCase(PmemCopyTestCase):
+
+    def setUp(self):
+        super().setUp()
+        self._prepare()
+        self.migration.status = 'error'
+        self.go_on = threading.Event()
+        self.addCleanup(self.go_on.set)
+        self.cleanup.side_effect = lambda path: self.go_on.wait(60)
+
+    def test_periodic_task_goes_on(self):
+        with mock.patch('nova.virt.libvirt.pmem_copy.WIPE_PATIENCE', 0.01):
+            self.assertEqual(set(), self._settle())
+            # Nor is it begun a second time.
+            self.assertEqual(set(), self._settle())
+        self.assertEqual({'ns_1', 'ns_2'}, pmem_copy.dirty_names())
+        self.assertIn('in the background', self.stdlog.logger.output)
+        self.go_on.set()
+        self._settle()
+        self.assertEqual(set(), pmem_copy.dirty_names())
+        self.assertEqual(['ns_1', 'ns_2'], self._wiped())
+
+
+@ddt.ddt
+class DamagedTicketTestCase(PmemCopyTestCase):
+    """Somebody, or a disk, has damaged a ticket since the last start."""
+
+    def setUp(self):
+        super().setUp()
+        for resource in self.instance.migration_context.new_resources:
+            resource.metadata = self.namespaces[resource.identifier]
+        self.migration.instance_uuid = uuids.instance
+        self.migration.status = 'error'
+        self._prepare()
+        pmem_ticket._written.clear()
+        with open(pmem_ticket._path(uuids.migration), 'w') as ticket:
+            ticket.write('{"host": ')
+
+    def test_database_says_what_it_guarded(self):
+        self._settle()
+        self.assertEqual(['ns_1', 'ns_2'], self._wiped())
+        self.assertEqual([], pmem_ticket.damaged())
+        self.assertEqual([], list(pmem_ticket.open_tickets()))
+
+    def test_another_host_leaves_it_alone(self):
+        self._settle('host1')
+        self.assertEqual([], self._wiped())
+        self.assertEqual(1, len(pmem_ticket.damaged()))
+
+    @ddt.data('instance', 'migration')
+    def test_nobody_knows_what_it_guarded(self, unknown):
+        setattr(self, unknown, None)
+        self._settle()
+        self.assertEqual([], self._wiped())
+        self.assertEqual(1, len(pmem_ticket.damaged()))
+        self.assertIn('daxio -z', self.stdlog.logger.output)
+        # So it may be any of them.
+        self.assertEqual({'ns_1', 'ns_2', 'ns_3'}, pmem_copy.dirty_names(
+            known=['ns_1', 'ns_2', 'ns_3']))
+
+    def test_later_move_says_nothing_about_an_earlier_one(self):
+        self.instance.migration_context.migration_id += 1
+        self._settle()
+        self.assertEqual([], self._wiped())
+        self.assertEqual(1, len(pmem_ticket.damaged()))
+
+
 @ddt.ddt
 class HoldTestCase(PmemCopyTestCase):
     """host2 is the source here, and the server has left it."""
@@ -386,7 +455,7 @@ class HoldTestCase(PmemCopyTestCase):
         self.migration.status = 'finished'
         pmem_copy.hold(self.instance, self.migration, [
             pmem_layout.DevicePair(device, device)
-            for device in self.claimed])
+            for device in self.claimed], self.namespaces)
 
     def _held(self):
         return [each.kind for each in pmem_ticket.open_tickets('host2')]
@@ -437,28 +506,23 @@ class HoldTestCase(PmemCopyTestCase):
             dest_compute='host3', status='finished')
         pmem_copy.hold(self.instance, self.migration, [
             pmem_layout.DevicePair(device, device)
-            for device in self.claimed[:1]])
+            for device in self.claimed[:1]], self.namespaces)
         self.assertEqual({'ns_1'}, pmem_copy.dirty_names())
 
     def test_confirming_wipes_and_ends_it(self):
         self.cleanup.side_effect = lambda path: self.assertEqual(
             ['wipe'], self._held())
         pmem_copy.wipe_old('host2', self.instance, self.migration,
-                           self.claimed)
+                           self.claimed, lambda: self.namespaces)
         self.assertEqual(['ns_1', 'ns_2'], self._wiped())
         self.assertEqual([], self._held())
-
-    def test_nothing_copied_nothing_held(self):
-        self._settle()
-        pmem_copy.hold(self.instance, objects.Migration(), [])
-        self.assertEqual(['hold'], self._held())
 
 
 class WipeOldTestCase(PmemCopyTestCase):
 
     def _wipe(self):
         pmem_copy.wipe_old('host1', self.instance, self.migration,
-                           self.claimed)
+                           self.claimed, lambda: self.namespaces)
 
     def test_ticket_is_open_while_it_is_wiped(self):
         self.cleanup.side_effect = lambda path: self.assertEqual(
@@ -497,9 +561,9 @@ class WipeOldTestCase(PmemCopyTestCase):
         self.assertEqual(['ns_1', 'ns_2'], self._wiped())
 
     def test_namespace_that_is_missing(self):
-        os.unlink(self._path('ns_1'))
-        self.cleanup.side_effect = [OSError('no such device'), None]
+        del self.namespaces['ns_1']
         self._wipe()
+        self.assertEqual(['ns_2'], self._wiped())
         self.assertEqual({'ns_1', 'ns_2'}, pmem_copy.dirty_names())
 
 
@@ -603,7 +667,7 @@ class CopyTestCase(PmemCopyTestCase):
             pmem_transfer.Shell('192.0.2.2'), mock.sentinel.begin,
             mock.sentinel.end)
         self.assertEqual(
-            [(source.devpath, target.devpath, pmem_layout.sections(
+            [(source.devpath, target.devpath, layout.sections(
                 source.size, target.size)) for source, target in self.pairs],
             [call.args for call in
              self.transfer.return_value.copy.call_args_list])

@@ -135,11 +135,25 @@ class TicketTestCase(test.NoDBTestCase):
         self.assertEqual([ticket()], list(pmem_ticket.open_tickets('host2')))
         self.assertEqual(2, len(list(pmem_ticket.open_tickets())))
 
-    def test_damaged_ticket_stays_and_is_named_in_the_log(self):
+    def test_damaged_ticket_stays(self):
         self._damage('{')
         self.assertEqual([], list(pmem_ticket.open_tickets('host2')))
-        self.assertIn(self._path(), self.stdlog.logger.output)
+        self.assertEqual([(uuids.migration, 'receive')],
+                         pmem_ticket.damaged())
         self.assertTrue(os.path.exists(self._path()))
+
+    def test_what_this_process_wrote_is_mended(self):
+        pmem_ticket.write(ticket())
+        self._damage('{')
+        pmem_ticket.mend()
+        self.assertEqual([ticket()], list(pmem_ticket.open_tickets()))
+        os.unlink(self._path())
+        pmem_ticket.mend()
+        self.assertEqual([ticket()], list(pmem_ticket.open_tickets()))
+        self.assertIn(self._path(), self.stdlog.logger.output)
+        pmem_ticket.close(ticket())
+        pmem_ticket.mend()
+        self.assertEqual([], list(pmem_ticket.open_tickets()))
 
     def test_other_files_are_passed_over(self):
         pmem_ticket.write(ticket())

@@ -20,8 +20,8 @@ import ddt
 
 from nova import test
 from nova.tests.fixtures import pmem
-from nova.virt.libvirt import pmem_layout
 from nova.virt.libvirt import pmem_transfer
+from nova.virt.pmem import layout
 
 MIB = pmem.MIB
 
@@ -61,7 +61,7 @@ class TransferTestCase(test.NoDBTestCase):
         transfer = pmem_transfer.Transfer(
             pmem_transfer.Shell(), begin, self.running.remove)
         if sections is None:
-            sections = pmem_layout.sections(
+            sections = layout.sections(
                 self.pmem.size('old'), self.pmem.size(target))
         transfer.copy(self.pmem.path(source), self.pmem.path(target), sections)
 
@@ -121,7 +121,7 @@ class TransferTestCase(test.NoDBTestCase):
         self._fails()
 
     def test_sections_beyond_the_device(self):
-        self._fails(sections=[pmem_layout.Section(0, 5 * MIB, 0)])
+        self._fails(sections=[layout.Section(0, 5 * MIB, 0)])
 
     def test_tool_that_is_not_installed(self):
         with mock.patch('subprocess.Popen',
