@@ -687,18 +687,18 @@ class Case:
             world.wait_until_quiet()
             fault.later(self)
             with Intruders(world) as intruders:
-                violations = pmem_invariant.settle(world, rounds=2)
+                violations = pmem_invariant.settle(world, self.server)
                 if fault.repair(self):
-                    violations += pmem_invariant.settle(world)
+                    violations += pmem_invariant.settle(world, self.server)
                 violations += intruders.violations()
         except pmem_world.NotReached as error:
             return [str(error)]
-        violations += pmem_invariant.settle(world, rounds=1)
+        violations += pmem_invariant.settle(world, self.server)
         if self.moment.at_rest and not fault.deletes:
             violations += pmem_invariant.check(world, self.snapshot)
             if not violations:
                 self._ask(self.moment.phase)
-                violations += pmem_invariant.settle(world, rounds=2)
+                violations += pmem_invariant.settle(world, self.server)
         return violations + pmem_invariant.check(world, self.snapshot)
 
     def _end(self) -> list[str]:
@@ -712,7 +712,7 @@ class Case:
         with contextlib.suppress(Exception):
             self.world.api.delete_server(self.server['id'])
         self.snapshot.is_deleted = True
-        violations = pmem_invariant.settle(self.world, rounds=1)
+        violations = pmem_invariant.settle(self.world, self.server)
         violations += pmem_invariant.check(self.world, self.snapshot)
         return ['after its end: %s' % text for text in violations]
 

@@ -128,6 +128,10 @@ class World(pmem_base.PmemServersTestBase):
         # As operators want it: a host that boots starts its guests.
         self.flags(resume_guests_state_on_host_boot=True)
         self.flags(rpc_response_timeout=10)
+        # Periodic tasks run only when nobody has anything to do, and no
+        # message is on its way.
+        self.useFixture(fixtures.MockPatch(
+            'nova.compute.pmem_recovery.LOST_AFTER', 0))
         self.processes = self.useFixture(pmem_process.Processes())
         self.process = {}
         self.bystanders = {}

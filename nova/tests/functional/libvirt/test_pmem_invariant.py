@@ -207,7 +207,7 @@ class PmemInvariantTests(_WithWorld):
             self.assertEqual([], intruders.violations())
             self.world.pmem.write(NEW, 5, b'x')
             self.assertEqual(1, len(intruders.violations()))
-        pmem_invariant.settle(self.world, rounds=1)
+        pmem_invariant.settle(self.world, self.server)
 
     def test_bystander_in_error(self):
         bystander = objects.Instance.get_by_uuid(
@@ -346,7 +346,7 @@ class PmemInvariantTests(_WithWorld):
             job = thread_pool_factory.spawn(end.wait)
         with mock.patch.object(
                 pmem_world.wait_until, '__defaults__', (0.2, 0.05)):
-            found = pmem_invariant.settle(self.world)
+            found = pmem_invariant.settle(self.world, self.server)
         end.set()
         job.result()
         self.assertThat(found[0], testtools.matchers.StartsWith(
@@ -361,7 +361,7 @@ class PmemInvariantOfMovedTests(_WithWorld):
         super().setUpClass()
         cls.world.act(cls.server, 'migrate', {'copy_pmem_devices': True})
         cls.world.wait_until_quiet()
-        pmem_invariant.settle(cls.world)
+        pmem_invariant.settle(cls.world, cls.server)
 
     def test_data_to_go_back_to(self):
         with self.written(OLD), self.reported('the data to go back to '):
