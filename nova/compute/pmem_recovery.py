@@ -37,10 +37,12 @@ from nova.compute import power_state
 from nova.compute import task_states
 from nova.compute import utils as compute_utils
 from nova.compute import vm_states
+import nova.conf
 from nova import exception
 from nova import objects
 from nova import safe_utils
 
+CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
 
 #: Seconds without a change after which a message counts as lost. Brokers
@@ -61,6 +63,8 @@ class _Moves:
         self._lock = threading.Lock()
         self._working = collections.Counter()
         self._seen = {}
+        self.turns = threading.BoundedSemaphore(
+            CONF.libvirt.pmem_copy_max_concurrent)
 
     @contextlib.contextmanager
     def working_on(self, instance_uuid, task=None):
@@ -142,7 +146,8 @@ def goes_on_here_on_failure(manager, context, instance, migration):
     :raises InstanceFaultRollback: with the failure, when the guest is back
     """
     try:
-        yield
+        with _its_turn(manager, instance, migration):
+            yield
     except exception.InstanceFaultRollback:
         # Refused before the guest was touched.
         raise
@@ -173,6 +178,26 @@ def goes_on_here_on_failure(manager, context, instance, migration):
         raise exception.InstanceFaultRollback(inner_exception=error)
 
 
+@contextlib.contextmanager
+def _its_turn(manager, instance, migration):
+    """Wait, with the guest running, until few enough others are copied."""
+    if not pmem_copy.is_wanted(instance):
+        yield
+        return
+    # From here on it is clear that the message has come.
+    migration.status = 'migrating'
+    migration.save()
+    turns = _moves_of(manager).turns
+    if not turns.acquire(blocking=False):
+        LOG.info('The move waits for others from this host.',
+                 instance=instance)
+        turns.acquire()
+    try:
+        yield
+    finally:
+        turns.release()
+
+
 def _was_handed_over(context, instance):
     current = objects.Instance.get_by_uuid(context, instance.uuid)
     return current.vm_state == vm_states.RESIZED or current.task_state in (
@@ -190,6 +215,11 @@ def is_taken_back_later(function):
         call = _arguments(function, manager, context, *args, **kwargs)
         instance, migration = call['instance'], call['migration']
         with _moves_of(manager).working_on(instance.uuid):
+            if pmem_copy.is_wanted(instance) and not _is_in(
+                    context, instance, task_states.RESIZE_PREP):
+                LOG.warning('The message to move the server comes too late.',
+                            instance=instance)
+                return
             before = _old_vm_state(instance)
             try:
                 return function(manager, context, *args, **kwargs)
@@ -352,7 +382,8 @@ def is_tried_again(function):
                 instance.uuid, function.__name__) as alone:
             if not pmem_copy.is_wanted(instance):
                 return function(manager, context, *args, **kwargs)
-            if not alone or not _is_reverting(context, instance):
+            if not alone or not _is_in(
+                    context, instance, task_states.RESIZE_REVERTING):
                 LOG.info('Somebody else has reverted the move, or does so.',
                          instance=instance)
                 return
@@ -370,9 +401,9 @@ def is_tried_again(function):
     return decorated
 
 
-def _is_reverting(context, instance):
+def _is_in(context, instance, task_state):
     current = objects.Instance.get_by_uuid(context, instance.uuid)
-    return current.task_state == task_states.RESIZE_REVERTING
+    return current.task_state == task_state
 
 
 def _keep(context, instance, migration, status, task_state,
@@ -517,6 +548,10 @@ def next_step(host, migration, instance):
             if task == task_states.RESIZE_MIGRATING:
                 if is_here:
                     return _take_back, True
+            elif (task == task_states.RESIZE_PREP and not is_here and
+                  migration.status == 'migrating'):
+                # It waits for its turn there.
+                return None, False
             elif task not in (task_states.DELETING, task_states.SOFT_DELETING):
                 return _call_off, False
     elif migration.status == 'confirming':
@@ -531,6 +566,7 @@ def _take_back(manager, context, instance, migration):
     end_migration(manager, context, instance, migration)
     instance.vm_state = _old_vm_state(instance)
     instance.task_state = None
+    instance.progress = 0
     instance.save(expected_task_state=[task_states.RESIZE_MIGRATING])
     _tell(context, instance, migration)
 

@@ -35,6 +35,7 @@ from oslo_utils import timeutils
 from oslo_utils import units
 
 from nova.compute import pmem_copy as compute_pmem_copy
+from nova.compute import task_states
 from nova import exception
 from nova.i18n import _
 from nova import objects
@@ -43,7 +44,7 @@ from nova.virt.libvirt import pmem_devices
 from nova.virt.libvirt import pmem_layout
 from nova.virt.libvirt import pmem_ticket
 from nova.virt.libvirt import pmem_transfer
-from nova.virt.pmem import layout
+from nova.virt.pmem import job as pmem_job
 
 LOG = logging.getLogger(__name__)
 
@@ -203,44 +204,118 @@ def copy(
     :raises PMEMCopyFailed: if any device was not copied as a whole
     """
     same_host = migration.source_compute == migration.dest_compute
-    shell = pmem_transfer.Shell(None if same_host else migration.dest_host)
-    transfer = pmem_transfer.Transfer(shell, on_execute, on_completion)
-    with _named_failure(instance, migration, pairs[0]):
-        hold(instance, migration, pairs, namespaces)
-    for source, target in pairs:
-        watch = timeutils.StopWatch()
+    with _named_failure(instance, migration, pairs), \
+            _Progress(instance) as progress, \
+            _held(instance, migration, pairs, namespaces), \
+            contextlib.ExitStack() as lent:
+        totals = pmem_transfer.transfer(
+            pmem_transfer.new_job(
+                migration.uuid, migration.dest_compute,
+                None if same_host else migration.dest_host,
+                [_sent(source, target, lent.enter_context(pmem_devices.lent(
+                    pmem_devices.resolve(source, namespaces))))
+                 for source, target in pairs]),
+            on_execute, on_completion, progress,
+            functools.partial(_is_leaving, instance))
+    LOG.info('Copied %(mib)d MiB of vPMEM data to %(host)s in %(seconds).1f '
+             'seconds and found it equal; %(wire)d MiB were sent, %(retries)d '
+             'attempts failed.',
+             {'mib': totals.bytes // units.Mi, 'host': migration.dest_compute,
+              'seconds': totals.seconds, 'wire': totals.wire // units.Mi,
+              'retries': totals.retries}, instance=instance)
+
+
+def _sent(source: 'objects.LibvirtVPMEMDevice',
+          target: 'objects.LibvirtVPMEMDevice', node: str) -> pmem_job.Device:
+    return pmem_job.Device(
+        name=source.name, path=node, size=source.size,
+        target_name=target.name, target_size=target.size)
+
+
+def _is_leaving(instance: 'objects.Instance') -> bool:
+    """Whether a server still moves; deleting it ends what works for it."""
+    try:
+        current = objects.Instance.get_by_uuid(
+            instance._context, instance.uuid)
+    except exception.NotFound:
+        return False
+    return current.task_state == task_states.RESIZE_MIGRATING
+
+
+class _Progress:
+    """Shows how far a copy is: users by the server, operators by the log."""
+
+    #: Seconds between two times that it is saved, and logged.
+    SAVE, LOG = 5, 30
+
+    def __init__(self, instance: 'objects.Instance') -> None:
+        self._instance = instance
+        self._watch = timeutils.StopWatch()
+        self._saved = self._logged = 0.0
+
+    def __enter__(self) -> '_Progress':
+        self._watch.start()
+        return self
+
+    def __exit__(self, kind: ty.Any, error: ty.Any, trace: ty.Any) -> None:
+        self._save(100 if kind is None else 0)
+
+    def __call__(self, done: int, total: int) -> None:
+        elapsed = self._watch.elapsed()
+        if elapsed - self._saved >= self.SAVE:
+            self._saved = elapsed
+            self._save(done * 100 // total)
+        if elapsed - self._logged >= self.LOG:
+            self._logged = elapsed
+            LOG.info('Copied %(done)d of %(total)d MiB of vPMEM data at '
+                     '%(rate).1f MiB/s; about %(left)d seconds are left.',
+                     {'done': done // units.Mi, 'total': total // units.Mi,
+                      'rate': done / units.Mi / elapsed,
+                      'left': (total - done) * elapsed / max(1, done)},
+                     instance=self._instance)
+
+    def _save(self, percent: int) -> None:
+        if self._instance.progress == percent:
+            return
+        self._instance.progress = percent
         try:
-            with _named_failure(instance, migration, (source, target)):
-                found = pmem_devices.resolve(source, namespaces)
-                with watch, pmem_devices.lent(found) as node:
-                    transfer.copy(node, target.devpath, layout.sections(
-                        source.size, target.size))
+            self._instance.save()
         except Exception:
-            with excutils.save_and_reraise_exception():
-                # The server goes on here.
-                _close_holds(migration.source_compute, instance)
-        LOG.info('Copied %(mib)d MiB of vPMEM namespace %(source)s to '
-                 '%(target)s on %(host)s in %(seconds).1f seconds and found '
-                 'them equal.',
-                 {'mib': source.size // units.Mi, 'source': source.name,
-                  'target': target.name, 'host': migration.dest_compute,
-                  'seconds': watch.elapsed()}, instance=instance)
+            # It is for information only.
+            LOG.debug('The progress could not be saved.', exc_info=True,
+                      instance=self._instance)
 
 
 @contextlib.contextmanager
 def _named_failure(
     instance: 'objects.Instance', migration: 'objects.Migration',
-    pair: pmem_layout.DevicePair,
+    pairs: list[pmem_layout.DevicePair],
 ) -> abc.Iterator[None]:
-    source, target = pair
     try:
         yield
-    except (exception.PMEMNamespaceNotFound, OSError,
-            layout.DevicesDoNotFit, pmem_transfer.TransferFailed) as error:
+    except (exception.PMEMNamespaceNotFound, OSError, ValueError,
+            pmem_transfer.TransferFailed) as error:
+        name = getattr(error, 'device', None)
+        source, target = next(
+            (pair for pair in pairs if pair.source.name == name), pairs[0])
         raise exception.PMEMCopyFailed(
             instance_uuid=instance.uuid, migration_uuid=migration.uuid,
             source=source.name, target=target.name,
             host=migration.dest_compute, reason=error)
+
+
+@contextlib.contextmanager
+def _held(
+    instance: 'objects.Instance', migration: 'objects.Migration',
+    pairs: list[pmem_layout.DevicePair], namespaces: pmem_devices.Namespaces,
+) -> abc.Iterator[None]:
+    """Hold the sources; if the copy fails, the server goes on with them."""
+    hold(instance, migration, pairs, namespaces)
+    try:
+        yield
+    except Exception:
+        with excutils.save_and_reraise_exception():
+            _close_holds(migration.source_compute, instance)
 
 
 def hold(instance: 'objects.Instance', migration: 'objects.Migration',
@@ -290,7 +365,8 @@ def finish(migration: 'objects.Migration', namespaces: abc.Callable[
             return
         nodes = namespaces()
         pmem_devices.take_back(ticket.targets, nodes)
-        pmem_devices.end_writers(ticket.targets, nodes)
+        pmem_devices.end_writers(
+            ticket.targets, nodes, pmem_ticket.path_of(ticket))
         pmem_ticket.close(ticket)
 
 
@@ -421,7 +497,8 @@ def _close(ticket: pmem_ticket.Ticket, leftovers: list[pmem_ticket.Target],
             # then it is wiped. A namespace that is the server's own may have
             # a guest on it.
             pmem_devices.take_back(ticket.targets, nodes)
-            pmem_devices.end_writers(leftovers, nodes)
+            pmem_devices.end_writers(
+                leftovers, nodes, pmem_ticket.path_of(ticket))
             pmem_devices.wipe_targets(leftovers, nodes)
             pmem_ticket.close(ticket)
     except exception.PMEMTicketNotFound:

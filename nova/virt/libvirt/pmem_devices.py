@@ -169,15 +169,16 @@ def take_back(targets: abc.Iterable['pmem_ticket.Target'],
 
 
 def end_writers(targets: abc.Iterable['pmem_ticket.Target'],
-                namespaces: Namespaces) -> None:
+                namespaces: Namespaces, ticket_path: str) -> None:
     """End what ssh left running on devices that have no guest.
 
-    When a connection breaks, a ``daxio`` started through it may live on and
-    write what is in its pipe. It has the device open, so taking the node back
-    does not stop it; and it must not write after a wipe.
+    When a connection breaks, a receiver may live on, and write what it has
+    got. It has its ticket open, and its ``daxio`` the device, so taking the
+    node back does not stop it; and it must not write after a wipe.
     """
     nodes = {os.path.realpath(namespaces[target.name].devpath)
              for target in targets if target.name in namespaces}
+    nodes.add(os.path.realpath(ticket_path))
     for pid in _own_processes():
         if _uses(pid, nodes):
             LOG.warning('Killing process %(pid)d, left from a copy: it still '

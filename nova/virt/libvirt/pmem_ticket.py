@@ -55,6 +55,10 @@ def _path(migration_uuid: str, kind: str = RECEIVE) -> str:
         raise exception.PMEMTicketInvalid(reason=error)
 
 
+def path_of(ticket: Ticket) -> str:
+    return _path(ticket.migration_uuid, ticket.kind)
+
+
 def write(ticket: Ticket) -> None:
     """Store a ticket so that it is there after a loss of power.
 

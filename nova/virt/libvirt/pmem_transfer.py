@@ -10,261 +10,203 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""The processes that move and check the bytes of vPMEM devices.
+"""The sender: a process of this nova-compute that moves vPMEM data.
 
-A device DAX node can only be mapped, so ``daxio`` reads and writes it. Its
-exit status says little: it is 0 for a copy that was cut short (by the end of
-its input, or of the device). So a copy counts only when every process ended
-well, both ``daxio`` reported the expected number of bytes, and the target,
-read back, has the digest of the source.
+The bytes never pass through nova-compute itself. It says what to do, and
+listens; see ``nova.virt.pmem`` for those who do it.
 """
 
 from collections import abc
 import contextlib
+import dataclasses
 import os
-import re
 import shlex
 import signal
 import subprocess
+import sys
 import tempfile
 import typing as ty
 
 from oslo_log import log as logging
+from oslo_serialization import jsonutils
 
+import nova.conf
 from nova.i18n import _
-from nova.virt.pmem import layout
+from nova.virt.pmem import job as pmem_job
+from nova.virt.pmem import sender
 
+CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
 
-#: What daxio 1.12 writes to stderr after a transfer, however short it was.
-COPIED = re.compile(r'^daxio: copied (\d+) bytes to device ', re.MULTILINE)
-
-#: Bytes of a process's stderr that are kept for an error message.
+#: Bytes of a sender's stderr that are kept for an error message.
 STDERR_KEPT = 2048
 
 #: Called with a process that was started, or has ended.
 ProcessHook = abc.Callable[[subprocess.Popen], None]
 
+#: Called with the bytes that are done, and the bytes in all.
+ProgressHook = abc.Callable[[int, int], None]
+
 
 class TransferFailed(Exception):
-    """A transfer did not do what was asked, or can't be shown to have."""
+    """Not all of the data is known to have arrived.
+
+    :ivar device: the name of the source, if it is about one
+    """
+
+    def __init__(self, message: str, device: str | None = None) -> None:
+        super().__init__(message)
+        self.device = device
 
 
-class Shell(ty.NamedTuple):
-    """Where commands run: this host, or the host at ``address``.
+class SenderKilled(TransferFailed):
+    """The sender could not even say what went wrong."""
+
+
+class Totals(ty.NamedTuple):
+    """What a copy came to.
+
+    :ivar bytes: in all
+    :ivar wire: bytes that were sent
+    :ivar retries: parts or connections that were tried again
+    """
+
+    bytes: int
+    wire: int
+    seconds: float
+    retries: int
+
+
+def receiver_argv(migration_uuid: str, address: str | None) -> list[str]:
+    """Return the command that starts a receiver.
 
     ssh gets the options that Nova gives it elsewhere, so that the deployer's
-    keys and configuration apply. It asks the peer for a sign of life every 15
+    keys and configuration apply. It asks the peer for a sign of life every 5
     seconds and gives up after three without: a destination that lost power
-    must not keep the guest switched off for hours.
+    must not keep the guest switched off for long.
+
+    :param address: of the other host; None for this one
     """
-
-    address: str | None = None
-
-    def argv(self, command: str) -> list[str]:
-        if self.address is None:
-            return ['sh', '-c', command]
-        return ['ssh', '-o', 'BatchMode=yes', '-o', 'ServerAliveInterval=15',
-                '-o', 'ServerAliveCountMax=3', self.address, command]
-
-    def __str__(self) -> str:
-        return self.address or 'localhost'
+    if address is None:
+        return [sys.executable, '-m', 'nova.virt.pmem.receiver',
+                migration_uuid]
+    return ['ssh', '-o', 'BatchMode=yes', '-o', 'ServerAliveInterval=5',
+            '-o', 'ServerAliveCountMax=3', address, shlex.join(
+                [CONF.libvirt.pmem_copy_receiver, migration_uuid])]
 
 
-class _Process:
-    """A child process with its stderr in a file.
+def new_job(migration_uuid: str, host: str, address: str | None,
+            devices: abc.Iterable[pmem_job.Device]) -> pmem_job.Job:
+    """Return what a sender has to know.
 
-    It inherits none of our own streams: ssh makes those that it is given
-    non-blocking, and they would be so for us as well.
+    :param host: what to call the destination in messages
+    :param address: of the destination; None if it is this host
     """
+    return pmem_job.Job(
+        receiver=tuple(receiver_argv(migration_uuid, address)), host=host,
+        devices=tuple(devices), streams=CONF.libvirt.pmem_copy_streams,
+        bandwidth=CONF.libvirt.pmem_copy_bandwidth * 1024 ** 2,
+        stall_timeout=CONF.libvirt.pmem_copy_stall_timeout,
+        attempts=CONF.libvirt.pmem_copy_attempts, parent=os.getpid())
 
-    def __init__(
-        self, argv: list[str], stdin: ty.Any = subprocess.DEVNULL,
-        stdout: ty.Any = subprocess.DEVNULL,
-    ) -> None:
-        self.name = os.path.basename(argv[0])
-        self._stderr = tempfile.TemporaryFile()
+
+def transfer(job: pmem_job.Job, on_execute: ProcessHook,
+             on_completion: ProcessHook, on_progress: ProgressHook,
+             is_wanted: abc.Callable[[], bool]) -> Totals:
+    """Copy devices, and prove that all of it arrived.
+
+    A sender that was killed is started again, and looks first what the target
+    has already.
+
+    :param is_wanted: says whether to start it again
+    :raises TransferFailed: if it can't be done
+    """
+    for attempt in range(job.attempts):
         try:
-            # A session of its own, so that what a shell has started in turn
-            # ends with it.
-            self.popen = subprocess.Popen(
-                argv, stdin=stdin, stdout=stdout, stderr=self._stderr,
+            return _send(dataclasses.replace(job, resume=attempt > 0),
+                         on_execute, on_completion, on_progress)
+        except SenderKilled as error:
+            if attempt + 1 == job.attempts or not is_wanted():
+                raise
+            LOG.warning('Starting the sender of vPMEM data again: %s', error)
+    raise AssertionError('a job has at least one attempt')
+
+
+def _send(job: pmem_job.Job, on_execute: ProcessHook,
+          on_completion: ProcessHook, on_progress: ProgressHook) -> Totals:
+    with _sender(job) as (process, stderr):
+        on_execute(process)
+        try:
+            last = _listen(process.stdout, on_progress)
+            status = process.wait()
+        finally:
+            _end(process)
+            on_completion(process)
+        if last.get('event') == 'done' and status == 0:
+            return Totals(last['bytes'], last['wire'], last['seconds'],
+                          last['retries'])
+        if last.get('event') == 'error':
+            raise TransferFailed(last['message'], last.get('device'))
+        raise SenderKilled(
+            _('the sender ended with status %(status)d: %(stderr)s') %
+            {'status': status, 'stderr': _tail(stderr) or _('no message')})
+
+
+@contextlib.contextmanager
+def _sender(job: pmem_job.Job) -> abc.Iterator[
+        tuple[subprocess.Popen, ty.IO[bytes]]]:
+    """Start a sender; whatever happens, it is not left running."""
+    environment = sender.environment()
+    # A receiver on this host is to find this very service's tickets.
+    environment.update(OS_DEFAULT__STATE_PATH=CONF.state_path,
+                       OS_DEFAULT__HOST=CONF.host)
+    with tempfile.TemporaryFile() as stderr:
+        try:
+            process = subprocess.Popen(
+                sender.command(), stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE, stderr=stderr, env=environment,
                 start_new_session=True)
         except OSError as error:
-            self._stderr.close()
             raise TransferFailed(
-                _('%(name)s did not start: %(error)s') %
-                {'name': self.name, 'error': error})
-
-    @property
-    def stderr(self) -> str:
-        self._stderr.seek(0, os.SEEK_END)
-        self._stderr.seek(max(0, self._stderr.tell() - STDERR_KEPT))
-        return self._stderr.read().decode('utf-8', 'replace').strip()
-
-    def check(self, where: 'Shell') -> None:
-        if self.popen.wait() != 0:
-            raise TransferFailed(
-                _('%(name)s (%(where)s) ended with status %(status)d: '
-                  '%(stderr)s') %
-                {'name': self.name, 'where': where,
-                 'status': self.popen.returncode,
-                 'stderr': self.stderr or _('no message')})
-
-    def end(self) -> None:
-        if self.popen.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.popen.pid, signal.SIGKILL)
-        self.popen.wait()
-        if self.popen.stdout:
-            self.popen.stdout.close()
-        self._stderr.close()
+                _('the sender did not start: %s') % error)
+        with process.stdout:
+            try:
+                # One that ends before it has read this says why, or is
+                # found killed.
+                with contextlib.suppress(BrokenPipeError), process.stdin:
+                    process.stdin.write(job.to_json().encode())
+                yield process, stderr
+            finally:
+                _end(process)
 
 
-class Transfer:
-    """Copies between devices; every process goes through the two hooks."""
+def _end(process: subprocess.Popen) -> None:
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            # Its children end with it.
+            process.send_signal(signal.SIGKILL)
+    process.wait()
 
-    def __init__(
-        self, destination: Shell, on_execute: ProcessHook,
-        on_completion: ProcessHook,
-    ) -> None:
-        self._here = Shell()
-        self._there = destination
-        self._on_execute = on_execute
-        self._on_completion = on_completion
 
-    def copy(self, source: str, target: str,
-             sections: abc.Iterable[layout.Section]) -> None:
-        """Write the sections of a target device and read them back.
-
-        :param source: path of the source device on this host
-        :param target: path of the target device on the destination
-        :param sections: see :func:`layout.sections`
-        :raises TransferFailed: if anything but the whole is proven copied
-        """
-        sections = list(sections)
-        for section in sections:
-            if section.source_offset is None:
-                self._zero(target, section)
-            else:
-                self._send(source, target, section)
-        for section in sections:
-            self._compare(source, target, section)
-
-    def _send(self, source: str, target: str,
-              section: layout.Section) -> None:
-        with self._running() as start:
-            reader, writer = self._pipe(
-                start, _read(source, section.source_offset, section.length),
-                self._there.argv(_write(target, section) + ' -b no'))
-            # If one end stops, the other one fails as well; so it is the
-            # first in this order whose message tells why.
-            writer.check(self._there)
-            if reader.popen.wait() != -signal.SIGPIPE:
-                reader.check(self._here)
-                _check_count(reader, section.length, self._here)
-            _check_count(writer, section.length, self._there)
-            reader.check(self._here)
-
-    def _zero(self, target: str, section: layout.Section) -> None:
-        with self._running() as start:
-            process = start(self._there.argv(
-                _write(target, section) + ' -z -b no'))
-            process.check(self._there)
-            _check_count(process, section.length, self._there)
-
-    def _compare(self, source: str, target: str,
-                 section: layout.Section) -> None:
-        if section.source_offset is None:
-            wanted = ['head', '-c', str(section.length), '/dev/zero']
-        else:
-            wanted = _read(source, section.source_offset, section.length)
-        found = shlex.join(
-            _read(target, section.target_offset, section.length))
-        with self._running() as start:
-            theirs = start(self._there.argv(found + ' | sha256sum'),
-                           stdout=subprocess.PIPE)
-            reader, mine = self._pipe(
-                start, wanted, ['sha256sum'], stdout=subprocess.PIPE)
-            expected = _digest(mine, self._here)
-            reader.check(self._here)
-            actual = _digest(theirs, self._there)
-            # A digest of nothing equals a digest of nothing, so the lengths
-            # are part of the comparison.
-            if section.source_offset is not None:
-                _check_count(reader, section.length, self._here)
-            _check_count(theirs, section.length, self._there)
-        if actual != expected:
-            raise TransferFailed(
-                _('%(target)s (%(where)s) reads back different from what was '
-                  'sent, in %(length)d bytes from offset %(offset)d') %
-                {'target': target, 'where': self._there,
-                 'length': section.length, 'offset': section.target_offset})
-
-    @staticmethod
-    def _pipe(
-        start: abc.Callable[..., _Process], first: list[str],
-        second: list[str], **kwargs: ty.Any,
-    ) -> tuple[_Process, _Process]:
-        """Start two processes, the output of one being the other's input.
-
-        The pipe is ours and not Popen's: under eventlet that one does not
-        block, and the processes inherit that. It is closed here, so that
-        each process sees it when the other one goes away.
-        """
-        output, inlet = os.pipe()
+def _listen(lines: abc.Iterable[bytes],
+            on_progress: ProgressHook) -> dict[str, ty.Any]:
+    """Read what a sender tells, up to its end; return the last event."""
+    event: dict[str, ty.Any] = {}
+    for line in lines:
         try:
-            return (start(first, stdout=inlet),
-                    start(second, stdin=output, **kwargs))
-        finally:
-            os.close(output)
-            os.close(inlet)
-
-    @contextlib.contextmanager
-    def _running(self) -> abc.Iterator[abc.Callable[..., _Process]]:
-        """Start processes; on the way out none is left."""
-        processes: list[_Process] = []
-
-        def start(argv: list[str], **kwargs: ty.Any) -> _Process:
-            process = _Process(argv, **kwargs)
-            processes.append(process)
-            self._on_execute(process.popen)
-            return process
-
-        try:
-            yield start
-        finally:
-            for process in processes:
-                process.end()
-                self._on_completion(process.popen)
+            event = jsonutils.loads(line)
+            if event['event'] == 'progress':
+                on_progress(event['done'], event['total'])
+            elif event['event'] == 'retry':
+                LOG.warning('Copying vPMEM data, trying again: %s',
+                            event['message'])
+        except (KeyError, TypeError, ValueError):
+            raise TransferFailed(
+                _('the sender said %r') % line[:STDERR_KEPT])
+    return event
 
 
-def _read(device: str, offset: int, length: int) -> list[str]:
-    return ['daxio', '-i', device, '-k', str(offset), '-l', str(length)]
-
-
-def _write(device: str, section: layout.Section) -> str:
-    return shlex.join(['daxio', '-o', device, '-s',
-                       str(section.target_offset), '-l', str(section.length)])
-
-
-def _digest(process: _Process, where: Shell) -> str:
-    output = process.popen.stdout.read().decode('ascii', 'replace')
-    process.check(where)
-    words = output.split()
-    if not words or not re.fullmatch('[0-9a-f]{64}', words[0]):
-        raise TransferFailed(
-            _('sha256sum (%(where)s) printed no digest but %(output)r') %
-            {'where': where, 'output': output[:STDERR_KEPT]})
-    return words[0]
-
-
-def _check_count(process: _Process, length: int, where: Shell) -> None:
-    stderr = process.stderr
-    counts = [int(count) for count in COPIED.findall(stderr)]
-    if counts != [length]:
-        raise TransferFailed(
-            _('daxio (%(where)s) was to move %(length)d bytes and said: '
-              '%(stderr)s') %
-            {'where': where, 'length': length,
-             'stderr': stderr or _('nothing')})
+def _tail(stream: ty.IO[bytes]) -> str:
+    stream.seek(0, os.SEEK_END)
+    stream.seek(max(0, stream.tell() - STDERR_KEPT))
+    return stream.read().decode('utf-8', 'replace').strip()

@@ -79,6 +79,7 @@ EDITS = [
         if 'migration_context' in instance and pmem_copy.is_wanted(instance):
             # Nobody else may write to the server's vPMEM from here on.
             pmem_copy.finish(migration, pmem_devices.list_namespaces)
+            instance.progress = 0
 
         '''),
     insert_before('LibvirtDriver._get_ordered_vpmems',
@@ -150,8 +151,12 @@ EDITS = [
             if pairs:
                 migration = objects.Migration.get_by_id(
                     instance._context, instance.migration_context.migration_id)
-                pmem_copy.copy(
-                    instance, migration, pairs, pmem_devices.list_namespaces(),
-                    on_execute, on_completion)
+                with compute_utils.EventReporter(
+                        instance._context, 'compute_copy_pmem_devices',
+                        migration.source_compute, instance.uuid):
+                    pmem_copy.copy(
+                        instance, migration, pairs,
+                        pmem_devices.list_namespaces(), on_execute,
+                        on_completion)
         ''', after='LibvirtDriver._cleanup_remote_migration'),
 ]

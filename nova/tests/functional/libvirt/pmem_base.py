@@ -26,6 +26,7 @@ from oslo_utils import importutils
 from oslo_utils import units
 
 from nova.compute import manager
+import nova.conf
 from nova import context
 from nova import exception
 from nova import objects
@@ -35,12 +36,17 @@ from nova.tests.functional.api import client as api_client
 from nova.tests.functional.libvirt import base
 from nova.virt.libvirt import utils as libvirt_utils
 
+CONF = nova.conf.CONF
+
 MIB = units.Mi
 
 #: The size of a namespace, in bytes, where a test does not say otherwise.
 SIZE = 4 * MIB
 
 PREFIX = 'CUSTOM_PMEM_NAMESPACE_'
+
+#: Where the hosts are reached.
+ADDRESSES = {'host%d' % number: '127.0.0.%d' % number for number in (1, 2, 3)}
 
 
 class _InFlight:
@@ -89,10 +95,16 @@ class PmemServersTestBase(base.ServersTestBase):
 
     def setUp(self):
         super().setUp()
-        self.pmem = self.useFixture(pmem.PmemHosts(owner=self.PMEM_OWNER))
-        self.useFixture(nova_fixtures.PrivsepFixture())
         self.flags(state_path=self.useFixture(fixtures.TempDir()).path)
-        self.flags(my_ip='127.0.0.1', allow_resize_to_same_host=False)
+        self.flags(allow_resize_to_same_host=False)
+        self.pmem = self.useFixture(pmem.PmemHosts({
+            address: {'OS_DEFAULT__HOST': host,
+                      'OS_DEFAULT__STATE_PATH': self.state_path_of(host)}
+            for host, address in ADDRESSES.items()}, owner=self.PMEM_OWNER))
+        # For what runs on this host without ssh.
+        self.useFixture(fixtures.EnvironmentVariable(
+            'NOVA_PMEM_STAND_INS', '1'))
+        self.useFixture(nova_fixtures.PrivsepFixture())
         self.useFixture(fixtures.MonkeyPatch(
             'nova.virt.libvirt.LibvirtDriver._create_image',
             self._create_instance_directory))
@@ -104,6 +116,10 @@ class PmemServersTestBase(base.ServersTestBase):
             self.useFixture(fixtures.MockPatchObject(
                 manager.ComputeManager, name,
                 self._moving(getattr(manager.ComputeManager, name))))
+
+    def state_path_of(self, host):
+        """Return where a host keeps its tickets."""
+        return CONF.state_path
 
     @staticmethod
     def _create_instance_directory(driver, context, instance, *args, **kwargs):
@@ -127,6 +143,7 @@ class PmemServersTestBase(base.ServersTestBase):
         self.flags(pmem_namespaces=self.pmem.pmem_namespaces(host),
                    group='libvirt')
         self.start_compute(host)
+        self._set_address(host)
         # A service does not stop while it waits for a tool that hangs.
         self.addCleanup(self.pmem.cancel_faults)
         return self.computes[host]
@@ -134,7 +151,15 @@ class PmemServersTestBase(base.ServersTestBase):
     def restart_pmem_compute(self, host):
         self.flags(pmem_namespaces=self.pmem.pmem_namespaces(host),
                    group='libvirt')
-        return self.restart_compute_service(host)
+        compute = self.restart_compute_service(host)
+        self._set_address(host)
+        return compute
+
+    def _set_address(self, host):
+        """Let a host be reached where its sshd listens."""
+        self.useFixture(fixtures.MockPatchObject(
+            self.computes[host].driver, 'get_host_ip_addr',
+            return_value=ADDRESSES[host]))
 
     def start_two_computes(self, number=2):
         """Start host1 and host2 with so many namespaces of label SMALL."""
@@ -146,6 +171,11 @@ class PmemServersTestBase(base.ServersTestBase):
         return self._create_flavor(
             vcpu=vcpu, memory_mb=512, disk=1, ephemeral=0,
             extra_spec=extra_spec)
+
+    def receivers(self):
+        """Return how ssh was called to move bytes, by arguments."""
+        return [call['args'] for call in self.pmem.calls('ssh')
+                if 'nova-pmem-receive' in call['args'][-1]]
 
     # Servers
 

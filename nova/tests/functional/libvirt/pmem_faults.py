@@ -178,18 +178,20 @@ class Fault:
 class ToolFault(Fault):
     """daxio ends or lies."""
 
-    def __init__(self, name: str, action: str, leaves_out: str = '',
-                 **details: ty.Any) -> None:
+    def __init__(self, name: str, action: str, **details: ty.Any) -> None:
         self.name = name
         self.tool = (action, details)
-        self._not_at = leaves_out
 
     def leaves_out(self, moment: Moment) -> str:
         if not moment.at_tool:
             return 'no daxio runs'
-        if self._not_at and moment.side == self._not_at:
+        if self.tool[0] == 'flip' and moment.side == 'zero':
             return 'nobody looks at what a wipe leaves'
         return ''
+
+    def repair(self, case: 'Case') -> bool:
+        case.planned.cancel()
+        return self.tool[1]['repeat']
 
 
 def _as_while_writing(moment: Moment) -> str:
@@ -237,9 +239,14 @@ def _links(case: 'Case') -> list[psutil.Process]:
     return case.world.pmem.sessions()
 
 
-def _remote_shells(case: 'Case') -> list[psutil.Process]:
-    return [child for session in case.world.pmem.sessions()
-            for child in session.children()]
+def _senders(case: 'Case') -> list[psutil.Process]:
+    return [process for process in psutil.Process().children()
+            if 'nova.virt.pmem.sender' in process.cmdline()]
+
+
+def _receivers(case: 'Case') -> list[psutil.Process]:
+    return [process for process in case.world.pmem.tools()
+            if 'nova.virt.pmem.receiver' in process.cmdline()]
 
 
 class FlippedLater(Fault):
@@ -434,14 +441,17 @@ class TicketFault(Fault):
         if self.kind in ('left-over', 'missing'):
             return False
         world = case.world
+        host, __ = case.moment.tickets[0]
+        name = OLD if host == SOURCE else NEW
         if os.path.exists(case.path):
             os.unlink(case.path)
+        if world.PMEM_OWNER:
+            # Who owned the node was in the ticket only.
+            os.chown(world.pmem.path(name), *[world.PMEM_OWNER] * 2)
         found = world.show(case.server)
-        host, __ = case.moment.tickets[0]
         used = found and (found['OS-EXT-SRV-ATTR:host'] == host or
                           found['status'] == 'VERIFY_RESIZE')
         if not used:
-            name = OLD if host == SOURCE else NEW
             world.pmem.write(name, 0, bytes(SIZE))
         return True
 
@@ -486,17 +496,27 @@ class WipeFails(Fault):
         return _as_while_writing(moment)
 
     def happen(self, case: 'Case') -> None:
-        device = case.moment.device if case.moment.side == 'zero' else NEW
-        case.wipe_fault = case.world.pmem.inject(
+        pmem, moment = case.world.pmem, case.moment
+        device = moment.device if moment.side == 'zero' else NEW
+        case.planned = [pmem.inject(
             'exit', device, side='zero', status=1, message='bad block\n',
-            repeat=self._for_good)
-        if case.moment.at_tool:
+            repeat=self._for_good)]
+        if moment.copies:
+            case.planned.append(pmem.inject(
+                'exit', NEW, side='write', status=1, repeat=True))
+        if moment.at_tool:
             psutil.Process(case.hanging.pid).kill()
         else:
             raise exception.NovaException('fails as planned')
 
+    def later(self, case: 'Case') -> None:
+        if case.moment.side != 'zero':
+            case.world.run_periodic_tasks()
+        case.must_fire(case.planned[0].fired, 'nothing was wiped')
+
     def repair(self, case: 'Case') -> bool:
-        case.wipe_fault.cancel()
+        for planned in case.planned:
+            planned.cancel()
         return self._for_good
 
 
@@ -539,11 +559,16 @@ FAULTS: tuple[Fault, ...] = (
     ProcessKilled('daxio-killed', _tool, needs_ssh=False),
     ProcessKilled('ssh-killed', _ssh, needs_ssh=True),
     ProcessKilled('link-cut', _links, needs_ssh=True),
-    ProcessKilled('receiver-killed', _remote_shells, needs_ssh=True),
-    ToolFault('device-full', 'exit', status=1,
-              message='daxio: failed to perform I/O\n'),
-    ToolFault('device-short', 'short'),
-    ToolFault('byte-changed', 'flip', leaves_out='zero'),
+    ProcessKilled('sender-killed', _senders, needs_ssh=True),
+    ProcessKilled('receiver-killed', _receivers, needs_ssh=True),
+    *(ToolFault(name + ('-always' if repeat else '-once'), action,
+                repeat=repeat, **details)
+      for name, action, details in (
+          ('device-full', 'exit', {
+              'status': 1, 'message': 'daxio: failed to perform I/O\n'}),
+          ('device-short', 'short', {}),
+          ('byte-changed', 'flip', {}))
+      for repeat in (False, True)),
     FlippedLater(),
     *(ComputeKilled(name, hosts, late, power)
       for name, hosts, power in (
@@ -662,11 +687,11 @@ class Case:
             yield hook.wait
         elif fault.tool:
             action, details = fault.tool
-            planned = world.pmem.inject(
+            self.planned = world.pmem.inject(
                 action, moment.device, side=moment.side, at=SIZE // 2,
                 **details)
             yield lambda: pmem_world.wait_until(
-                lambda: planned.fired, 'the fault of daxio')
+                lambda: self.planned.fired, 'the fault of daxio')
         else:
             self.hanging = world.pmem.inject(
                 'hang', moment.device, side=moment.side, at=SIZE // 2)

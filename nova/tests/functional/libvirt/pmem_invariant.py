@@ -278,7 +278,7 @@ def tickets_are_closed(found: _Found) -> abc.Iterator[str]:
 
 
 def ticket_folder(world: pmem_world.World, host: str) -> str:
-    return os.path.join(world.pmem_state[host], 'pmem-copy')
+    return os.path.join(world.state_path_of(host), 'pmem-copy')
 
 
 def tickets(world: pmem_world.World,

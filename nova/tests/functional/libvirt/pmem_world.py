@@ -124,14 +124,14 @@ class World(pmem_base.PmemServersTestBase):
         """It is none; this is what makes it one by hand."""
 
     def setUp(self):
+        self._state_paths = {}
         super().setUp()
         # As operators want it: a host that boots starts its guests.
         self.flags(resume_guests_state_on_host_boot=True)
         self.flags(rpc_response_timeout=10)
         # Periodic tasks run only when nobody has anything to do, and no
         # message is on its way.
-        self.useFixture(fixtures.MockPatch(
-            'nova.compute.pmem_recovery.LOST_AFTER', 0))
+        self.messages_are_lost_at_once()
         self.processes = self.useFixture(pmem_process.Processes())
         self.process = {}
         self.bystanders = {}
@@ -267,17 +267,20 @@ class World(pmem_base.PmemServersTestBase):
 
     # Processes
 
+    def state_path_of(self, host):
+        if host not in self._state_paths:
+            self._state_paths[host] = self.useFixture(fixtures.TempDir()).path
+        return self._state_paths[host]
+
     def _start(self, host, connection=None):
-        self.pmem_state = getattr(self, 'pmem_state', {})
-        if host not in self.pmem_state:
-            self.pmem_state[host] = self.useFixture(fixtures.TempDir()).path
         process = self.processes.new(host, {
             (None, 'host'): host,
-            (None, 'state_path'): self.pmem_state[host],
+            (None, 'state_path'): self.state_path_of(host),
             ('libvirt', 'pmem_namespaces'): self.pmem.pmem_namespaces(host),
         })
         with process.running():
             self.start_compute(host, connection=connection)
+        self._set_address(host)
         self.process[host] = process
 
     def kill(self, host):

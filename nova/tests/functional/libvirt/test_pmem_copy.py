@@ -15,6 +15,7 @@ import signal
 from unittest import mock
 
 import ddt
+import fixtures
 from oslo_utils.fixture import uuidsentinel as uuids
 
 from nova import context
@@ -71,8 +72,11 @@ class PmemCopyTests(pmem_base.PmemServersTestBase):
         self.migrate(server)
         new, = self.namespaces_of(server)
 
-        self.assertIn('127.0.0.1', ' '.join(
-            self.pmem.calls('ssh')[-1]['args']))
+        # It learns of the move, and of no device.
+        move, = self.receivers()
+        self.assertEqual(pmem_base.ADDRESSES['host2'], move[-2])
+        self.assertEqual('nova-pmem-receive %s' % self._get_migration(
+            server)['uuid'], move[-1])
         writers = [call for call in self.pmem.calls('daxio')
                    if '-o' in call['args'] and '-z' not in call['args']]
         self.assertEqual(1, len(writers))
@@ -86,7 +90,7 @@ class PmemCopyTests(pmem_base.PmemServersTestBase):
             server = self.confirm(self.migrate(server, copy=copy))
             self.assert_zero(*self.namespaces_of(server))
             self.fill(server)
-        self.assertEqual([], self.pmem.calls('ssh'))
+        self.assertEqual([], self.receivers())
 
     def test_resize_on_the_same_host_needs_no_ssh(self):
         self.flags(allow_resize_to_same_host=True)
@@ -99,7 +103,7 @@ class PmemCopyTests(pmem_base.PmemServersTestBase):
         new, = self.namespaces_of(server)
         self.assertNotEqual(old, new)
         self.assertEqual(data, self.digests(server))
-        self.assertEqual([], self.pmem.calls('ssh'))
+        self.assertEqual([], self.receivers())
 
         server = self.revert(server)
         self.assertEqual([old], self.namespaces_of(server))
@@ -151,7 +155,7 @@ class PmemCopyTests(pmem_base.PmemServersTestBase):
         self.start_two_computes()
         server = self.boot()
         self.migrate(server)
-        self.assertEqual([], self.pmem.calls('ssh'))
+        self.assertEqual([], self.receivers())
         self.confirm(server)
         # It may gain a device, too.
         server = self.resize(server, self.create_pmem_flavor('SMALL'))
@@ -266,6 +270,15 @@ class PmemFailureTestsBase(pmem_base.PmemServersTestBase):
         self.server = self.boot('SMALL')
         self.data = self.fill(self.server)
 
+    def fail_to_copy(self, status='ACTIVE', action='exit', device=None,
+                     at=MIB, **details):
+        """Ask for a move while copying fails each time."""
+        fault = self.pmem.inject(
+            action, device or self.new, at=at, repeat=True, **details)
+        self.migrate(self.server, status=status)
+        self.assertTrue(fault.fired)
+        fault.cancel()
+
     def assert_as_before(self, status='ACTIVE'):
         """The server is on host1 with its data, and host2 knows nothing."""
         server = self._settled(self.server, status)
@@ -297,12 +310,14 @@ class PmemCopyFailureTests(PmemFailureTestsBase):
 
     @ddt.data(('write', 'host2_small_0'), ('read', 'host1_small_0'))
     @ddt.unpack
-    def test_copy_killed_half_way(self, side, device):
+    def test_copy_killed_half_way_goes_on(self, side, device):
         fault = self.pmem.inject('hang', device, side=side, at=SIZE // 2)
         self.act(self.server, 'migrate', {'copy_pmem_devices': True})
         pid = fault.wait()
         os.kill(pid, signal.SIGKILL)
-        self.assert_as_before()
+        server = self._settled(self.server, 'VERIFY_RESIZE')
+        self.assertEqual('host2', server['OS-EXT-SRV-ATTR:host'])
+        self.assertEqual(self.data, self.digests(server))
 
     @ddt.data(
         # side, device, action, details
@@ -310,36 +325,39 @@ class PmemCopyFailureTests(PmemFailureTestsBase):
         ('read', 'host1_small_0', 'short', {}),
         ('write', 'host2_small_0', 'exit', {'status': 1}),
         ('read', 'host1_small_0', 'exit', {'status': 1}),
+        ('write', 'host2_small_0', 'kill', {'signal': 9}),
+        ('read', 'host1_small_0', 'kill', {'signal': 9}),
         ('write', 'host2_small_0', 'flip', {}),
     )
     @ddt.unpack
     def test_copy_that_goes_wrong(self, side, device, action, details):
-        fault = self.pmem.inject(
-            action, device, side=side, at=SIZE // 2 + 1, **details)
-        self.migrate(self.server, status='ACTIVE')
-        self.assertTrue(fault.fired)
+        self.fail_to_copy(action=action, device=device, side=side,
+                          at=SIZE // 2 + 1, **details)
         self.assert_as_before()
+
+    def test_copy_that_goes_wrong_once(self):
+        fault = self.pmem.inject('flip', self.new, at=SIZE // 2)
+        server = self.migrate(self.server)
+        self.assertTrue(fault.fired)
+        self.assertEqual(self.data, self.digests(server))
 
     def test_stopped_server_stays_stopped(self):
         self._stop_server(self.server)
-        self.pmem.inject('exit', self.new, at=MIB)
-        self.migrate(self.server, status='SHUTOFF')
+        self.fail_to_copy(status='SHUTOFF')
         server = self._settled(self.server, 'SHUTOFF')
         self.assertEqual(self.data, self.digests(server))
         self._start_server(server)
         self.assertEqual(self.data, self.digests(server))
 
     def test_failure_says_what_went_wrong(self):
-        self.pmem.inject('short', self.new, at=MIB)
-        self.migrate(self.server, status='ACTIVE')
+        self.fail_to_copy(action='short')
         log = self.stdlog.logger.output
         for part in (self.old, self.new, 'host2', self.server['id'],
                      'copied %d bytes' % MIB):
             self.assertIn(part, log)
 
     def test_dirty_namespace_is_not_given_to_anyone_else(self):
-        self.pmem.inject('exit', self.new, at=MIB)
-        self.migrate(self.server, status='ACTIVE')
+        self.fail_to_copy()
         self.assertFalse(self.pmem.is_zero(self.new))
         wiping_fails = self.pmem.inject(
             'exit', self.new, side='zero', status=1, message='bad block\n',
@@ -366,8 +384,7 @@ class PmemCopyFailureTests(PmemFailureTestsBase):
             pmem_base.PREFIX + 'SMALL']['reserved']
 
     def test_last_host_with_dirt_leaves_the_next_server_alone(self):
-        self.pmem.inject('exit', self.new, at=MIB)
-        self.migrate(self.server, status='ACTIVE')
+        self.fail_to_copy()
         self.pmem.inject('exit', self.new, side='zero', repeat=True)
         self.run_periodic_tasks()
         # The scheduler does not offer it any more; had it been faster:
@@ -380,8 +397,7 @@ class PmemCopyFailureTests(PmemFailureTestsBase):
 
     def test_moved_again_at_once(self):
         # Without waiting for host2's periodic task to let the claim go.
-        self.pmem.inject('exit', self.new, at=MIB)
-        self.migrate(self.server, status='ACTIVE')
+        self.fail_to_copy()
         self._wait_for_action_fail_completion(
             self.server, 'migrate', 'compute_resize_instance')
         server = self.migrate(self.server)
@@ -389,8 +405,7 @@ class PmemCopyFailureTests(PmemFailureTestsBase):
         self.assertEqual(self.data, self.digests(server))
 
     def test_destination_that_restarts_settles_what_is_open(self):
-        self.pmem.inject('exit', self.new, at=MIB)
-        self.migrate(self.server, status='ACTIVE')
+        self.fail_to_copy()
         self.restart_pmem_compute('host2')
         self.assert_zero(self.new)
         self.assertEqual([], list(pmem_ticket.open_tickets()))
@@ -402,18 +417,37 @@ class PmemCopyFailureTests(PmemFailureTestsBase):
         fault.wait()
         return self._instance(self.server)
 
-    def test_processes_are_known_to_the_job_tracker(self):
+    def test_sender_is_known_to_the_job_tracker(self):
         instance = self._hang()
         driver = self.computes['host1'].driver
         driver.job_tracker.terminate_jobs(instance)
-        self.assert_as_before()
+        # Nobody has deleted the server, so it is started again.
+        server = self._settled(self.server, 'VERIFY_RESIZE')
+        self.assertEqual(self.data, self.digests(server))
+
+    def test_progress_is_shown(self):
+        self.useFixture(fixtures.MockPatch(
+            'nova.virt.libvirt.pmem_copy._Progress.SAVE', 0))
+        self.flags(pmem_copy_streams=1, group='libvirt')
+        self.useFixture(fixtures.MockPatch(
+            'nova.virt.pmem.job.Job.extent', MIB))
+        self._hang()
+        self._wait_for_assert(lambda: self.assertEqual(
+            50, self.api.get_server(self.server['id'])['progress']))
+        self.pmem.cancel_faults()
+        server = self._settled(self.server, 'VERIFY_RESIZE')
+        self.assertEqual(0, server['progress'])
+        self._wait_for_action_event_completion(
+            server, 'migrate', 'compute_copy_pmem_devices')
 
     def test_source_that_dies_while_copying(self):
         self._hang()
         # Its threads and children die with it; what the database says at
         # this point is what the next nova-compute finds.
-        with mock.patch('nova.compute.pmem_recovery._bring_back',
-                        side_effect=SystemExit), mock.patch(
+        with mock.patch('nova.virt.libvirt.pmem_copy._is_leaving',
+                        return_value=False), \
+                mock.patch('nova.compute.pmem_recovery._bring_back',
+                           side_effect=SystemExit), mock.patch(
                 'nova.compute.manager.ComputeManager._revert_allocation'), \
                 mock.patch('nova.objects.Migration.save'), \
                 mock.patch('nova.objects.Instance.save'):

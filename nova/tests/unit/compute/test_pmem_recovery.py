@@ -186,6 +186,8 @@ class GoesOnHereTestCase(RecoveryTestCase):
 STEPS = (
     ('host1', 'pre-migrating', 'host1', 'resize_prep', '_call_off', False),
     ('host2', 'pre-migrating', 'host1', 'resize_prep', '_call_off', False),
+    ('host1', 'migrating', 'host1', 'resize_prep', '_call_off', False),
+    ('host2', 'migrating', 'host1', 'resize_prep', None, False),
     ('host2', 'migrating', 'host1', None, '_call_off', False),
     ('host2', 'migrating', 'host1', 'rebooting', '_call_off', False),
     ('host2', 'migrating', 'host1', 'deleting', None, False),

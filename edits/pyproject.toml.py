@@ -1,0 +1,7 @@
+# SPDX-License-Identifier: Apache-2.0
+from novapatch.edit import toml_add_item
+
+EDITS = [
+    toml_add_item('project.scripts', 'nova-pmem-receive',
+                  'nova.virt.pmem.receiver:main'),
+]

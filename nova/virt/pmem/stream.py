@@ -1,0 +1,478 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""One stream of a copy: extents go out, answers come in.
+
+Nothing here waits. :meth:`Stream.advance` does what can be done now, and
+:meth:`Stream.interests` says for what to wait.
+"""
+
+import collections
+from collections import abc
+import dataclasses
+import select
+import time
+import typing as ty
+
+from nova.virt.pmem import buffers
+from nova.virt.pmem import connection
+from nova.virt.pmem import daxio
+from nova.virt.pmem import extents
+from nova.virt.pmem import job as pmem_job
+from nova.virt.pmem import pace
+from nova.virt.pmem import processes
+from nova.virt.pmem import proof
+from nova.virt.pmem import wire
+
+#: Extents that are sent ahead of their answers. One is stored while the next
+#: one arrives; a third is read from the source meanwhile.
+WINDOW = 2
+
+#: The part of the stall timeout that reading one extent may take, or the
+#: receiver would think that nothing comes any more.
+READ_SHARE = 0.5
+
+#: Seconds before a connection is tried again, times the number of failures
+#: in a row.
+PAUSE = 1
+
+#: Seconds to wait for the last words of a connection.
+LAST_WORDS = 5
+
+
+class Failed(Exception):
+    """The copy can't be done.
+
+    :ivar device: the name of the device that it failed at, if it did at one
+    """
+
+    def __init__(self, reason: str, device: str | None = None) -> None:
+        super().__init__(reason)
+        self.device = device
+
+
+@dataclasses.dataclass(eq=False)
+class Piece:
+    """An extent on its way.
+
+    :ivar compare: whether to ask first if it is there already
+    :ivar failures: how often it has failed
+    """
+
+    extent: extents.Extent
+    compare: bool
+    failures: int = 0
+    buffer: buffers.Buffer | None = None
+
+
+class Shared:
+    """What the streams of a copy have in common.
+
+    :ivar done: bytes that are acknowledged, for each device
+    :ivar resumed: bytes that were there already
+    :ivar wire: bytes written to connections
+    """
+
+    def __init__(
+        self, job: pmem_job.Job, guard: processes.Guard,
+        tell: abc.Callable[..., None],
+    ) -> None:
+        """Prepare the work.
+
+        :param tell: called with an event, and what belongs to it
+        """
+        self.job = job
+        self.guard = guard
+        self.tell = tell
+        self.pace = pace.Pace(job.bandwidth)
+        self.work = collections.deque(
+            Piece(extent, job.resume)
+            for number, device in enumerate(job.devices)
+            for extent in extents.cut(
+                number, device.size, device.target_size, job.extent))
+        self.extents = len(self.work)
+        self.done = [0] * len(job.devices)
+        self.resumed = 0
+        self.wire = 0
+        self.retries = 0
+
+    def describe(self, piece: Piece) -> str:
+        device = self.job.devices[piece.extent.device]
+        return ('%d bytes at offset %d of vPMEM namespace %s, for %s on host '
+                '%s' % (piece.extent.length, piece.extent.offset, device.name,
+                        device.target_name, self.job.host))
+
+    def device_name(self, piece: Piece) -> str:
+        return self.job.devices[piece.extent.device].name
+
+
+class Stream:
+    """A stream; see the module."""
+
+    def __init__(self, shared: Shared, number: int) -> None:
+        self._shared = shared
+        self._job = shared.job
+        self._number = number
+        self._connection: connection.Connection | None = None
+        self._pending: collections.deque[Piece] = collections.deque()
+        self._sent: collections.deque[Piece] = collections.deque()
+        self._read: Piece | None = None
+        self._reading: tuple[daxio.Daxio, Piece] | None = None
+        self._buffers = [buffers.Buffer(self._job.extent)
+                         for _ in range(WINDOW + 1)]
+        self._free = list(self._buffers)
+        self._confirmed = [0, 0]
+        self._connections = 0
+        self._fruitless = 0
+        self._greeted = self._ending = self._over = False
+        self._not_before = 0.0
+        self._read_deadline = self._stalls_at = 0.0
+        self.is_ready = False
+        self.is_done = False
+
+    # What the loop asks
+
+    def interests(self) -> abc.Iterator[tuple[int, int]]:
+        """Yield file descriptors, and for what to poll them."""
+        if self._reading is not None:
+            yield self._reading[0].fileno(), select.POLLIN
+        if self._connection is not None:
+            yield self._connection.source, select.POLLIN
+            if (self._connection.is_sending() and
+                    not self._shared.pace.delay()):
+                yield self._connection.sink, select.POLLOUT
+
+    def deadline(self) -> float:
+        """Return when to call :meth:`advance` even if nothing happens."""
+        if self.is_done:
+            return float('inf')
+        times = [self._stalls_at if self._connection is not None
+                 else self._not_before]
+        if self._reading is not None:
+            times.append(self._read_deadline)
+        if self._connection is not None and self._connection.is_sending():
+            delay = self._shared.pace.delay()
+            if delay:
+                times.append(time.monotonic() + delay)
+        return min(times)
+
+    def advance(self) -> None:
+        """Do what can be done without waiting.
+
+        :raises Failed: if it is to be given up
+        """
+        if self.is_done:
+            return
+        try:
+            self._advance()
+        except connection.Broken as error:
+            self._broken(str(error))
+        except wire.ProtocolError as error:
+            raise Failed('host %s: %s' % (self._job.host, error))
+
+    def close(self) -> None:
+        """End the processes, and free the memory."""
+        self._disconnect()
+        if self._reading is not None:
+            self._reading[0].close()
+            self._reading = None
+        for buffer in self._buffers:
+            buffer.close()
+        self._buffers = []
+
+    # What happens
+
+    def _advance(self) -> None:
+        self._take_read()
+        if self._connection is None:
+            if not self._has_work():
+                self._finish()
+                return
+            if time.monotonic() < self._not_before:
+                return
+            self._connect()
+        self._receive()
+        if self.is_done:
+            return
+        self._start_read()
+        self._queue()
+        if self._connection.send(self._shared.pace):
+            self._progress()
+        self._check_stall()
+
+    def _has_work(self) -> bool:
+        return bool(self._pending or self._sent or self._read or
+                    self._reading or self._shared.work)
+
+    def _finish(self) -> None:
+        self.is_done = self.is_ready = True
+        self.close()
+
+    def _progress(self) -> None:
+        self._stalls_at = time.monotonic() + self._job.stall_timeout
+
+    def _check_stall(self) -> None:
+        if self._connection.is_sending() and self._shared.pace.delay():
+            # It is us who hold it up.
+            self._progress()
+        elif self._reading is not None and not self._sent:
+            # It has a deadline of its own.
+            self._progress()
+        elif time.monotonic() >= self._stalls_at:
+            raise connection.Broken(
+                'nothing has moved for %g seconds' % self._job.stall_timeout)
+
+    # The connection
+
+    def _connect(self) -> None:
+        self._confirmed = [0, 0]
+        self._connection = connection.Connection(
+            self._shared.guard, list(self._job.receiver))
+        self._connection.say(wire.hello(
+            stream=self._number, extent=self._job.extent,
+            stall_timeout=self._job.stall_timeout,
+            reconnect=self._connections > 0))
+        self._connections += 1
+        self._progress()
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._shared.wire += self._connection.sent
+            self._connection.close()
+            self._connection = None
+        self._greeted = self._ending = self._over = False
+
+    @property
+    def wire(self) -> int:
+        """Bytes sent that are not in the shared count yet."""
+        return self._connection.sent if self._connection is not None else 0
+
+    def _broken(self, reason: str) -> None:
+        """Go back to where everything that was sent was not."""
+        pieces = list(self._sent)
+        self._sent.clear()
+        if self._read is not None:
+            self._give_back(self._read)
+            self._read = None
+        self._disconnect()
+        self._fruitless += 1
+        for piece in reversed(pieces):
+            self._give_back(piece)
+        if self._fruitless >= self._job.attempts:
+            self._give_up(pieces[0] if pieces else None, reason,
+                          self._fruitless)
+        self._not_before = time.monotonic() + PAUSE * (self._fruitless - 1)
+        if pieces:
+            # Only the first one can have been at work.
+            pieces[0].failures += 1
+        self._retry(pieces[0] if pieces else None, reason)
+
+    def _give_back(self, piece: Piece) -> None:
+        if piece.buffer is not None:
+            self._free.append(piece.buffer)
+            piece.buffer = None
+        self._pending.appendleft(piece)
+
+    def _retry(self, piece: Piece | None, reason: str) -> None:
+        if piece is not None and piece.failures >= self._job.attempts:
+            self._give_up(piece, reason, piece.failures)
+        self._shared.retries += 1
+        place = {} if piece is None else {
+            'device': self._shared.device_name(piece),
+            'offset': piece.extent.offset}
+        self._shared.tell('retry', stream=self._number, message=reason,
+                          **place)
+
+    def _give_up(self, piece: Piece | None, reason: str, tries: int) -> None:
+        if piece is None:
+            raise Failed('host %s: %s (tried %d times)' % (
+                self._job.host, reason, tries))
+        raise Failed('%s: %s (tried %d times)' % (
+            self._shared.describe(piece), reason, tries),
+            self._shared.device_name(piece))
+
+    # Answers
+
+    def _receive(self) -> None:
+        lines = self._connection.lines.read()
+        for line in lines:
+            self._progress()
+            if self._greeted:
+                self._answer(wire.parse_line(line))
+            else:
+                self._greet(line)
+        if self._connection.lines.ended:
+            if not self._over:
+                self._hung_up()
+            self._disconnect()
+            self._finish()
+
+    def _hung_up(self) -> None:
+        status = self._connection.exit_status(LAST_WORDS)
+        why = self._connection.why(0)
+        if not self._greeted and self._connection.lines.rest:
+            why = 'it printed %s; %s' % (
+                wire.quoted(self._connection.lines.rest), why)
+        # ssh says 255 of itself; any other status is that of a command that
+        # is not there or does not want.
+        if not self._greeted and status is not None and 0 < status < 255:
+            raise Failed('host %s: %s' % (self._job.host, why))
+        raise connection.Broken(why)
+
+    def _greet(self, line: bytes) -> None:
+        fields = wire.parse_hello(line, 'it')
+        if 'error' in fields:
+            self._error(fields)
+        expected = [{'name': device.target_name, 'size': device.target_size,
+                     'source_size': device.size}
+                    for device in self._job.devices]
+        if fields.get('devices') != expected:
+            raise wire.ProtocolError(
+                'its ticket is for %s, and this copy for %s' % (
+                    wire.quoted(wire.line(devices=fields.get('devices'))),
+                    wire.quoted(wire.line(devices=expected))))
+        self._greeted = self.is_ready = True
+
+    def _error(self, fields: dict[str, ty.Any]) -> ty.NoReturn:
+        reason = str(fields['error'])[:wire.QUOTED * 2]
+        if fields.get('again') is True and (
+                self._connections > 1 or self._greeted):
+            raise connection.Broken(reason)
+        raise Failed('host %s refuses: %s' % (self._job.host, reason),
+                     self._shared.device_name(self._sent[0])
+                     if self._sent else None)
+
+    def _answer(self, fields: dict[str, ty.Any]) -> None:
+        if wire.NAME in fields and 'error' in fields:
+            self._error(fields)
+        if 'end' in fields:
+            self._ended(fields['end'])
+            return
+        kind, piece = self._match(fields)
+        self._sent.popleft()
+        self._free.append(piece.buffer)
+        piece.buffer = None
+        self._fruitless = 0
+        if kind == 'failed':
+            piece.failures += 1
+            self._pending.appendleft(piece)
+            self._retry(piece, str(fields.get('error'))[:wire.QUOTED * 2])
+        elif kind == 'differs':
+            piece.compare = False
+            self._pending.appendleft(piece)
+        else:
+            self._count(piece)
+
+    def _match(self, fields: dict[str, ty.Any]) -> tuple[str, Piece]:
+        """Return the kind of an answer, and to what it is one.
+
+        :raises wire.ProtocolError: if it is none to what was sent first
+        """
+        piece = self._sent[0] if self._sent else None
+        # What is still being written can't have been dealt with.
+        if len(self._sent) == 1 and self._connection.is_sending():
+            piece = None
+        if piece is not None:
+            kinds = ('same', 'differs') if piece.compare else ('stored',)
+            for kind in (*kinds, 'failed'):
+                if fields.get(kind) == piece.extent.place:
+                    return kind, piece
+        raise wire.ProtocolError('it answers %s to %s' % (
+            wire.quoted(wire.line(**fields)),
+            'nothing' if piece is None else piece.extent.place))
+
+    def _count(self, piece: Piece) -> None:
+        length = piece.extent.length
+        self._confirmed[0] += 1
+        self._confirmed[1] += length
+        self._shared.done[piece.extent.device] += length
+        if piece.compare:
+            self._shared.resumed += length
+
+    def _ended(self, totals: ty.Any) -> None:
+        if not self._ending or totals != self._confirmed:
+            raise wire.ProtocolError(
+                'it has stored %s (extents, bytes), and acknowledged %s' % (
+                    wire.quoted(wire.line(end=totals)), self._confirmed))
+        # Until it is gone the other host can't be sure that nobody writes.
+        self._connection.end_input()
+        self._over = True
+
+    # Extents
+
+    def _start_read(self) -> None:
+        if (self._reading is not None or self._read is not None or
+                not self._free or not (self._pending or self._shared.work)):
+            return
+        piece = (self._pending or self._shared.work).popleft()
+        piece.buffer = self._free.pop()
+        if piece.extent.source_offset is None:
+            piece.buffer.clear(0, piece.extent.length)
+            self._read = piece
+            return
+        device = self._job.devices[piece.extent.device]
+        try:
+            self._reading = daxio.read(
+                self._shared.guard, device.path, piece.extent.source_offset,
+                piece.extent.length, piece.buffer), piece
+        except processes.Failed as error:
+            self._unread(piece, error)
+        self._read_deadline = (
+            time.monotonic() + self._job.stall_timeout * READ_SHARE)
+
+    def _take_read(self) -> None:
+        if self._reading is None:
+            return
+        process, piece = self._reading
+        if not process.wait(0):
+            if time.monotonic() >= self._read_deadline:
+                process.give_up(self._job.stall_timeout * READ_SHARE)
+                self._read_deadline += self._job.stall_timeout
+            return
+        self._reading = None
+        try:
+            process.finish()
+            self._read = piece
+        except processes.Failed as error:
+            self._unread(piece, error)
+
+    def _unread(self, piece: Piece, error: processes.Failed) -> None:
+        piece.failures += 1
+        self._give_back(piece)
+        self._retry(piece, 'reading the source: %s' % error)
+
+    def _queue(self) -> None:
+        """Queue a frame for what was read, or the end if that was all."""
+        if (not self._greeted or self._ending or
+                self._connection.is_sending()):
+            return
+        if self._read is None:
+            if not self._has_work():
+                self._ending = True
+                self._connection.frame(wire.END)
+        elif len(self._sent) < WINDOW:
+            piece, self._read = self._read, None
+            self._sent.append(piece)
+            self._send(piece)
+            self._start_read()
+
+    def _send(self, piece: Piece) -> None:
+        extent, buffer = piece.extent, piece.buffer
+        if piece.compare:
+            key = proof.new_key()
+            self._connection.frame(
+                wire.COMPARE, extent,
+                text=key + proof.tag(key, buffer, extent.length))
+        else:
+            self._connection.frame(
+                wire.DATA, extent, extents.data_runs(buffer, extent.length),
+                buffer=buffer)
