@@ -12,15 +12,22 @@
 
 """The fault matrix, a test for each case; see ``pmem_faults``.
 
-A sample of it runs with the other tests. ``PMEM_FAULTS=all`` in the
-environment is for the whole, and ``PMEM_FAULTS_RESULTS`` names a directory for
-what came of it: a file for each case with its violations, or the reason why
-it could not be brought about.
+A sample of it runs with the other tests. The environment may say otherwise
+(``tools/faults`` does):
+
+``PMEM_FAULTS``
+  ``all`` for the whole
+``PMEM_FAULTS_RESULTS``
+  a directory for what came of it: a file for each case with its violations,
+  or the reason why it could not be brought about; and its log, then
+``PMEM_FAULTS_WITHOUT_WIPE``
+  leave out the wipe when a ticket is closed, to see that the cases fail
 """
 
 import os
 import time
 
+import fixtures
 import testtools
 from testtools import content
 
@@ -58,6 +65,9 @@ class PmemFaultTests(testtools.TestCase):
             PmemFaultTests._world = world = pmem_world.World()
             PmemFaultTests._cases = 0
             world.setUp()
+            if 'PMEM_FAULTS_WITHOUT_WIPE' in os.environ:
+                world.useFixture(fixtures.MockPatch(
+                    'nova.virt.libvirt.pmem_devices.wipe_targets'))
         PmemFaultTests._cases += 1
         return cls._world
 
@@ -66,34 +76,28 @@ class PmemFaultTests(testtools.TestCase):
         started = time.monotonic()
         is_clean = False
         try:
-            violations = case.run(world)
+            violations = ['violation: ' + text for text in case.run(world)]
             is_clean = not violations
         except BaseException as error:
             violations = ['ERROR: %s' % error]
             raise
         finally:
-            _note(case, violations, time.monotonic() - started)
+            _note(case, '.case', '%s %.1f seconds\n%s' % (
+                'happened' if case.happened else 'error',
+                time.monotonic() - started, ''.join(
+                    '%s\n' % text for text in violations)))
             if not is_clean:
                 self.addDetail('log', content.text_content(world.log()))
-                _note_log(case, world.log())
+                _note(case, '.log', world.log())
             if not is_clean or self._cases >= CASES_PER_WORLD:
                 self._end_world()
         self.assertEqual([], violations)
 
 
-def _note(case, violations, seconds):
+def _note(case, suffix, text):
     folder = os.environ.get('PMEM_FAULTS_RESULTS')
     if folder:
-        with open(os.path.join(folder, case.name), 'w') as file:
-            file.write('%s %.1f\n' % (
-                'happened' if case.happened else 'error', seconds))
-            file.writelines('%s\n' % text for text in violations)
-
-
-def _note_log(case, text):
-    folder = os.environ.get('PMEM_FAULTS_RESULTS')
-    if folder:
-        with open(os.path.join(folder, case.name + '.log'), 'w') as file:
+        with open(os.path.join(folder, case.name + suffix), 'w') as file:
             file.write(text)
 
 
