@@ -327,6 +327,7 @@ class Away(Fault):
         case.world.process[case.moment.host].outages.append(case.outage)
 
     def later(self, case: 'Case') -> None:
+        case.world.run_periodic_tasks()
         case.outage.end()
         case.must_fire(case.outage.hits, 'nobody missed it')
 

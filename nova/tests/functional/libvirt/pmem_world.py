@@ -22,6 +22,7 @@ import threading
 import time
 
 import fixtures
+from futurist import _thread as futurist
 from oslo_log import log as logging
 from oslo_utils import importutils
 from oslo_utils import uuidutils
@@ -126,6 +127,10 @@ class World(pmem_base.PmemServersTestBase):
     def setUp(self):
         self._state_paths = {}
         super().setUp()
+        # Nova's tests let idle threads wake up a hundred times a second, to
+        # end soon. A world has dozens of them, and lives for long.
+        self.useFixture(fixtures.MockPatchObject(
+            futurist.ThreadWorker, 'MAX_IDLE_FOR', 0.3))
         # As operators want it: a host that boots starts its guests.
         self.flags(resume_guests_state_on_host_boot=True)
         self.flags(rpc_response_timeout=10)
@@ -401,7 +406,7 @@ class World(pmem_base.PmemServersTestBase):
             if self.is_down(host):
                 continue
             manager = self.computes[host].manager
-            with self.in_service(host):
+            with self.process[host].running(is_job=True):
                 for name, task in manager._periodic_tasks:
                     if name.rpartition('.')[2] not in NOT_RUN:
                         self._run(task, manager)
