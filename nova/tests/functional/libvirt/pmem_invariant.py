@@ -60,7 +60,7 @@ def take(world: pmem_world.World, server: dict[str, ty.Any]) -> Snapshot:
     """Describe a world in which nothing has happened yet."""
     return Snapshot(
         server=server,
-        # What its guest writes after the move goes to the entry of DESTINATION.
+        # What its guest writes after the move goes to that of DESTINATION.
         data=dict.fromkeys(HOSTS, world.pmem.digest(OLD)),
         others={name: world.pmem.digest(name) for name in world.pmem.names()
                 if name not in (OLD, NEW)})
