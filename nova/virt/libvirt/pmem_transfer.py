@@ -29,6 +29,7 @@ import typing as ty
 
 from oslo_log import log as logging
 from oslo_serialization import jsonutils
+from oslo_utils import units
 
 import nova.conf
 from nova.i18n import _
@@ -37,6 +38,9 @@ from nova.virt.pmem import sender
 
 CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
+
+#: Bytes that are sent, read back and acknowledged as one; see doc/benchmark.
+EXTENT = 8 * units.Mi
 
 #: Bytes of a sender's stderr that are kept for an error message.
 STDERR_KEPT = 2048
@@ -104,7 +108,7 @@ def new_job(migration_uuid: str, host: str, address: str | None,
     """
     return pmem_job.Job(
         receiver=tuple(receiver_argv(migration_uuid, address)), host=host,
-        devices=tuple(devices), streams=CONF.libvirt.pmem_copy_streams,
+        devices=tuple(devices), extent=EXTENT, streams=CONF.libvirt.pmem_copy_streams,
         bandwidth=CONF.libvirt.pmem_copy_bandwidth * 1024 ** 2,
         stall_timeout=CONF.libvirt.pmem_copy_stall_timeout,
         attempts=CONF.libvirt.pmem_copy_attempts, parent=os.getpid())

@@ -75,8 +75,9 @@ class PmemCopyTests(pmem_base.PmemServersTestBase):
         # It learns of the move, and of no device.
         move, = self.receivers()
         self.assertEqual(pmem_base.ADDRESSES['host2'], move[-2])
-        self.assertEqual('nova-pmem-receive %s' % self._get_migration(
-            server)['uuid'], move[-1])
+        migration = self._wait_for_migration_status(server, ['finished'])
+        self.assertEqual(
+            'nova-pmem-receive %s' % migration['uuid'], move[-1])
         writers = [call for call in self.pmem.calls('daxio')
                    if '-o' in call['args'] and '-z' not in call['args']]
         self.assertEqual(1, len(writers))
@@ -270,12 +271,12 @@ class PmemFailureTestsBase(pmem_base.PmemServersTestBase):
         self.server = self.boot('SMALL')
         self.data = self.fill(self.server)
 
-    def fail_to_copy(self, status='ACTIVE', action='exit', device=None,
+    def fail_to_copy(self, ends='ACTIVE', action='exit', device=None,
                      at=MIB, **details):
         """Ask for a move while copying fails each time."""
         fault = self.pmem.inject(
             action, device or self.new, at=at, repeat=True, **details)
-        self.migrate(self.server, status=status)
+        self.migrate(self.server, status=ends)
         self.assertTrue(fault.fired)
         fault.cancel()
 
@@ -343,7 +344,7 @@ class PmemCopyFailureTests(PmemFailureTestsBase):
 
     def test_stopped_server_stays_stopped(self):
         self._stop_server(self.server)
-        self.fail_to_copy(status='SHUTOFF')
+        self.fail_to_copy(ends='SHUTOFF')
         server = self._settled(self.server, 'SHUTOFF')
         self.assertEqual(self.data, self.digests(server))
         self._start_server(server)
@@ -430,24 +431,24 @@ class PmemCopyFailureTests(PmemFailureTestsBase):
             'nova.virt.libvirt.pmem_copy._Progress.SAVE', 0))
         self.flags(pmem_copy_streams=1, group='libvirt')
         self.useFixture(fixtures.MockPatch(
-            'nova.virt.pmem.job.Job.extent', MIB))
+            'nova.virt.libvirt.pmem_transfer.EXTENT', MIB))
         self._hang()
         self._wait_for_assert(lambda: self.assertEqual(
             50, self.api.get_server(self.server['id'])['progress']))
         self.pmem.cancel_faults()
         server = self._settled(self.server, 'VERIFY_RESIZE')
         self.assertEqual(0, server['progress'])
-        self._wait_for_action_event_completion(
-            server, 'migrate', 'compute_copy_pmem_devices')
+        self._wait_for_instance_action_event(
+            server, 'migrate', 'compute_copy_pmem_devices', 'success')
 
     def test_source_that_dies_while_copying(self):
+        self.useFixture(fixtures.MockPatch(
+            'nova.virt.libvirt.pmem_copy._is_leaving', return_value=False))
         self._hang()
         # Its threads and children die with it; what the database says at
         # this point is what the next nova-compute finds.
-        with mock.patch('nova.virt.libvirt.pmem_copy._is_leaving',
-                        return_value=False), \
-                mock.patch('nova.compute.pmem_recovery._bring_back',
-                           side_effect=SystemExit), mock.patch(
+        with mock.patch('nova.compute.pmem_recovery._bring_back',
+                        side_effect=SystemExit), mock.patch(
                 'nova.compute.manager.ComputeManager._revert_allocation'), \
                 mock.patch('nova.objects.Migration.save'), \
                 mock.patch('nova.objects.Instance.save'):
@@ -471,7 +472,7 @@ class PmemCopyFailureTests(PmemFailureTestsBase):
         self.wait_for_log('was deleted while it was to move')
         for host in ('host1', 'host2'):
             connection = self.computes[host].driver._host.get_connection()
-            self.assertEqual([], connection.listAllDomains(0))
+            self.assertEqual([], list(connection._vms))
         # Nova gives the move's allocation back to the server, deleted or not,
         # and finds it when it looks for such.
         self._wait_for_assert(self._assert_no_allocations)
@@ -483,7 +484,7 @@ class PmemCopyFailureTests(PmemFailureTestsBase):
                 {}, self._get_allocations_by_provider_uuid(provider))
 
     def test_guest_that_does_not_come_back_keeps_its_data(self):
-        self.pmem.inject('exit', self.new, at=MIB)
+        self.pmem.inject('exit', self.new, at=MIB, repeat=True)
         self.fail_next(
             'nova.virt.libvirt.driver.LibvirtDriver._create_guest')
         self.act(self.server, 'migrate', {'copy_pmem_devices': True})
