@@ -282,6 +282,8 @@ class ComputeKilled(Fault):
     def leaves_out(self, moment: Moment) -> str:
         if self._late and self._hosts == HOSTS:
             return 'there is nobody who goes on before'
+        if self._late and self._power:
+            return 'what goes on before does so without a reboot, too'
         return _as_while_writing(moment)
 
     def happen(self, case: 'Case') -> None:
@@ -304,6 +306,12 @@ class ComputeKilled(Fault):
             self._start(case)
 
 
+#: What is to come changes allocations.
+ALLOCATING = frozenset((
+    'claimed', 'after-the-copy', 'finishing', 'confirming', 'wiping-new',
+    'returning', 'deleting-new'))
+
+
 class Away(Fault):
     """Something that the host at work needs can't be reached."""
 
@@ -319,6 +327,8 @@ class Away(Fault):
     def leaves_out(self, moment: Moment) -> str:
         if moment.at_rest:
             return 'nobody is at work'
+        if self._kinds == ('placement',) and moment.name not in ALLOCATING:
+            return 'allocations do not change next'
         return _as_while_writing(moment)
 
     def happen(self, case: 'Case') -> None:
@@ -359,8 +369,10 @@ class DeviceFault(Fault):
             return 'daxio has the device open'
         if moment.guest_on == self.host:
             return 'a guest has the device open'
-        if self.kind == 'busy' and self.device == OLD:
+        if self.device == OLD and self.kind == 'busy':
             return 'nobody else could have been given it'
+        if self.device == OLD and self.kind == 'renamed':
+            return 'for who looks for it, it is missing'
         return ''
 
     def happen(self, case: 'Case') -> None:
@@ -408,6 +420,8 @@ class TicketFault(Fault):
             return 'there is none'
         if self.kind == 'missing' and moment.tickets == (HOLD,):
             return 'nobody else knows of what is held'
+        if self.kind != 'corrupt' and moment.tickets == (HOLD,):
+            return 'no receiver reads it'
         return _as_while_writing(moment)
 
     def happen(self, case: 'Case') -> None:
