@@ -62,9 +62,14 @@ class PmemFaultTests(testtools.TestCase):
     @classmethod
     def _begin_world(cls):
         if cls._world is None:
-            PmemFaultTests._world = world = pmem_world.World()
+            world = pmem_world.World()
+            try:
+                world.setUp()
+            except BaseException:
+                world.doCleanups()
+                raise
+            PmemFaultTests._world = world
             PmemFaultTests._cases = 0
-            world.setUp()
             if 'PMEM_FAULTS_WITHOUT_WIPE' in os.environ:
                 world.useFixture(fixtures.MockPatch(
                     'nova.virt.libvirt.pmem_devices.wipe_targets'))
