@@ -20,6 +20,7 @@ from collections import abc
 import contextlib
 import dataclasses
 import os
+import threading
 import typing as ty
 
 from oslo_log import log as logging
@@ -29,6 +30,7 @@ import psutil
 
 from nova import exception
 from nova.tests.fixtures import pmem_process
+from nova.tests.functional.api import client as api_client
 from nova.tests.functional.libvirt import pmem_invariant
 from nova.tests.functional.libvirt import pmem_world
 
@@ -387,6 +389,13 @@ class DeviceFault(Fault):
             case.squatter = case.world.define_stranger(
                 self.host, self.device)
 
+    def later(self, case: 'Case') -> None:
+        if self.kind == 'renumbered':
+            # Without a reboot it is for the operator to see to this: Nova
+            # reads the nodes when nova-compute starts.
+            case.world.kill(self.host)
+            case.world.restart(self.host)
+
     def repair(self, case: 'Case') -> bool:
         pmem = case.world.pmem
         if self.kind == 'missing':
@@ -506,15 +515,16 @@ class WipeFails(Fault):
         self._for_good = for_good
 
     def leaves_out(self, moment: Moment) -> str:
-        if moment.side != 'zero' and moment.phase != 'move':
+        if moment.side == 'zero':
+            return 'a full device is the same'
+        if moment.phase != 'move':
             return 'the wipe to come is a moment of its own'
         return _as_while_writing(moment)
 
     def happen(self, case: 'Case') -> None:
         pmem, moment = case.world.pmem, case.moment
-        device = moment.device if moment.side == 'zero' else NEW
         case.planned = [pmem.inject(
-            'exit', device, side='zero', status=1, message='bad block\n',
+            'exit', NEW, side='zero', status=1, message='bad block\n',
             repeat=self._for_good)]
         if moment.copies:
             case.planned.append(pmem.inject(
@@ -525,8 +535,7 @@ class WipeFails(Fault):
             raise exception.NovaException('fails as planned')
 
     def later(self, case: 'Case') -> None:
-        if case.moment.side != 'zero':
-            case.world.run_periodic_tasks()
+        case.world.run_periodic_tasks()
         case.must_fire(case.planned[0].fired, 'nothing was wiped')
 
     def repair(self, case: 'Case') -> bool:
@@ -562,7 +571,7 @@ class Deleted(Fault):
         case.world.api.put_service(service['id'], {'forced_down': down})
 
     def then(self, case: 'Case') -> None:
-        case.world.api.delete_server(case.server['id'])
+        case.delete()
 
     def later(self, case: 'Case') -> None:
         if self._down:
@@ -672,13 +681,42 @@ class Case:
 
     def _ask(self, phase: str) -> None:
         if phase == 'delete':
-            self.snapshot.is_deleted = True
-            self.world.api.delete_server(self.server['id'])
+            self.delete()
         else:
             self.world.act(self.server, *{
                 'move': ('migrate', {'copy_pmem_devices': True}),
                 'confirm': ('confirmResize',),
                 'revert': ('revertResize',)}[phase])
+
+    def delete(self) -> None:
+        """Ask for the server to be deleted; it need not be heard.
+
+        The answer may take as long as what it is about to meet.
+        """
+        self.snapshot.is_deleted = True
+        # From now on the world is not quiet, and not only once it has begun.
+        self.world.processes.others.begin(self)
+        threading.Thread(target=self._delete).start()
+
+    def _delete(self) -> None:
+        try:
+            self.world.api.delete_server(self.server['id'])
+        except api_client.OpenStackApiException as error:
+            LOG.info('Case: deleting was answered with %s', error)
+        finally:
+            self.world.processes.others.end(self)
+
+    def _delete_again(self) -> list[str]:
+        """Ask again, as a user does who sees that his server is still there.
+
+        Nova gives up a request to delete when it fails, or when the host that
+        has it dies.
+        """
+        if not self.snapshot.is_deleted or not self.world.show(self.server):
+            return []
+        LOG.info('Case: the server is deleted again')
+        self.delete()
+        return pmem_invariant.settle(self.world, self.server)
 
     def _move(self) -> None:
         world = self.world
@@ -734,6 +772,7 @@ class Case:
         except pmem_world.NotReached as error:
             return [str(error)]
         violations += pmem_invariant.settle(world, self.server)
+        violations += self._delete_again()
         if self.moment.at_rest and not fault.deletes:
             violations += pmem_invariant.check(world, self.snapshot)
             if not violations:
@@ -749,9 +788,7 @@ class Case:
         """
         if self.snapshot.is_deleted or self.world.keep(self.server):
             return []
-        with contextlib.suppress(Exception):
-            self.world.api.delete_server(self.server['id'])
-        self.snapshot.is_deleted = True
+        self.delete()
         violations = pmem_invariant.settle(self.world, self.server)
         violations += pmem_invariant.check(self.world, self.snapshot)
         return ['after its end: %s' % text for text in violations]

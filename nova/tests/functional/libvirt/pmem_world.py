@@ -133,7 +133,10 @@ class World(pmem_base.PmemServersTestBase):
             futurist.ThreadWorker, 'MAX_IDLE_FOR', 0.3))
         # As operators want it: a host that boots starts its guests.
         self.flags(resume_guests_state_on_host_boot=True)
+        # Shorter than usual, and in the same order.
         self.flags(rpc_response_timeout=10)
+        self.useFixture(fixtures.MockPatch(
+            'nova.virt.libvirt.pmem_copy.WIPE_PATIENCE', 3))
         # Periodic tasks run only when nobody has anything to do, and no
         # message is on its way.
         self.messages_are_lost_at_once()
