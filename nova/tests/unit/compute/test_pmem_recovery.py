@@ -10,6 +10,7 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
+import threading
 from unittest import mock
 
 import ddt
@@ -170,6 +171,10 @@ class GoesOnHereTestCase(RecoveryTestCase):
     def test_guest_that_does_not_come_back_is_tried_again(self):
         self.revert.side_effect = OSError('second')
         self.manager.during = lambda: self._run(ValueError('first'))
+        # As it is before anything has been begun.
+        self.find.side_effect = [
+            objects.Instance(task_state='resize_prep'), self.current,
+            self.current]
         error = self.assertRaises(
             exception.PMEMGuestNotBack, resize_instance, self.manager,
             mock.sentinel.context, self.instance, self.migration)
@@ -179,6 +184,72 @@ class GoesOnHereTestCase(RecoveryTestCase):
             ('active', 'resize_migrating', 'migrating'),
             (self.instance.vm_state, self.instance.task_state,
              self.migration.status))
+
+
+class TooLateTestCase(RecoveryTestCase):
+
+    def _resize(self):
+        self.manager.during = mock.Mock()
+        resize_instance(self.manager, mock.sentinel.context, self.instance,
+                        self.migration)
+        return self.manager.during.called
+
+    def test_message_that_comes_too_late(self):
+        self.current.task_state = None
+        self.assertFalse(self._resize())
+        self.assertEqual('active', self.instance.vm_state)
+        self.assertIn('too late', self.stdlog.logger.output)
+
+    def test_message_that_does_not(self):
+        self.current.task_state = 'resize_prep'
+        self.assertTrue(self._resize())
+
+    def test_other_moves_are_not_looked_at(self):
+        self.instance.migration_context.copy_pmem_devices = False
+        self.current.task_state = None
+        self.assertTrue(self._resize())
+
+
+class TurnTestCase(RecoveryTestCase):
+
+    def _turn(self):
+        return pmem_recovery._its_turn(
+            self.manager, self.instance, self.migration)
+
+    def test_one_after_the_other(self):
+        self.flags(pmem_copy_max_concurrent=1, group='libvirt')
+        turns = pmem_recovery._moves_of(self.manager).turns
+        with self._turn():
+            self.assertFalse(turns.acquire(blocking=False))
+            self.assertEqual('migrating', self.migration.status)
+        self.assertTrue(turns.acquire(blocking=False))
+
+    def test_as_many_as_the_deployer_says(self):
+        self.flags(pmem_copy_max_concurrent=2, group='libvirt')
+        with self._turn(), self._turn():
+            pass
+
+    def test_waiting(self):
+        turns = pmem_recovery._moves_of(self.manager).turns
+        turns.acquire()
+        threading.Timer(0.01, turns.release).start()
+        with self._turn():
+            self.assertIn('waits for others', self.stdlog.logger.output)
+
+    def test_failure_ends_it(self):
+        self.assertRaises(ValueError, self._raise)
+        self.assertTrue(pmem_recovery._moves_of(
+            self.manager).turns.acquire(blocking=False))
+
+    def _raise(self):
+        with self._turn():
+            raise ValueError()
+
+    def test_other_moves_do_not_wait(self):
+        self.instance.migration_context.copy_pmem_devices = False
+        pmem_recovery._moves_of(self.manager).turns.acquire()
+        with self._turn():
+            pass
 
 
 #: host, status of the migration, host of the server, its task; what to do,

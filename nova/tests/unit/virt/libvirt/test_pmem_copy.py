@@ -588,12 +588,18 @@ class CopyTestCase(PmemCopyTestCase):
 
     def setUp(self):
         super().setUp()
+        self.totals = pmem_transfer.Totals(2 * SIZE, SIZE, 1.5, 0)
         self.transfer = self.useFixture(fixtures.MockPatch(
-            'nova.virt.libvirt.pmem_transfer.Transfer')).mock
+            'nova.virt.libvirt.pmem_transfer.transfer',
+            return_value=self.totals)).mock
+        self.save = self.useFixture(fixtures.MockPatch(
+            'nova.objects.Instance.save')).mock
+        self.instance.progress = 0
+        self.instance.task_state = 'resize_migrating'
         self.owned = self.namespaces
         # Here the source's own namespaces are what is looked up.
         self.namespaces = {'old_' + name: objects.LibvirtVPMEMDevice(
-            label='S', name='old_' + name, size=SIZE - 1,
+            label='S', name='old_' + name, size=SIZE,
             devpath=device.devpath, align=2)
             for name, device in self.owned.items()}
         self.pairs = [
@@ -606,34 +612,39 @@ class CopyTestCase(PmemCopyTestCase):
                        self.namespaces, mock.sentinel.begin,
                        mock.sentinel.end)
 
+    def _job(self):
+        return self.transfer.call_args.args[0]
+
     def _fails(self, *parts):
         error = self.assertRaises(exception.PMEMCopyFailed, self._copy)
         for part in parts + (uuids.instance, uuids.migration, 'host2'):
             self.assertIn(part, error.format_message())
-        # What was lent is back.
+        # What was lent is back, and the server goes on.
         self.assertEqual(0, self.chown.call_count % 2)
+        self.assertEqual([], list(pmem_ticket.open_tickets()))
+        self.assertEqual(0, self.instance.progress)
 
     def test_transfer_that_fails(self):
-        self.transfer.return_value.copy.side_effect = [
-            None, pmem_transfer.TransferFailed('link cut')]
+        self.transfer.side_effect = pmem_transfer.TransferFailed(
+            'link cut', 'old_ns_2')
         self._fails('old_ns_2', 'link cut')
         self.assertEqual(4, self.chown.call_count)
 
     def test_reason_survives_the_cut_of_an_event(self):
-        self.transfer.return_value.copy.side_effect = (
-            pmem_transfer.TransferFailed('link cut'))
+        self.transfer.side_effect = pmem_transfer.TransferFailed('link cut')
         error = self.assertRaises(exception.PMEMCopyFailed, self._copy)
         self.assertIn('link cut', error.format_message()[:100])
 
     def test_source_namespace_that_is_missing(self):
         del self.namespaces['old_ns_1']
         self._fails('old_ns_1', 'missing')
-        self.transfer.return_value.copy.assert_not_called()
+        self.transfer.assert_not_called()
 
     def test_node_that_can_not_be_lent(self):
         self.chown.side_effect = OSError('not permitted')
         error = self.assertRaises(exception.PMEMCopyFailed, self._copy)
         self.assertIn('not permitted', error.format_message())
+        self.transfer.assert_not_called()
 
     def test_source_whose_node_has_another_number_by_now(self):
         self.pairs[0].source.devpath = '/dev/dax9.9'
@@ -641,9 +652,7 @@ class CopyTestCase(PmemCopyTestCase):
         moved.devpath = self.owned['ns_1'].devpath
         self.namespaces['old_ns_1'] = moved
         self._copy()
-        self.assertEqual(
-            moved.devpath,
-            self.transfer.return_value.copy.call_args_list[0].args[0])
+        self.assertEqual(moved.devpath, self._job().devices[0].path)
 
     def test_sources_are_checked_before_anything_happens(self):
         pmem_copy.check_sources(self.pairs, self.namespaces)
@@ -656,24 +665,93 @@ class CopyTestCase(PmemCopyTestCase):
         with mock.patch('nova.virt.libvirt.pmem_ticket.write',
                         side_effect=OSError('disk full')):
             self._fails('disk full')
+        self.transfer.assert_not_called()
+
+    def test_sources_are_held_before_they_are_lent(self):
+        self.chown.side_effect = lambda *args, **kwargs: self.assertEqual(
+            ['hold'], [each.kind for each in pmem_ticket.open_tickets()])
+        self._copy()
+        held, = pmem_ticket.open_tickets('host1')
+        self.assertEqual(['old_ns_1', 'old_ns_2'],
+                         [target.name for target in held.targets])
 
     def test_every_pair_over_ssh(self):
         self._copy()
-        held, = pmem_ticket.open_tickets('host1')
+        job = self._job()
+        self.assertEqual('ssh', job.receiver[0])
+        self.assertEqual('host2', job.host)
         self.assertEqual(
-            ('hold', ['old_ns_1', 'old_ns_2']),
-            (held.kind, [target.name for target in held.targets]))
-        self.transfer.assert_called_once_with(
-            pmem_transfer.Shell('192.0.2.2'), mock.sentinel.begin,
-            mock.sentinel.end)
-        self.assertEqual(
-            [(source.devpath, target.devpath, layout.sections(
-                source.size, target.size)) for source, target in self.pairs],
-            [call.args for call in
-             self.transfer.return_value.copy.call_args_list])
+            [(source.name, source.devpath, SIZE, target.name, SIZE)
+             for source, target in self.pairs],
+            [(device.name, device.path, device.size, device.target_name,
+              device.target_size) for device in job.devices])
+        self.assertEqual((mock.sentinel.begin, mock.sentinel.end),
+                         self.transfer.call_args.args[1:3])
+        self.assertEqual(100, self.instance.progress)
 
     def test_same_host_without_ssh(self):
         self.migration.source_compute = 'host2'
         self._copy()
-        self.assertEqual(pmem_transfer.Shell(),
-                         self.transfer.call_args.args[0])
+        self.assertNotIn('ssh', self._job().receiver)
+
+    def test_sender_is_started_again_as_long_as_the_server_moves(self):
+        self._copy()
+        is_wanted = self.transfer.call_args.args[4]
+        self.assertTrue(is_wanted())
+        self.instance.task_state = 'deleting'
+        self.assertFalse(is_wanted())
+        self.instance = None
+        self.assertFalse(is_wanted())
+
+
+class ProgressTestCase(test.NoDBTestCase):
+
+    def setUp(self):
+        super().setUp()
+        self.now = 0
+        self.useFixture(fixtures.MockPatch(
+            'oslo_utils.timeutils.now', lambda: self.now))
+        self.save = self.useFixture(fixtures.MockPatch(
+            'nova.objects.Instance.save')).mock
+        self.instance = objects.Instance(uuid=uuids.instance, progress=0)
+        self.progress = pmem_copy._Progress(self.instance)
+
+    def _at(self, seconds, done):
+        self.now = seconds
+        self.progress(done, 200)
+
+    def test_saved_every_few_seconds(self):
+        with self.progress:
+            self._at(4.9, 50)
+            self.assertEqual(0, self.instance.progress)
+            self._at(5, 51)
+            self.assertEqual(25, self.instance.progress)
+            self._at(9.9, 199)
+            self.assertEqual(25, self.instance.progress)
+            self._at(10, 199)
+            self.assertEqual(99, self.instance.progress)
+        self.assertEqual(100, self.instance.progress)
+        self.assertEqual(3, self.save.call_count)
+
+    def test_logged_every_half_minute(self):
+        with self.progress:
+            self._at(29, 100)
+            self.assertNotIn('Copied', self.stdlog.logger.output)
+            self._at(30, 100)
+        self.assertIn('about 30 seconds', self.stdlog.logger.output)
+
+    def test_nothing_done_yet(self):
+        with self.progress:
+            self._at(31, 0)
+        self.assertIn('Copied 0 of', self.stdlog.logger.output)
+
+    def test_failure(self):
+        with self.assertRaisesRegex(ValueError, 'x'), self.progress:
+            self._at(5, 100)
+            raise ValueError('x')
+        self.assertEqual(0, self.instance.progress)
+
+    def test_it_is_not_worth_failing_for(self):
+        self.save.side_effect = exception.InstanceNotFound(instance_id='x')
+        with self.progress:
+            self._at(5, 100)

@@ -11,162 +11,170 @@
 #    under the License.
 
 import os
-import signal
-import subprocess
-import threading
+import sys
 from unittest import mock
 
 import ddt
+import fixtures
+from oslo_utils.fixture import uuidsentinel as uuids
 
 from nova import test
-from nova.tests.fixtures import pmem
 from nova.virt.libvirt import pmem_transfer
-from nova.virt.pmem import layout
+from nova.virt.pmem import job as pmem_job
 
-MIB = pmem.MIB
+MIB = 1024 * 1024
+
+DONE = {'event': 'done', 'bytes': 8, 'wire': 4, 'seconds': 0.5, 'retries': 1}
+
+#: A sender that does as its arguments say, and notes the jobs it gets.
+SENDER = """
+import json, os, signal, sys
+jobs, *steps = sys.argv[1:]
+with open(jobs, 'a') as notes:
+    notes.write(sys.stdin.read() + '\\n')
+with open(jobs) as notes:
+    turn = len(notes.readlines())
+for step in steps:
+    if step == 'die':
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif step == 'die once' and turn == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif step == 'complain':
+        sys.stderr.write('something is wrong')
+    elif step == 'wait':
+        signal.pause()
+    elif step.startswith('exit'):
+        sys.exit(int(step[4:]))
+    elif step != 'die once':
+        print(step, flush=True)
+"""
 
 
-class ShellTestCase(test.NoDBTestCase):
+def event(**fields):
+    return pmem_transfer.jsonutils.dumps(fields)
 
-    def test_this_host(self):
-        self.assertEqual(['sh', '-c', 'daxio -x'],
-                         pmem_transfer.Shell().argv('daxio -x'))
+
+class ReceiverTestCase(test.NoDBTestCase):
 
     def test_another_host_is_reached_as_nova_reaches_it_elsewhere(self):
-        argv = pmem_transfer.Shell('192.0.2.7').argv('daxio -x')
+        argv = pmem_transfer.receiver_argv(uuids.migration, '192.0.2.7')
         self.assertEqual(['ssh', '-o', 'BatchMode=yes'], argv[:3])
-        self.assertEqual(['192.0.2.7', 'daxio -x'], argv[-2:])
-        self.assertIn('ServerAliveInterval=15', argv)
+        self.assertEqual(
+            ['192.0.2.7', 'nova-pmem-receive ' + uuids.migration], argv[-2:])
+
+    def test_command_of_the_deployer(self):
+        self.flags(pmem_copy_receiver='/opt/my nova/receive', group='libvirt')
+        argv = pmem_transfer.receiver_argv(uuids.migration, '192.0.2.7')
+        self.assertEqual(
+            "'/opt/my nova/receive' " + uuids.migration, argv[-1])
+
+    def test_this_host(self):
+        self.assertEqual(
+            [sys.executable, '-m', 'nova.virt.pmem.receiver',
+             uuids.migration],
+            pmem_transfer.receiver_argv(uuids.migration, None))
 
 
 @ddt.ddt
 class TransferTestCase(test.NoDBTestCase):
-    """Real processes, on this host."""
 
     def setUp(self):
         super().setUp()
-        self.pmem = self.useFixture(pmem.PmemHosts(addresses=()))
-        self.pmem.add_namespace('old', 4 * MIB)
-        self.pmem.add_namespace('same', 4 * MIB)
-        self.pmem.add_namespace('larger', 8 * MIB)
-        self.digest = self.pmem.fill('old', seed=1)
+        self.flags(pmem_copy_bandwidth=5, pmem_copy_streams=2,
+                   pmem_copy_stall_timeout=7, pmem_copy_attempts=3,
+                   group='libvirt')
+        self.jobs = os.path.join(
+            self.useFixture(fixtures.TempDir()).path, 'jobs')
+        self.job = pmem_transfer.new_job(
+            uuids.migration, 'host2', '192.0.2.7',
+            [pmem_job.Device('old', '/dev/dax0.0', 4 * MIB, 'new', 8 * MIB)])
         self.running = []
         self.started = 0
+        self.on_progress = mock.Mock()
+        self.is_wanted = mock.Mock(return_value=True)
 
-    def _copy(self, target='same', source='old', sections=None):
-        def begin(process):
-            self.running.append(process)
-            self.started += 1
+    def _begin(self, process):
+        self.started += 1
+        self.running.append(process)
 
-        transfer = pmem_transfer.Transfer(
-            pmem_transfer.Shell(), begin, self.running.remove)
-        if sections is None:
-            sections = layout.sections(
-                self.pmem.size('old'), self.pmem.size(target))
-        transfer.copy(self.pmem.path(source), self.pmem.path(target), sections)
+    def _transfer(self, *steps):
+        with mock.patch('nova.virt.pmem.sender.command', return_value=[
+                sys.executable, '-c', SENDER, self.jobs, *steps]):
+            return pmem_transfer.transfer(
+                self.job, self._begin, self.running.remove, self.on_progress,
+                self.is_wanted)
 
-    def _fails(self, *args, **kwargs):
+    def _fails(self, *steps):
         error = self.assertRaises(
-            pmem_transfer.TransferFailed, self._copy, *args, **kwargs)
-        # Nothing is left that could still write.
+            pmem_transfer.TransferFailed, self._transfer, *steps)
         self.assertEqual([], self.running)
-        return str(error)
+        return error
 
-    @ddt.data('read', 'write')
-    def test_copy_that_stops_short(self, side):
-        self.pmem.inject('short', 'old' if side == 'read' else 'same',
-                         side=side, at=MIB + 5)
-        message = self._fails()
-        self.assertIn('was to move %d bytes' % (4 * MIB), message)
-        self.assertIn('copied %d bytes' % (MIB + 5), message)
+    def _jobs(self):
+        with open(self.jobs) as jobs:
+            return [pmem_job.Job.from_json(line) for line in jobs]
 
-    @ddt.data(('old', 'read'), ('same', 'write'))
-    @ddt.unpack
-    def test_copy_that_fails_says_why(self, device, side):
-        self.pmem.inject('exit', device, side=side, at=MIB, status=1,
-                         message='daxio: the disk is on fire\n')
-        self.assertIn('the disk is on fire', self._fails())
+    def test_options(self):
+        self.assertEqual(
+            (2, 5 * MIB, 7, 3, False, os.getpid()),
+            (self.job.streams, self.job.bandwidth, self.job.stall_timeout,
+             self.job.attempts, self.job.resume, self.job.parent))
 
-    @ddt.data(('old', 'read'), ('same', 'write'))
-    @ddt.unpack
-    def test_copy_that_is_killed(self, device, side):
-        self.pmem.inject('kill', device, side=side, at=MIB)
-        self._fails()
+    def test_success(self):
+        totals = self._transfer(
+            event(event='progress', done=4, total=8, wire=2, retries=0),
+            event(event='retry', message='link cut'), event(**DONE))
+        self.assertEqual(pmem_transfer.Totals(8, 4, 0.5, 1), totals)
+        self.on_progress.assert_called_once_with(4, 8)
+        self.assertIn('link cut', self.stdlog.logger.output)
+        self.assertEqual([self.job], self._jobs())
+        self.assertEqual((1, []), (self.started, self.running))
 
-    @ddt.data(0, MIB, 4 * MIB - 1)
-    def test_flipped_byte_is_found(self, offset):
-        self.pmem.inject('flip', 'same', at=offset)
-        self.assertIn('reads back different', self._fails())
+    def test_failure_in_its_own_words(self):
+        error = self._fails(
+            event(event='error', message='no such ticket', device='old'),
+            'exit1')
+        self.assertEqual(('no such ticket', 'old'), (str(error), error.device))
+        self.assertEqual(1, self.started)
 
-    def test_flipped_byte_between_data_and_labels_is_found(self):
-        self.pmem.inject('flip', 'larger', side='zero', at=3 * MIB)
-        message = self._fails('larger')
-        self.assertIn('reads back different', message)
-        self.assertIn('%d bytes from offset %d' % (4 * MIB, 2 * MIB), message)
+    @ddt.data(('exit0',), ('complain', 'exit1'), (event(**DONE), 'exit1'),
+              (event(event='progress', done=8, total=8),))
+    def test_only_done_and_well_ended_is_done(self, steps):
+        error = self._fails(*steps)
+        self.assertIsInstance(error, pmem_transfer.SenderKilled)
+        if 'complain' in steps:
+            self.assertIn('something is wrong', str(error))
 
-    def test_reading_back_short_is_no_proof(self):
-        self.pmem.inject('short', 'same', side='read', at=MIB)
-        self._fails()
+    @ddt.data('nonsense', '[]', '{}', '"x"', event(event='progress'))
+    def test_sender_that_talks_nonsense_is_ended(self, line):
+        error = self._fails(line, 'wait')
+        self.assertIn(line[:4], str(error))
 
-    def test_zeroing_that_fails(self):
-        self.pmem.inject('exit', 'larger', side='zero', at=3 * MIB)
-        self._fails('larger')
+    def test_killed_sender_is_started_again_to_go_on(self):
+        self._transfer('die once', event(**DONE))
+        self.assertEqual([False, True], [job.resume for job in self._jobs()])
+        self.assertEqual((2, []), (self.started, self.running))
 
-    def test_missing_source(self):
-        os.unlink(self.pmem.path('old'))
-        self.assertIn('No such file', self._fails())
+    def test_killed_each_time(self):
+        self.assertIn('-9', str(self._fails('die')))
+        self.assertEqual(3, self.started)
 
-    def test_missing_target(self):
-        os.unlink(self.pmem.path('same'))
-        self._fails()
+    def test_killed_because_the_server_is_deleted(self):
+        self.is_wanted.return_value = False
+        self._fails('die')
+        self.assertEqual(1, self.started)
 
-    def test_sections_beyond_the_device(self):
-        self._fails(sections=[layout.Section(0, 5 * MIB, 0)])
-
-    def test_tool_that_is_not_installed(self):
-        with mock.patch('subprocess.Popen',
-                        side_effect=FileNotFoundError(2, 'nothing', 'daxio')):
-            self.assertIn('daxio did not start', self._fails())
-
-    def test_no_process_gets_a_stream_of_ours(self):
-        with mock.patch('subprocess.Popen', wraps=subprocess.Popen) as popen:
-            self._copy('larger')
-        for call in popen.call_args_list:
-            for stream in ('stdin', 'stdout', 'stderr'):
-                self.assertIsNotNone(call.kwargs[stream], call)
-
-    def test_equal_sizes(self):
-        self._copy()
-        self.assertEqual(self.digest, self.pmem.digest('same'))
-        self.assertEqual(self.digest, self.pmem.digest('old'))
+    def test_hook_that_fails_leaves_nothing_running(self):
+        self.on_progress.side_effect = KeyboardInterrupt
+        self.assertRaises(
+            KeyboardInterrupt, self._transfer,
+            event(event='progress', done=4, total=8), 'wait')
         self.assertEqual([], self.running)
-        self.assertEqual(5, self.started)
 
-    def test_larger_target_full_of_dirt(self):
-        self.pmem.fill('larger', seed='dirt')
-        self._copy('larger')
-        self.assertEqual(self.pmem.digest('old', 0, 2 * MIB),
-                         self.pmem.digest('larger', 0, 2 * MIB))
-        self.assertTrue(self.pmem.is_zero('larger', 2 * MIB, 4 * MIB))
-        self.assertEqual(self.pmem.digest('old', 2 * MIB),
-                         self.pmem.digest('larger', 6 * MIB))
-
-    def test_killed_by_the_job_tracker(self):
-        # Deleting the server kills what was announced, from another thread.
-        fault = self.pmem.inject('hang', 'same', at=2 * MIB)
-        failures = []
-
-        def copy():
-            try:
-                self._copy()
-            except pmem_transfer.TransferFailed as error:
-                failures.append(error)
-
-        thread = threading.Thread(target=copy)
-        thread.start()
-        fault.wait()
-        for process in list(self.running):
-            os.kill(process.pid, signal.SIGKILL)
-        thread.join(60)
-        self.assertEqual(1, len(failures))
-        self.assertEqual([], self.running)
+    def test_sender_that_does_not_start(self):
+        with mock.patch('nova.virt.pmem.sender.command',
+                        return_value=['/nonexistent']):
+            error = self.assertRaises(
+                pmem_transfer.TransferFailed, pmem_transfer.transfer,
+                self.job, None, None, None, None)
+        self.assertIn('/nonexistent', str(error))
