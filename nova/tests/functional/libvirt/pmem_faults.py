@@ -776,7 +776,10 @@ class Case:
         if self.moment.at_rest and not fault.deletes:
             violations += pmem_invariant.check(world, self.snapshot)
             if not violations:
-                self._ask(self.moment.phase)
+                try:
+                    self._ask(self.moment.phase)
+                except api_client.OpenStackApiException as error:
+                    return ['%s is refused: %s' % (self.moment.phase, error)]
                 violations += pmem_invariant.settle(world, self.server)
         return violations + pmem_invariant.check(world, self.snapshot)
 

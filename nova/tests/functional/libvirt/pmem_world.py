@@ -20,6 +20,7 @@ import contextlib
 import os
 import threading
 import time
+import unittest
 
 import fixtures
 from futurist import _thread as futurist
@@ -32,6 +33,7 @@ from nova.tests.fixtures import libvirt as fakelibvirt
 from nova.tests.fixtures import pmem_process
 from nova.tests.functional.api import client as api_client
 from nova.tests.functional.libvirt import pmem_base
+from nova import utils
 
 LOG = logging.getLogger(__name__)
 
@@ -72,6 +74,15 @@ STRANGER = """
 
 class NotReached(Exception):
     """What was to happen has not."""
+
+
+def needs_threads():
+    """Skip a class of tests where Nova runs with eventlet.
+
+    What tells one service from another goes along with native threads.
+    """
+    if not utils.concurrency_mode_threading():
+        raise unittest.SkipTest('needs native threads')
 
 
 def wait_until(condition, what, timeout=PATIENCE, interval=0.05):

@@ -49,6 +49,11 @@ class PmemFaultTests(testtools.TestCase):
     _cases = 0
 
     @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        pmem_world.needs_threads()
+
+    @classmethod
     def tearDownClass(cls):
         cls._end_world()
         super().tearDownClass()

@@ -49,6 +49,7 @@ class _WithWorld(testtools.TestCase):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
+        pmem_world.needs_threads()
         cls.world = pmem_world.World()
         cls.world.setUp()
         cls.server = cls.world.take_server()
