@@ -54,6 +54,14 @@ FIELDS = st.fixed_dictionaries({}, optional={
     FIELD.upper(): ANYTHING,
 })
 
+#: An action and what it says; a part of them can be carried out.
+REQUESTS = st.one_of(
+    st.tuples(st.just('migrate'), st.fixed_dictionaries(
+        {FIELD: LIKELY}, optional={'host': st.just('host2')})),
+    st.tuples(st.just('resize'), st.fixed_dictionaries(
+        {FIELD: LIKELY, 'flavorRef': st.just('1')})),
+    st.tuples(st.sampled_from(('migrate', 'resize')), FIELDS | ANYTHING))
+
 SETTINGS = hypothesis.settings(
     max_examples=100, deadline=None, database=None,
     suppress_health_check=list(hypothesis.HealthCheck))
@@ -86,9 +94,11 @@ class PmemCopyRequestsTests(test.TestCase):
             headers={'Content-Type': 'application/json'}).status_code
 
     @SETTINGS
-    @hypothesis.given(st.sampled_from(('migrate', 'resize')),
-                      FIELDS | ANYTHING, st.sampled_from(VERSIONS))
-    def test_any_body(self, action, fields, version):
+    @hypothesis.given(REQUESTS, st.sampled_from(VERSIONS))
+    @hypothesis.example(('migrate', {FIELD: True}), '2.105')
+    @hypothesis.example(('resize', {FIELD: 'yes', 'flavorRef': '1'}), '2.105')
+    def test_any_body(self, request, version):
+        action, fields = request
         status = self._answer(jsonutils.dumps({action: fields}), version)
         self.assertIn(status, (202, 400))
         self.assertEqual(status == 202, self.resize.called)
