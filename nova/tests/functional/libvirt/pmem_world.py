@@ -55,6 +55,11 @@ PATIENCE = 30
 NOT_RUN = frozenset(('_run_image_cache_manager_pass',))
 
 
+#: Topics that nobody reads.
+UNREAD = frozenset((
+    'notifications.info', 'notifications.error', 'versioned_notifications.info',
+    'versioned_notifications.error'))
+
 STRANGER = """
 <domain type="kvm">
   <name>stranger</name>
@@ -391,28 +396,22 @@ class World(pmem_base.PmemServersTestBase):
 
     def is_quiet(self):
         """Say whether nobody has anything to do."""
-        return not self.processes.busy and not self._messages()
-
-    def _messages(self):
-        exchanges = pmem_process.impl_fake.FakeExchangeManager._exchanges
-        return [
-            key for exchange in list(exchanges.values())
-            for key, queue in list(exchange._server_queues.items())
-            if queue and not self._is_of_dead(key[1])]
-
-    def _is_of_dead(self, server):
-        return server in self.process and self.is_down(server)
+        # What is for a host that is down waits there.
+        waiting = {server for server in self.processes.messages()
+                   if server not in UNREAD and not (
+                       server in self.process and self.is_down(server))}
+        return not waiting and not self.processes.busy
 
     def wait_until_quiet(self):
-        # A message is nowhere for a moment, between its queue and its job.
-        def is_twice():
-            if not self.is_quiet():
-                return False
-            time.sleep(0.06)
-            return self.is_quiet()
+        """Wait until nobody has anything to do.
 
-        wait_until(is_twice, 'an end of what is under way: %s' %
-                   self.processes.busy)
+        :raises NotReached: if that takes too long
+        """
+        try:
+            wait_until(self.is_quiet, 'quiet')
+        except NotReached:
+            raise NotReached('an end of what is under way: %s, %s' % (
+                self.processes.busy, self.processes.messages()))
 
     def run_periodic_tasks(self):
         """Run all periodic tasks of the services that run, once."""
