@@ -116,16 +116,17 @@ class Cloud(base.ServersTestBase):
 
     def _make_hosts(self) -> None:
         """Make namespaces, sshds, and what each host has of its own."""
-        self.pmem = self.useFixture(pmem.PmemHosts(
-            list(ADDRESSES.values()),
-            environment={'PYTHONPATH': os.path.dirname(
-                os.path.dirname(nova.__file__))}))
+        self.folders = {host: self.useFixture(fixtures.TempDir()).path
+                        for host in ADDRESSES}
+        # What ssh starts on a host finds that one's configuration.
+        self.pmem = self.useFixture(pmem.PmemHosts({
+            address: {'OS_DEFAULT__HOST': host,
+                      'OS_DEFAULT__STATE_PATH': self.folders[host]}
+            for host, address in ADDRESSES.items()}))
         for name, (host, label, size) in self._namespaces.items():
             self.pmem.add_namespace(name, size, host=host, label=label)
-        self.folders = {}
-        for host in ADDRESSES:
-            self.folders[host] = self.useFixture(fixtures.TempDir()).path
-            os.mkdir(os.path.join(self.folders[host], 'instances'))
+        for folder in self.folders.values():
+            os.mkdir(os.path.join(folder, 'instances'))
 
     def _options(self, host: str) -> hosts.Options:
         """Return the options that differ between hosts."""
@@ -138,6 +139,10 @@ class Cloud(base.ServersTestBase):
             ('libvirt', 'migration_inbound_addr'): ADDRESSES[host],
             ('libvirt', 'pmem_namespaces'): self.pmem.pmem_namespaces(host),
         }
+
+    def limit_bandwidth(self, mib_per_second: int) -> None:
+        """Let copies take their time; 0 lets them be as fast as they can."""
+        self.flags(pmem_copy_bandwidth=mib_per_second, group='libvirt')
 
     def _make_real(self) -> None:
         """Undo what the tests' base class does not need to be real."""

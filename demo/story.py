@@ -14,6 +14,7 @@
 
 from collections.abc import Mapping
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -26,6 +27,8 @@ MIB = 1024 * 1024
 NAMESPACES = {'host1': 'ns_host1', 'host2': 'ns_host2'}
 # Seconds that Nova may take for what the client doesn't wait for.
 PATIENCE = 60
+# Seconds for a copy that is to be watched: some of the client's polls.
+SLOWLY = 20
 
 
 class Failure(Exception):
@@ -88,9 +91,15 @@ class Story:
         self.look(host1=self.digest, host2=None)
 
     def resize(self) -> None:
-        self.say('Resize the server, and copy its persistent memory.')
-        self.openstack('server', 'resize', *self.option,
-                       '--flavor', 'bigger', '--wait', self.SERVER)
+        self.say('Resize the server, and copy its persistent memory; slowly, '
+                 'so that there is time to see how far it is.')
+        size = self.cloud.pmem.size(NAMESPACES['host1'])
+        self.cloud.limit_bandwidth(max(1, size // MIB // SLOWLY))
+        output = self.openstack('server', 'resize', *self.option,
+                                '--flavor', 'bigger', '--wait', self.SERVER)
+        self.cloud.limit_bandwidth(0)
+        if self.option and not re.search(r'Progress: [1-9]', output):
+            raise Failure('no progress was shown')
         self.show('host2', 'VERIFY_RESIZE')
         self.say('The data is on both hosts: there is a way back.')
         self.look(host1=self.digest, host2=self.digest)

@@ -136,6 +136,20 @@ def is_under_way(function):
 # What fails in a call
 
 @contextlib.contextmanager
+def stays_as_it_is_on_failure(instance):
+    """Leave a server as it is if its host can't be asked for it.
+
+    :raises InstanceFaultRollback: with the failure
+    """
+    try:
+        yield
+    except Exception as error:
+        if not pmem_copy.is_wanted(instance):
+            raise
+        raise exception.InstanceFaultRollback(inner_exception=error)
+
+
+@contextlib.contextmanager
 def goes_on_here_on_failure(manager, context, instance, migration):
     """Let the guest go on if its host can't send it away.
 
@@ -348,7 +362,7 @@ def _send_back(manager, context, instance, migration, request_spec):
     try:
         # The namespaces are the server's own by now: they are wiped together
         # with what else there is of it, and not for a ticket's sake.
-        manager.driver.settle_pmem_copies(context, manager.host)
+        settle(manager, context)
         instance.apply_migration_context()
         instance.save()
         migration.status = 'reverting'
@@ -390,15 +404,60 @@ def is_tried_again(function):
             flavors = dict(old_flavor=instance.old_flavor,
                            new_flavor=instance.new_flavor)
             before = _old_vm_state(instance)
+            status = migration.status
+            try:
+                function(manager, context, *args, **kwargs)
+            except Exception:
+                with excutils.save_and_reraise_exception():
+                    _keep(context, instance, migration, status,
+                          vm_state=vm_states.RESIZED, old_vm_state=before,
+                          task_state=task_states.RESIZE_REVERTING, **flavors)
+            if (function.__name__ == 'finish_revert_resize' and
+                    migration.status == 'reverting'):
+                # The first half came to nothing after it had let go.
+                migration.status = 'reverted'
+                migration.save()
+
+    return decorated
+
+
+def is_confirmed_later(function):
+    """Confirm a move until it is done.
+
+    Decorates ``ComputeManager.confirm_resize``. The server runs well where it
+    is, and what it had on the source has to be wiped.
+    """
+    @functools.wraps(function)
+    def decorated(manager, context, *args, **kwargs):
+        call = _arguments(function, manager, context, *args, **kwargs)
+        instance, migration = call['instance'], call['migration']
+        with _moves_of(manager).working_on(instance.uuid):
+            if not pmem_copy.is_wanted(instance):
+                return function(manager, context, *args, **kwargs)
+            kept = dict(old_flavor=instance.old_flavor,
+                        new_flavor=instance.new_flavor)
+            before = _old_vm_state(instance)
             try:
                 return function(manager, context, *args, **kwargs)
             except Exception:
                 with excutils.save_and_reraise_exception():
-                    _keep(context, instance, migration, 'reverting',
-                          vm_state=vm_states.RESIZED, old_vm_state=before,
-                          task_state=task_states.RESIZE_REVERTING, **flavors)
+                    if _is_held_for(instance):
+                        _keep(context, instance, migration, 'confirming',
+                              vm_state=vm_states.RESIZED, task_state=None,
+                              old_vm_state=before, **kept)
 
     return decorated
+
+
+def _is_held_for(instance):
+    """Whether a move that copies has not been forgotten yet."""
+    try:
+        instance.refresh()
+        return pmem_copy.is_wanted(instance)
+    except Exception:
+        LOG.debug('What became of the move is not known.', exc_info=True,
+                  instance=instance)
+        return False
 
 
 def _is_in(context, instance, task_state):
@@ -489,7 +548,41 @@ def take_up(manager, context):
                           'now; this host will try again.',
                           {'migration': migration.uuid}, instance=instance)
     if taken:
-        manager.driver.settle_pmem_copies(context, manager.host)
+        settle(manager, context)
+
+
+def settle(manager, context):
+    """Wipe and give back what moves that came to nothing have left here.
+
+    :returns: the uuids of the servers whose data had come to this host
+    """
+    settled = manager.driver.settle_pmem_copies(context, manager.host)
+    for each in settled:
+        if each.kind != 'receive':
+            _release(manager, context, each)
+    return {each.instance_uuid for each in settled if each.kind == 'receive'}
+
+
+def _release(manager, context, held):
+    """Give back what a move had allocated whose server was deleted.
+
+    Nova does so where it deletes a server. When the host was down that has
+    it, only the server's own allocation went.
+    """
+    try:
+        objects.Instance.get_by_uuid(context, held.instance_uuid)
+        return
+    except exception.InstanceNotFound:
+        pass
+    try:
+        manager.reportclient.delete_allocation_for_instance(
+            context, held.migration_uuid, consumer_type='migration',
+            force=True)
+    except Exception:
+        LOG.exception('The allocation of migration %(migration)s, whose '
+                      'server was deleted, could not be deleted. '
+                      '"nova-manage placement audit" does so.',
+                      {'migration': held.migration_uuid})
 
 
 def _moves_here(context, host):

@@ -22,8 +22,8 @@ OPTS = [
 The command that receives vPMEM data on another compute host.
 
 A nova-compute from which a server is moved away, with ``copy_pmem_devices``,
-starts this command on the destination over ssh, as its own user. Give a path if
-the command is not in that user's ``PATH`` there.
+starts this command on the destination over ssh, as its own user. Give a path
+if the command is not in that user's ``PATH`` there.
 
 Related options:
 

@@ -14,8 +14,7 @@ EDITS = [
     insert_before(
         'ComputeManager._prep_resize',
         'with self.rt.resize_claim(...) as claim:', '''
-        if instance.uuid in self.driver.settle_pmem_copies(
-                context, self.host):
+        if instance.uuid in pmem_recovery.settle(self, context):
             # An earlier move of the same server failed a moment ago. What it
             # left here is wiped now, but the resource tracker still counts
             # it as taken.
@@ -27,6 +26,9 @@ EDITS = [
         self._prepare_pmem_copy(
             context, instance, claim.migration, request_spec)
         '''),
+    wrap('ComputeManager._prep_resize',
+         'self.compute_rpcapi.resize_instance(...)',
+         'with pmem_recovery.stays_as_it_is_on_failure(instance):'),
     wrap('ComputeManager._prep_resize',
          'with self.rt.resize_claim(...) as claim:',
          'with pmem_copy.unharmed_by_dirt(self.driver):'),
@@ -74,7 +76,7 @@ EDITS = [
         'compute_nodes_in_db = $X', '''
         # Before the claims of moves that ended are let go: their namespaces
         # are wiped first.
-        self.driver.settle_pmem_copies(context, self.host)
+        pmem_recovery.settle(self, context)
 
         '''),
     # When what was claimed is known again, also after a restart.
@@ -85,7 +87,10 @@ EDITS = [
         '''),
     *(add_decorator('ComputeManager.' + step, '@pmem_recovery.is_under_way',
                     above='wrap_exception()')
-      for step in ('prep_resize', 'finish_resize', 'confirm_resize')),
+      for step in ('prep_resize', 'finish_resize')),
+    add_decorator('ComputeManager.confirm_resize',
+                  '@pmem_recovery.is_confirmed_later',
+                  above='wrap_exception()'),
     add_decorator('ComputeManager.resize_instance',
                   '@pmem_recovery.is_taken_back_later',
                   above='wrap_exception()'),

@@ -27,9 +27,11 @@ EDITS = [
 
             :param nova.context.RequestContext context: an admin context
             :param host: the name of this compute host
-            :returns: the uuids of the servers whose copies were settled
+            :returns: what was settled: objects with ``instance_uuid``,
+                ``migration_uuid``, and ``kind``, which is ``receive`` on the
+                destination and ``hold`` or ``wipe`` on the source of the move
             """
-            return set()
+            return []
 
         def dirty_pmem_namespaces(self):
             """Return what must not be claimed before it is wiped.

@@ -28,6 +28,7 @@ import threading
 import time
 import typing as ty
 
+import futurist
 from oslo_concurrency import lockutils
 from oslo_log import log as logging
 from oslo_utils import excutils
@@ -57,9 +58,9 @@ UNDER_WAY = frozenset((
 #: A move in one of these states has given the server to the destination.
 ARRIVED = frozenset(('finished', 'confirming', 'confirmed'))
 
-#: Migrations whose tickets could not be settled so far by this process. The
+#: Tickets, by migration and kind, that this process could not settle. The
 #: first call of :func:`settle`, when the service starts, finds them again.
-_unsettled: set[str] = set()
+_unsettled: set[tuple[str, str]] = set()
 
 #: Seconds that confirming a move waits for its wipe. Deleting a server
 #: confirms it by a call that gives up after ``[DEFAULT]rpc_response_timeout``,
@@ -80,8 +81,7 @@ class _Wiper:
     """Wipes in a thread, one device at a time; nobody has to wait for it."""
 
     def __init__(self) -> None:
-        self._executor = futures.ThreadPoolExecutor(
-            1, thread_name_prefix='pmem-wipe')
+        self._executor = futurist.ThreadPoolExecutor(1)
         self._lock = threading.Lock()
         self._jobs: dict[ty.Any, futures.Future] = {}
 
@@ -246,7 +246,7 @@ class _Progress:
     """Shows how far a copy is: users by the server, operators by the log."""
 
     #: Seconds between two times that it is saved, and logged.
-    SAVE, LOG = 5, 30
+    SAVE, LOG = 3, 30
 
     def __init__(self, instance: 'objects.Instance') -> None:
         self._instance = instance
@@ -371,7 +371,8 @@ def finish(migration: 'objects.Migration', namespaces: abc.Callable[
 
 
 def settle(context, host: str,
-           namespaces: abc.Callable[[], pmem_devices.Namespaces]) -> set[str]:
+           namespaces: abc.Callable[[], pmem_devices.Namespaces],
+           ) -> list[pmem_ticket.Ticket]:
     """Wipe and close the tickets whose servers are not on this host.
 
     What can't be wiped now keeps its ticket, is logged, and is tried again by
@@ -381,16 +382,19 @@ def settle(context, host: str,
 
     :param host: the name of this compute host
     :param namespaces: returns the namespaces that this host has now
-    :returns: the uuids of the servers whose copies to this host were closed
+    :returns: the tickets that were closed
     """
     _mend(context, host)
-    settled = set()
+    settled = []
     deadline = time.monotonic() + WIPE_PATIENCE
     for ticket in pmem_ticket.open_tickets(host):
         try:
             leftovers = _leftovers(context, ticket)
         except Exception:
-            _report(ticket)
+            LOG.exception('What became of migration %(migration)s is not '
+                          'known now; its namespaces %(names)s stay as they '
+                          'are.', {'migration': ticket.migration_uuid,
+                                   'names': _names(ticket.targets)})
             continue
         if leftovers is None:
             continue
@@ -402,8 +406,8 @@ def settle(context, host: str,
             LOG.info('Wiping %(names)s goes on in the background.',
                      {'names': _names(leftovers)})
             continue
-        if closed and ticket.kind == pmem_ticket.RECEIVE:
-            settled.add(ticket.instance_uuid)
+        if closed:
+            settled.append(ticket)
     return settled
 
 
@@ -496,10 +500,13 @@ def _close(ticket: pmem_ticket.Ticket, leftovers: list[pmem_ticket.Target],
             # First nobody new can open a node, then who has it open ends,
             # then it is wiped. A namespace that is the server's own may have
             # a guest on it.
-            pmem_devices.take_back(ticket.targets, nodes)
-            pmem_devices.end_writers(
-                leftovers, nodes, pmem_ticket.path_of(ticket))
-            pmem_devices.wipe_targets(leftovers, nodes)
+            try:
+                pmem_devices.take_back(ticket.targets, nodes)
+            finally:
+                # One that is missing does not save the others.
+                pmem_devices.end_writers(
+                    leftovers, nodes, pmem_ticket.path_of(ticket))
+                pmem_devices.wipe_targets(leftovers, nodes)
             pmem_ticket.close(ticket)
     except exception.PMEMTicketNotFound:
         # Another thread was faster.
@@ -507,12 +514,12 @@ def _close(ticket: pmem_ticket.Ticket, leftovers: list[pmem_ticket.Target],
     except Exception:
         _report(ticket)
         return False
-    _unsettled.discard(ticket.migration_uuid)
+    _unsettled.discard((ticket.migration_uuid, ticket.kind))
     return True
 
 
 def _report(ticket: pmem_ticket.Ticket) -> None:
-    _unsettled.add(ticket.migration_uuid)
+    _unsettled.add((ticket.migration_uuid, ticket.kind))
     LOG.exception('The namespaces %(names)s hold data of server %(instance)s '
                   '(migration %(migration)s) and could not be wiped. They '
                   'stay out of use and are tried again; check that they '
@@ -613,7 +620,7 @@ def unwiped_names() -> set[str]:
     """
     return {target.name for ticket in pmem_ticket.open_tickets()
             if ticket.kind == pmem_ticket.WIPE or
-            ticket.migration_uuid in _unsettled
+            (ticket.migration_uuid, ticket.kind) in _unsettled
             for target in ticket.targets}
 
 

@@ -16,7 +16,6 @@
 import collections
 from collections import abc
 import contextlib
-import functools
 import os
 import select
 import signal
@@ -75,32 +74,70 @@ def list_namespaces() -> Namespaces:
             if names[device.name] == 1}
 
 
-def wipe(nodes: abc.Iterable[str]) -> None:
-    """Zero devices; all of them, even if some fail.
+def wipe_known(
+    devices: abc.Sequence['objects.LibvirtVPMEMDevice'],
+) -> None:
+    """Zero devices that Nova knows; all of them, even if some fail.
 
     :raises VPMEMCleanupFailed: after the last one, for those that failed
     """
-    _wipe_each({node: lambda node=node: node for node in nodes})
+    wipe_targets(devices, _namespaces_now(devices))
 
 
-def wipe_targets(targets: abc.Iterable['pmem_ticket.Target'],
-                 namespaces: Namespaces) -> None:
+def as_they_are_now(
+    devices: abc.Sequence['objects.LibvirtVPMEMDevice'],
+) -> list['objects.LibvirtVPMEMDevice']:
+    """Return devices with the nodes that they have now.
+
+    What Nova has read when it started may be some other's node by now.
+
+    :raises PMEMNamespaceNotFound: if one is not there any more
+    """
+    namespaces = _namespaces_now(devices)
+    current = []
+    for device in devices:
+        node = resolve(device, namespaces)
+        if node != device.devpath:
+            LOG.warning('vPMEM namespace %(name)s was %(old)s and is '
+                        '%(new)s now.',
+                        {'name': device.name, 'old': device.devpath,
+                         'new': node})
+            device = device.obj_clone()
+            device.devpath = node
+        current.append(device)
+    return current
+
+
+def _namespaces_now(
+    devices: abc.Sequence['objects.LibvirtVPMEMDevice'],
+) -> Namespaces:
+    """Return this host's namespaces, or what was known of these."""
+    known = {device.name: device for device in devices}
+    if not known:
+        return known
+    try:
+        return list_namespaces()
+    except exception.GetPMEMNamespacesFailed as error:
+        LOG.warning('Taking vPMEM devices for what they were when the '
+                    'service started: %s', error)
+        return known
+
+
+def wipe_targets(
+    targets: abc.Iterable[
+        'pmem_ticket.Target | objects.LibvirtVPMEMDevice'],
+    namespaces: Namespaces,
+) -> None:
     """Zero namespaces, wherever they are now; all, even if some fail.
 
     :raises VPMEMCleanupFailed: after the last one, for those that failed
     """
-    _wipe_each({
-        target.name: functools.partial(resolve, target, namespaces)
-        for target in targets})
-
-
-def _wipe_each(finders: abc.Mapping[str, abc.Callable[[], str]]) -> None:
     failed = {}
-    for name, find in finders.items():
+    for target in targets:
         try:
-            nova.privsep.libvirt.cleanup_vpmem(find())
+            nova.privsep.libvirt.cleanup_vpmem(resolve(target, namespaces))
         except Exception as error:
-            failed[name] = error
+            failed[target.name] = error
     if failed:
         raise exception.VPMEMCleanupFailed(
             dev=', '.join(failed),
@@ -158,14 +195,22 @@ def lent(node: str) -> abc.Iterator[str]:
 
 def take_back(targets: abc.Iterable['pmem_ticket.Target'],
               namespaces: Namespaces) -> None:
-    """Give device nodes back to who had them before they were lent."""
+    """Give device nodes back to who had them before they were lent.
+
+    :raises PMEMNamespaceNotFound: after the others, if one is not there
+    """
+    missing = None
     for target in targets:
-        if target.name not in namespaces:
+        try:
+            node = resolve(target, namespaces)
+        except exception.PMEMNamespaceNotFound as error:
+            missing = error
             continue
-        node = namespaces[target.name].devpath
         # libvirt gives nodes to its guests; that is not ours to take back.
         if os.stat(node).st_uid == os.getuid():
             nova.privsep.path.chown(node, uid=target.uid, gid=target.gid)
+    if missing is not None:
+        raise missing
 
 
 def end_writers(targets: abc.Iterable['pmem_ticket.Target'],

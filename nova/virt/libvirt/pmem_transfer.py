@@ -108,7 +108,8 @@ def new_job(migration_uuid: str, host: str, address: str | None,
     """
     return pmem_job.Job(
         receiver=tuple(receiver_argv(migration_uuid, address)), host=host,
-        devices=tuple(devices), extent=EXTENT, streams=CONF.libvirt.pmem_copy_streams,
+        devices=tuple(devices), extent=EXTENT,
+        streams=CONF.libvirt.pmem_copy_streams,
         bandwidth=CONF.libvirt.pmem_copy_bandwidth * 1024 ** 2,
         stall_timeout=CONF.libvirt.pmem_copy_stall_timeout,
         attempts=CONF.libvirt.pmem_copy_attempts, parent=os.getpid())

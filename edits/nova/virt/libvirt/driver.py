@@ -14,13 +14,14 @@ EDITS = [
     # The vPMEM data goes with the server's disks, or with the server: not
     # when it is started here again, nor when starting it has failed.
     replace('LibvirtDriver._cleanup', 'self._get_vpmems(instance)',
-            'self._get_vpmems(instance) if cleanup_instance_disks else []'),
+            'self._get_own_vpmems(instance) '
+            'if cleanup_instance_disks else []'),
     insert_before('LibvirtDriver.cleanup', 'return self._cleanup(...)', '''
         if destroy_secrets and not cleanup_instance_disks:
             # The server leaves this host and its disks, which are shared, do
             # not. Its vPMEM is never shared. (A hard reboot, or a start, does
             # not leave: it keeps the secrets, too.)
-            vpmems = self._get_vpmems(instance)
+            vpmems = self._get_own_vpmems(instance)
             if vpmems:
                 self._cleanup_vpmems(vpmems)
 
@@ -32,7 +33,7 @@ EDITS = [
             except Exception as e:
                 raise $ERROR
         ''', '''
-        pmem_devices.wipe([vpmem.devpath for vpmem in vpmems])
+        pmem_devices.wipe_known(vpmems)
         '''),
 
     # Confirm wipes the namespaces that the server had on the source.
@@ -86,6 +87,7 @@ EDITS = [
                   'return ordered_vpmems', '''
         pmem_copy.refuse_dirty(
             instance.uuid, [vpmem.name for vpmem in ordered_vpmems])
+        ordered_vpmems = pmem_devices.as_they_are_now(ordered_vpmems)
         '''),
     add_function('''
         def prepare_pmem_copy(self, context, instance, migration):
@@ -101,6 +103,14 @@ EDITS = [
                     [resource.metadata for resource in claimed], pairs,
                     pmem_devices.list_namespaces,
                     lambda: self._get_vpmem_nodes_of_others(instance))
+
+        def _get_own_vpmems(self, instance):
+            if ('deleted' in instance and instance.deleted and
+                    instance.node != self._host.get_hostname()):
+                # It was deleted while it was elsewhere; what it had there is
+                # not ours, though it may have the name of one of ours.
+                return []
+            return self._get_vpmems(instance)
 
         def dirty_pmem_namespaces(self):
             return pmem_copy.dirty_names(known=self._vpmems_by_name)

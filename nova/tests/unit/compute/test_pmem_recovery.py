@@ -41,6 +41,20 @@ def resize_instance(manager, context, instance, migration):
         migration.status = 'error'
 
 
+@pmem_recovery.is_confirmed_later
+def confirm_resize(manager, context, instance, migration):
+    try:
+        manager.during()
+    except Exception:
+        instance.vm_state = migration.status = 'error'
+        raise
+
+
+@pmem_recovery.is_tried_again
+def finish_revert_resize(manager, context, instance, migration):
+    manager.during()
+
+
 @pmem_recovery.is_tried_again
 def revert_resize(manager, context, instance, migration):
     try:
@@ -58,6 +72,7 @@ class RecoveryTestCase(test.NoDBTestCase):
         super().setUp()
         self.manager = mock.Mock(host='host1')
         self.manager.driver.get_info.return_value.state = power_state.SHUTDOWN
+        self.manager.driver.settle_pmem_copies.return_value = []
         self.instance = objects.Instance(
             uuid=uuids.instance, host='host1', vm_state='active',
             task_state='resize_migrating',
@@ -184,6 +199,36 @@ class GoesOnHereTestCase(RecoveryTestCase):
             ('active', 'resize_migrating', 'migrating'),
             (self.instance.vm_state, self.instance.task_state,
              self.migration.status))
+
+
+class SettleTestCase(RecoveryTestCase):
+
+    def _settle(self, kind):
+        self.manager.driver.settle_pmem_copies.return_value = [
+            mock.Mock(instance_uuid=uuids.instance, kind=kind,
+                      migration_uuid=uuids.migration)]
+        return pmem_recovery.settle(self.manager, mock.sentinel.context)
+
+    def test_copies_to_here(self):
+        self.assertEqual({uuids.instance}, self._settle('receive'))
+        self.assertEqual(set(), self._settle('wipe'))
+
+    def test_server_that_is_back(self):
+        self.assertEqual(set(), self._settle('hold'))
+        (self.manager.reportclient.delete_allocation_for_instance
+         .assert_not_called())
+
+    def test_server_that_was_deleted_elsewhere(self):
+        self.find.side_effect = exception.InstanceNotFound(instance_id='x')
+        delete = self.manager.reportclient.delete_allocation_for_instance
+        self._settle('hold')
+        delete.assert_called_once_with(
+            mock.sentinel.context, uuids.migration,
+            consumer_type='migration', force=True)
+        delete.side_effect = exception.AllocationDeleteFailed(
+            consumer_uuid='x', error='no placement')
+        self._settle('hold')
+        self.assertIn('no placement', self.stdlog.logger.output)
 
 
 class TooLateTestCase(RecoveryTestCase):
@@ -318,6 +363,43 @@ class NextStepTestCase(RecoveryTestCase):
                     self.assertLessEqual(len(steps), 1)
 
 
+class IsConfirmedLaterTestCase(RecoveryTestCase):
+
+    def setUp(self):
+        super().setUp()
+        self.instance.vm_state, self.instance.task_state = 'resized', None
+        self.migration.status = 'confirming'
+
+    def _confirm(self):
+        confirm_resize(self.manager, mock.sentinel.context, self.instance,
+                       self.migration)
+
+    def _fails(self):
+        self.manager.during.side_effect = ValueError()
+        self.assertRaises(ValueError, self._confirm)
+        return self.instance.vm_state, self.migration.status
+
+    def test_success(self):
+        self._confirm()
+        self.assertEqual('confirming', self.migration.status)
+
+    def test_failure_leaves_it_as_it_was(self):
+        self.assertEqual(('resized', 'confirming'), self._fails())
+        self.assertEqual(
+            'active', self.instance.system_metadata['old_vm_state'])
+
+    def test_failure_when_all_is_done(self):
+        def forget():
+            self.instance.migration_context = None
+
+        self.refresh.side_effect = forget
+        self.assertEqual(('error', 'error'), self._fails())
+
+    def test_database_that_is_away(self):
+        self.refresh.side_effect = OSError('no database')
+        self.assertEqual(('error', 'error'), self._fails())
+
+
 class TakeUpTestCase(RecoveryTestCase):
 
     def setUp(self):
@@ -370,6 +452,7 @@ class TakeUpTestCase(RecoveryTestCase):
         after_restart = mock.Mock(host='host1')
         after_restart.driver.get_info.return_value.state = (
             power_state.SHUTDOWN)
+        after_restart.driver.settle_pmem_copies.return_value = []
         self.manager.during = lambda: pmem_recovery.take_up(
             after_restart, mock.sentinel.context)
         a_step(self.manager, mock.sentinel.context, self.instance)
@@ -476,7 +559,26 @@ class IsTriedAgainTestCase(RecoveryTestCase):
         self.assertRaises(ValueError, self._revert)
         self.assertEqual('error', self.instance.vm_state)
 
+    @ddt.data(('reverting', 'reverted'), ('reverted', 'reverted'),
+              ('error', 'error'))
+    @ddt.unpack
+    def test_second_half_ends_it(self, before, after):
+        self.migration.status = before
+        finish_revert_resize(self.manager, mock.sentinel.context,
+                             self.instance, self.migration)
+        self.assertEqual(after, self.migration.status)
+
+    def test_failure_of_the_second_half(self):
+        self.migration.status = 'reverted'
+        self.manager.during.side_effect = ValueError()
+        self.assertRaises(
+            ValueError, finish_revert_resize, self.manager,
+            mock.sentinel.context, self.instance, self.migration)
+        self.assertEqual(('resize_reverting', 'reverted'),
+                         (self.instance.task_state, self.migration.status))
+
     def test_failure_leaves_it_as_it_was(self):
+        self.migration.status = 'reverting'
         self.manager.during.side_effect = ValueError()
         self.assertRaises(ValueError, self._revert)
         self.assertEqual(

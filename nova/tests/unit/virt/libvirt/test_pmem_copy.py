@@ -30,7 +30,6 @@ from nova.virt.libvirt import pmem_copy
 from nova.virt.libvirt import pmem_layout
 from nova.virt.libvirt import pmem_ticket
 from nova.virt.libvirt import pmem_transfer
-from nova.virt.pmem import layout
 
 SIZE = 4 * 1024 * 1024
 
@@ -104,7 +103,9 @@ class PmemCopyTestCase(test.NoDBTestCase):
             lambda: self.namespaces, lambda: self.used_nodes)
 
     def _settle(self, host='host2'):
-        return pmem_copy.settle(self.context, host, lambda: self.namespaces)
+        return {ticket.instance_uuid for ticket in pmem_copy.settle(
+            self.context, host, lambda: self.namespaces)
+            if ticket.kind == pmem_ticket.RECEIVE}
 
     def _wiped(self):
         return [os.path.basename(call.args[0])
@@ -191,6 +192,16 @@ class FinishTestCase(PmemCopyTestCase):
              for name in ('ns_1', 'ns_2')], self.chown.mock_calls)
         self.cleanup.assert_not_called()
         self.assertEqual([], list(pmem_ticket.open_tickets()))
+
+    def test_missing_namespace_keeps_the_guest_from_starting(self):
+        self._prepare()
+        self.chown.reset_mock()
+        del self.namespaces['ns_1']
+        self.assertRaises(exception.PMEMNamespaceNotFound, pmem_copy.finish,
+                          self.migration, lambda: self.namespaces)
+        self.assertEqual([os.path.basename(call.args[0])
+                          for call in self.chown.mock_calls], ['ns_2'])
+        self.assertEqual(1, len(list(pmem_ticket.open_tickets())))
 
     def test_damaged_ticket_keeps_the_guest_from_starting(self):
         self._prepare()
@@ -375,6 +386,23 @@ class SettleTestCase(PmemCopyTestCase):
         self.assertEqual(2, self.cleanup.call_count)
         self.assertEqual(0, self._open())
         self.assertIsNone(bystander.poll())
+
+
+class DatabaseAwayTestCase(PmemCopyTestCase):
+
+    def test_nothing_is_decided_meanwhile(self):
+        self._prepare()
+        self.migration.status = 'error'
+        with mock.patch.object(pmem_copy, '_find',
+                               side_effect=OSError('no database')):
+            self.assertEqual(set(), self._settle())
+        self.assertIn('no database', self.stdlog.logger.output)
+        self.assertEqual([], self._wiped())
+        self.assertEqual({'ns_1', 'ns_2'}, pmem_copy.dirty_names())
+        # They may be a server's that is well.
+        self.assertEqual(set(), pmem_copy.unwiped_names())
+        self._settle()
+        self.assertEqual(['ns_1', 'ns_2'], self._wiped())
 
 
 class LongWipeTestCase(PmemCopyTestCase):
@@ -722,13 +750,13 @@ class ProgressTestCase(test.NoDBTestCase):
 
     def test_saved_every_few_seconds(self):
         with self.progress:
-            self._at(4.9, 50)
+            self._at(2.9, 50)
             self.assertEqual(0, self.instance.progress)
-            self._at(5, 51)
+            self._at(3, 51)
             self.assertEqual(25, self.instance.progress)
-            self._at(9.9, 199)
+            self._at(5.9, 199)
             self.assertEqual(25, self.instance.progress)
-            self._at(10, 199)
+            self._at(6, 199)
             self.assertEqual(99, self.instance.progress)
         self.assertEqual(100, self.instance.progress)
         self.assertEqual(3, self.save.call_count)

@@ -14,9 +14,11 @@
 from unittest import mock
 
 import ddt
+import fixtures
 from oslo_serialization import jsonutils
 
 from nova import exception
+from nova import objects
 from nova import test
 from nova.virt.libvirt import pmem_devices
 
@@ -71,3 +73,63 @@ class ListNamespacesTestCase(test.NoDBTestCase):
         found = self._list(jsonutils.dumps([namespace]))
         self.assertEqual(('/dev/dax0.3', SIZE), (
             found['ns_3'].devpath, found['ns_3'].size))
+
+
+class KnownDevicesTestCase(test.NoDBTestCase):
+    """What Nova has read when it started, and what is there now."""
+
+    def setUp(self):
+        super().setUp()
+        self.known = [
+            objects.LibvirtVPMEMDevice(
+                label='S', name=name, size=SIZE, devpath='/dev/dax0.%d' % at,
+                align=2) for at, name in enumerate(('ns_0', 'ns_1'))]
+        self.now = {device.name: device.obj_clone() for device in self.known}
+        self.list = self.useFixture(fixtures.MockPatch(
+            'nova.virt.libvirt.pmem_devices.list_namespaces',
+            return_value=self.now)).mock
+        self.wiped = self.useFixture(fixtures.MockPatch(
+            'nova.privsep.libvirt.cleanup_vpmem')).mock
+
+    def _nodes(self):
+        return [device.devpath for device in pmem_devices.as_they_are_now(
+            self.known)]
+
+    def test_no_devices_no_ndctl(self):
+        self.assertEqual([], pmem_devices.as_they_are_now([]))
+        pmem_devices.wipe_known([])
+        self.list.assert_not_called()
+
+    def test_other_numbers(self):
+        self.now['ns_0'].devpath = '/dev/dax0.7'
+        self.assertEqual(['/dev/dax0.7', '/dev/dax0.1'], self._nodes())
+        # Others go on from what they know.
+        self.assertEqual('/dev/dax0.0', self.known[0].devpath)
+        self.assertIn('/dev/dax0.7', self.stdlog.logger.output)
+
+    def test_missing_or_of_another_size(self):
+        self.now['ns_0'].size += 1
+        self.assertRaises(exception.PMEMNamespaceNotFound, self._nodes)
+        del self.now['ns_0']
+        self.assertRaises(exception.PMEMNamespaceNotFound, self._nodes)
+
+    def test_ndctl_that_can_not_tell(self):
+        self.list.side_effect = exception.GetPMEMNamespacesFailed(
+            reason='not installed')
+        self.assertEqual(['/dev/dax0.0', '/dev/dax0.1'], self._nodes())
+        self.assertIn('not installed', self.stdlog.logger.output)
+
+    def test_wiped_where_it_is_now(self):
+        self.now['ns_1'].devpath = '/dev/dax0.7'
+        pmem_devices.wipe_known(self.known)
+        self.assertEqual(
+            [mock.call('/dev/dax0.0'), mock.call('/dev/dax0.7')],
+            self.wiped.mock_calls)
+
+    def test_every_device_is_tried(self):
+        del self.now['ns_0']
+        self.wiped.side_effect = OSError('bad block')
+        error = self.assertRaises(exception.VPMEMCleanupFailed,
+                                  pmem_devices.wipe_known, self.known)
+        for part in ('ns_0', 'missing', 'ns_1', 'bad block'):
+            self.assertIn(part, error.format_message())

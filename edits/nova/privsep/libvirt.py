@@ -1,0 +1,9 @@
+# SPDX-License-Identifier: Apache-2.0
+from novapatch.edit import add_import
+from novapatch.edit import replace
+
+EDITS = [
+    add_import('from nova.privsep import pmem'),
+    replace('cleanup_vpmem', 'processutils.execute(*daxio_cmd)',
+            'pmem.check_zeroed(devpath, *processutils.execute(*daxio_cmd))'),
+]
