@@ -56,9 +56,10 @@ NOT_RUN = frozenset(('_run_image_cache_manager_pass',))
 
 
 #: Topics that nobody reads.
-UNREAD = frozenset((
-    'notifications.info', 'notifications.error', 'versioned_notifications.info',
-    'versioned_notifications.error'))
+UNREAD = frozenset(
+    '%s.%s' % (topic, priority)
+    for topic in ('notifications', 'versioned_notifications')
+    for priority in ('info', 'error'))
 
 STRANGER = """
 <domain type="kvm">
