@@ -7,7 +7,7 @@ TOX := .venv/bin/tox
 IN := $(TOX) exec -qq -e nova --
 
 .PHONY: help demo lab test test-tool test-client test-unit test-functional \
-	test-unpatched bench lint work upstream clean
+	test-unpatched test-unwiped faults bench lint work upstream clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -17,7 +17,8 @@ demo: work .venv/nova
 	$(IN) python -m demo
 
 ## make test             all tests
-test: lint test-tool test-client test-unit test-functional test-unpatched
+test: lint test-tool test-client test-unit test-functional test-unpatched \
+		test-unwiped
 	@echo 'make test: everything passed'
 
 ## make test-tool        the patch tool and the stand-ins of the tests
@@ -47,6 +48,14 @@ test-unpatched: work .venv/nova
 ## make bench            how fast the copy is, against plain pipes (10 minutes)
 bench: work .venv/nova
 	$(IN) env PYTHONPATH=work/nova:. python -m bench
+
+## make test-unwiped     show that the fault matrix fails without the wipe
+test-unwiped: work .venv/nova
+	$(IN) tools/faults --without-wipe
+
+## make faults           the whole fault matrix; the last line is the count
+faults: work .venv/nova
+	$(IN) tools/faults
 
 ## make lint             style, and what Nova's style asks of files for Nova
 lint: work .venv/nova

@@ -14,6 +14,7 @@
 
 import errno
 import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -98,6 +99,54 @@ def test_each_host_gets_its_own_configuration(tools):
 
 
 # Faults
+
+def test_a_namespace_keeps_its_data_under_another_node(tools):
+    before, digest = tools.path('ns_0'), tools.digest('ns_0')
+    tools.renumber('ns_0')
+    assert tools.path('ns_0') != before
+    assert tools.digest('ns_0') == digest
+    assert daxio('-i', before, '-o', '/dev/null').returncode == 1
+    assert daxio('-i', tools.path('ns_0'), '-o', '/dev/null').returncode == 0
+
+
+def test_ndctl_lists_a_new_name(tools):
+    tools.rename('ns_0', 'other')
+    assert listed() == ['ns_1', 'other']
+    assert tools.names() == ['ns_0', 'ns_1']
+
+
+def test_a_namespace_goes_and_comes_back(tools):
+    digest = tools.digest('ns_0')
+    tools.hide('ns_0')
+    assert listed() == ['ns_1']
+    # The test itself sees it all the time.
+    assert tools.digest('ns_0') == digest
+    tools.show('ns_0')
+    assert listed() == ['ns_0', 'ns_1']
+    assert tools.digest('ns_0') == digest
+
+
+def listed():
+    output = subprocess.run(['ndctl', 'list', '-X'], capture_output=True,
+                            check=True, timeout=60).stdout
+    return sorted(each['name'] for each in json.loads(output))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason='only root gives files away')
+def test_nodes_belong_to_who_was_asked_for(pmem, monkeypatch):
+    with pmem.PmemHosts(addresses=(), owner=4711) as hosts:
+        hosts.add_namespace('ns_0', 4 * pmem.MIB)
+        assert not hosts.is_lent('ns_0')
+        command = ['-i', hosts.path('ns_0'), '-o', '/dev/null']
+        assert daxio(*command).returncode == 0
+        # A session is nova's user, who may not open it.
+        monkeypatch.setenv('PMEM_STAND_IN_UID', str(pmem.NOVA_UID))
+        failed = daxio(*command)
+        assert failed.returncode == 1 and 'Permission denied' in failed.stderr
+        os.chown(hosts.path('ns_0'), 0, 0)
+        assert hosts.is_lent('ns_0')
+        assert daxio(*command).returncode == 0
+
 
 def test_a_fault_needs_a_namespace(tools):
     with pytest.raises(ValueError, match='no namespace nowhere'):

@@ -90,6 +90,8 @@ class PmemServersTestBase(base.ServersTestBase):
     CAST_AS_CALL = False
     api_major_version = 'v2.1'
     microversion = '2.105'
+    # Who has the device nodes; whoever runs the tests, if None.
+    PMEM_OWNER = None
 
     def setUp(self):
         super().setUp()
@@ -97,8 +99,8 @@ class PmemServersTestBase(base.ServersTestBase):
         self.flags(allow_resize_to_same_host=False)
         self.pmem = self.useFixture(pmem.PmemHosts({
             address: {'OS_DEFAULT__HOST': host,
-                      'OS_DEFAULT__STATE_PATH': CONF.state_path}
-            for host, address in ADDRESSES.items()}))
+                      'OS_DEFAULT__STATE_PATH': self.state_path_of(host)}
+            for host, address in ADDRESSES.items()}, owner=self.PMEM_OWNER))
         # For what runs on this host without ssh.
         self.useFixture(fixtures.EnvironmentVariable(
             'NOVA_PMEM_STAND_INS', '1'))
@@ -114,6 +116,10 @@ class PmemServersTestBase(base.ServersTestBase):
             self.useFixture(fixtures.MockPatchObject(
                 manager.ComputeManager, name,
                 self._moving(getattr(manager.ComputeManager, name))))
+
+    def state_path_of(self, host):
+        """Return where a host keeps its tickets."""
+        return CONF.state_path
 
     @staticmethod
     def _create_instance_directory(driver, context, instance, *args, **kwargs):

@@ -1,0 +1,443 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Two hosts on which things go wrong, for many tests one after the other.
+
+Starting a whole Nova costs most of a functional test. A world is started by
+hand and serves many cases, as long as each leaves it as it was.
+"""
+
+import contextlib
+import os
+import threading
+import time
+import unittest
+
+import fixtures
+from futurist import _thread as futurist
+from oslo_log import log as logging
+from oslo_utils import importutils
+from oslo_utils import uuidutils
+
+from nova import context
+from nova.tests.fixtures import libvirt as fakelibvirt
+from nova.tests.fixtures import pmem_process
+from nova.tests.functional.api import client as api_client
+from nova.tests.functional.libvirt import pmem_base
+from nova import utils
+
+LOG = logging.getLogger(__name__)
+
+SOURCE, DESTINATION = HOSTS = ('host1', 'host2')
+
+#: What the server has and wants; what another server of each host has; what
+#: nobody has.
+MOVED, TAKEN, FREE = 'MOVED', 'TAKEN', 'FREE'
+
+OLD, NEW = ('%s_moved_0' % host for host in HOSTS)
+
+SIZE = pmem_base.SIZE
+
+#: Seconds after which something that was to come has not.
+PATIENCE = 30
+
+#: A periodic task of Nova's that looks at the images of a hypervisor, of
+#: which there is none here.
+NOT_RUN = frozenset(('_run_image_cache_manager_pass',))
+
+
+#: Topics that nobody reads.
+UNREAD = frozenset(
+    '%s.%s' % (topic, priority)
+    for topic in ('notifications', 'versioned_notifications')
+    for priority in ('info', 'error'))
+
+STRANGER = """
+<domain type="kvm">
+  <name>stranger</name>
+  <uuid>%(uuid)s</uuid>
+  <memory>1024</memory>
+  <vcpu>1</vcpu>
+  <os><type>hvm</type></os>
+  <devices>
+    <memory model="nvdimm">
+      <source><path>%(path)s</path><alignsize>2048</alignsize></source>
+      <target><size>4096</size><node>0</node></target>
+    </memory>
+  </devices>
+</domain>
+"""
+
+
+class NotReached(Exception):
+    """What was to happen has not."""
+
+
+def needs_threads():
+    """Skip a class of tests where Nova runs with eventlet.
+
+    What tells one service from another goes along with native threads.
+    """
+    if not utils.concurrency_mode_threading():
+        raise unittest.SkipTest('needs native threads')
+
+
+def wait_until(condition, what, timeout=PATIENCE, interval=0.05):
+    """Wait until something that nobody announces is true.
+
+    :param timeout: in seconds
+    :param interval: in seconds
+    :raises NotReached: if it is not
+    """
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > deadline:
+            raise NotReached('%s: not within %d s' % (what, timeout))
+        time.sleep(interval)
+
+
+class Hook:
+    """Something to do when a function is called, once."""
+
+    def __init__(self, name, action):
+        self.name = name
+        self.happened = threading.Event()
+        self._action = action
+        self._lock = threading.Lock()
+
+    def reach(self, name):
+        with self._lock:
+            if name != self.name or self.happened.is_set():
+                return
+            try:
+                # It is the world that acts here, and not the service.
+                with pmem_process.outside():
+                    self._action()
+            finally:
+                self.happened.set()
+
+    def wait(self):
+        if not self.happened.wait(PATIENCE):
+            raise NotReached('%s was not reached' % self.name)
+
+
+class World(pmem_base.PmemServersTestBase):
+    """A source and a destination, each of which can be killed."""
+
+    # It serves many cases, which see to their time themselves.
+    TIMEOUT_SCALING_FACTOR = 100
+
+    PMEM_OWNER = 64055 if os.geteuid() == 0 else None
+
+    def runTest(self):
+        """It is none; this is what makes it one by hand."""
+
+    def setUp(self):
+        self._state_paths = {}
+        super().setUp()
+        # Nova's tests let idle threads wake up a hundred times a second, to
+        # end soon. A world has dozens of them, and lives for long.
+        self.useFixture(fixtures.MockPatchObject(
+            futurist.ThreadWorker, 'MAX_IDLE_FOR', 0.3))
+        # As operators want it: a host that boots starts its guests.
+        self.flags(resume_guests_state_on_host_boot=True)
+        # Shorter than usual, and in the same order.
+        self.flags(rpc_response_timeout=10)
+        self.useFixture(fixtures.MockPatch(
+            'nova.virt.libvirt.pmem_copy.WIPE_PATIENCE', 3))
+        # Periodic tasks run only when nobody has anything to do, and no
+        # message is on its way.
+        self.messages_are_lost_at_once()
+        self.processes = self.useFixture(pmem_process.Processes())
+        self.process = {}
+        self.bystanders = {}
+        self._flavors = {}
+        self._kept = None
+        self._hook = None
+        self._hooked = set()
+        self._log_mark = 0
+        self.dirty_starts = []
+        self._watch_guests()
+        for host in HOSTS:
+            for label in (MOVED, TAKEN, FREE):
+                self.pmem.add_namespace(
+                    '%s_%s_0' % (host, label.lower()), SIZE,
+                    host=host, label=label)
+            self._start(host)
+            self.addCleanup(self.pmem.cancel_faults)
+        for host in HOSTS:
+            self.bystanders[host] = self.boot(TAKEN, host=host)
+            self.fill(self.bystanders[host])
+
+    # Servers
+
+    def flavor(self, *labels):
+        if labels not in self._flavors:
+            self._flavors[labels] = self.create_pmem_flavor(*labels)
+        return self._flavors[labels]
+
+    def ask_to_boot(self, *labels, host=SOURCE):
+        body = self._build_server(
+            flavor_id=self.flavor(*labels), networks='none', host=host)
+        return self.api.post_server({'server': body})
+
+    def boot(self, *labels, host=SOURCE):
+        server = self.ask_to_boot(*labels, host=host)
+        self.wait_until_quiet()
+        if self.status(server) != 'ACTIVE':
+            raise NotReached('a server to start with: %s' % self.show(server))
+        return self.show(server)
+
+    def take_server(self):
+        """Return a server on the source, with data.
+
+        It may have been moved before and have come back.
+        """
+        server, self._kept = self._kept or self.boot(MOVED), None
+        self.fill(server)
+        return server
+
+    def keep(self, server):
+        """Keep a server for the next to take, if it is as it was at first."""
+        found = self.show(server)
+        if (found['status'], found['OS-EXT-SRV-ATTR:host']) != (
+                'ACTIVE', SOURCE):
+            return False
+        self._kept = found
+        return True
+
+    def show(self, server):
+        """Return what the API says of a server; None if it is gone."""
+        try:
+            return self.api.get_server(server['id'])
+        except api_client.OpenStackApiNotFoundException:
+            return None
+
+    def status(self, server):
+        found = self.show(server)
+        return found and found['status']
+
+    def is_at_rest(self, server):
+        found = self.show(server)
+        return found is None or found['OS-EXT-STS:task_state'] is None
+
+    def migrations(self, server):
+        """Return the migrations of a server, the oldest first."""
+        found = self.api.api_get('/os-migrations').body['migrations']
+        return sorted((each for each in found
+                       if each['instance_uuid'] == server['id']),
+                      key=lambda each: each['id'])
+
+    def domains(self, host, server):
+        """Return the guests of a server that are defined on a host."""
+        return [domain for domain in list(self.connection(host)._vms.values())
+                if domain.UUIDString() == server['id']]
+
+    def connection(self, host):
+        return self.computes[host].driver._host.get_connection()
+
+    def _watch_guests(self):
+        """See each guest that starts on a namespace that is not clean.
+
+        Namespaces are the server's own if it had them when it was off.
+        """
+        original = fakelibvirt.Domain.createWithFlags
+
+        def create(domain, flags):
+            self._look_at(domain)
+            return original(domain, flags)
+
+        self.useFixture(fixtures.MockPatchObject(
+            fakelibvirt.Domain, 'createWithFlags', create))
+        self._known_guests = set()
+
+    def _look_at(self, domain):
+        if domain.UUIDString() in self._known_guests:
+            return
+        self._known_guests.add(domain.UUIDString())
+        for name in self.nodes_of(domain):
+            if name in self.pmem.names() and not self.pmem.is_zero(name):
+                self.dirty_starts.append(
+                    'a new guest %s started on %s, which is not zero' % (
+                        domain.UUIDString(), name))
+
+    def nodes_of(self, domain):
+        """Return the names of the namespaces that a guest is defined with.
+
+        What is no namespace (any more) is given as it is.
+        """
+        names = {os.path.realpath(self.pmem.path(name)): name
+                 for name in self.pmem.names()}
+        paths = [os.path.realpath(device['path'])
+                 for device in domain._def['devices']['vpmems']]
+        return [names.get(path, path) for path in paths]
+
+    def define_stranger(self, host, name):
+        """Let a guest that Nova does not know run on a namespace."""
+        xml = STRANGER % {
+            'uuid': uuidutils.generate_uuid(), 'path': self.pmem.path(name)}
+        domain = self.connection(host).defineXML(xml)
+        self._known_guests.add(domain.UUIDString())
+        domain.create()
+        return domain
+
+    # Processes
+
+    def state_path_of(self, host):
+        if host not in self._state_paths:
+            self._state_paths[host] = self.useFixture(fixtures.TempDir()).path
+        return self._state_paths[host]
+
+    def _start(self, host, connection=None):
+        process = self.processes.new(host, {
+            (None, 'host'): host,
+            (None, 'state_path'): self.state_path_of(host),
+            ('libvirt', 'pmem_namespaces'): self.pmem.pmem_namespaces(host),
+        })
+        with process.running():
+            self.start_compute(host, connection=connection)
+        self._set_address(host)
+        self.process[host] = process
+
+    def kill(self, host):
+        """Kill a nova-compute, with its children."""
+        LOG.info('World: nova-compute of %s is killed', host)
+        self.process[host].kill()
+
+    def restart(self, host):
+        """Start a nova-compute that was killed."""
+        LOG.info('World: nova-compute of %s is started', host)
+        connection = self.connection(host)
+        self.computes.pop(host)
+        self.compute_rp_uuids.pop(host)
+        self._start(host, connection)
+
+    def is_down(self, host):
+        return not self.process[host].alive
+
+    def reboot(self, host):
+        """Let a host lose power; ``restart`` boots it.
+
+        Its guests are off, its processes gone, its nodes have other numbers.
+        """
+        LOG.info('World: %s loses power', host)
+        self.kill(host)
+        if host == DESTINATION:
+            self.cut_links(everything=True)
+        connection = self.connection(host)
+        connection._running_vms.clear()
+        for domain in list(connection._vms.values()):
+            domain._state = fakelibvirt.VIR_DOMAIN_SHUTOFF
+            domain._id = -1
+        self.pmem.renumber(*self.pmem.names(host))
+
+    def cut_links(self, everything=False):
+        """Kill the sessions that sshd serves.
+
+        :param everything: also what runs in them
+        """
+        for session in self.pmem.sessions():
+            for process in [session] + (
+                    session.children(recursive=True) if everything else []):
+                with contextlib.suppress(Exception):
+                    process.kill()
+
+    def in_service(self, host):
+        return self.process[host].running()
+
+    # Moments
+
+    def hook(self, path, when, name):
+        """Make a function announce that it is called.
+
+        :param path: with module and class
+        :param when: ``before`` or ``after``
+        :param name: what it announces
+        """
+        if (path, when, name) in self._hooked:
+            return
+        self._hooked.add((path, when, name))
+        *owner, attribute = path.split('.')
+        owner = importutils.import_class('.'.join(owner))
+        original = getattr(owner, attribute)
+
+        def function(*args, **kwargs):
+            if when == 'before':
+                self._reach(name)
+            result = original(*args, **kwargs)
+            if when == 'after':
+                self._reach(name)
+            return result
+
+        function.__name__ = attribute
+        function.__wrapped__ = original
+        self.useFixture(fixtures.MockPatchObject(owner, attribute, function))
+
+    def at(self, name, action):
+        """Do something when a function is called next."""
+        self._hook = Hook(name, action)
+        return self._hook
+
+    def _reach(self, name):
+        if self._hook is not None:
+            self._hook.reach(name)
+        # Who has just been killed comes to an end here.
+        pmem_process.current().act('moment')
+
+    # Coming to rest
+
+    def is_quiet(self):
+        """Say whether nobody has anything to do."""
+        # What is for a host that is down waits there.
+        waiting = {server for server in self.processes.messages()
+                   if server not in UNREAD and not (
+                       server in self.process and self.is_down(server))}
+        return not waiting and not self.processes.busy
+
+    def wait_until_quiet(self):
+        """Wait until nobody has anything to do.
+
+        :raises NotReached: if that takes too long
+        """
+        try:
+            wait_until(self.is_quiet, 'quiet')
+        except NotReached:
+            raise NotReached('an end of what is under way: %s, %s' % (
+                self.processes.busy, self.processes.messages()))
+
+    def run_periodic_tasks(self):
+        """Run all periodic tasks of the services that run, once."""
+        for host in HOSTS:
+            if self.is_down(host):
+                continue
+            manager = self.computes[host].manager
+            with self.process[host].running(is_job=True):
+                for name, task in manager._periodic_tasks:
+                    if name.rpartition('.')[2] not in NOT_RUN:
+                        self._run(task, manager)
+
+    @staticmethod
+    def _run(task, manager):
+        try:
+            task(manager, context.get_admin_context())
+        except Exception:
+            # As oslo.service does.
+            LOG.exception('World: a periodic task failed')
+
+    # What is said
+
+    def mark_log(self):
+        self._log_mark = len(self.stdlog.logger.output)
+
+    def log(self):
+        """Return what was logged since the mark."""
+        return self.stdlog.logger.output[self._log_mark:]

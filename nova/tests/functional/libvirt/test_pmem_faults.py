@@ -1,0 +1,128 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The fault matrix, a test for each case; see ``pmem_faults``.
+
+A sample of it runs with the other tests. The environment may say otherwise
+(``tools/faults`` does):
+
+``PMEM_FAULTS``
+  ``all`` for the whole
+``PMEM_FAULTS_RESULTS``
+  a directory for what came of it: a file for each case with its violations,
+  or the reason why it could not be brought about; and its log, then
+``PMEM_FAULTS_WITHOUT_WIPE``
+  leave out the wipe when a ticket is closed, to see that the cases fail
+"""
+
+import os
+import time
+
+import fixtures
+import testtools
+from testtools import content
+
+from nova.tests.functional.libvirt import pmem_faults
+from nova.tests.functional.libvirt import pmem_world
+
+#: A world is renewed after so many cases, since what it remembers grows.
+CASES_PER_WORLD = 40
+
+#: One of so many cases is in the sample. It has no divisor in common with the
+#: number of faults or of moments, so that all of them are met.
+SAMPLE = 17
+
+
+class PmemFaultTests(testtools.TestCase):
+    """Whatever happens, nothing is lost, leaked, or left behind."""
+
+    _world = None
+    _cases = 0
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        pmem_world.needs_threads()
+
+    @classmethod
+    def tearDownClass(cls):
+        cls._end_world()
+        super().tearDownClass()
+
+    @classmethod
+    def _end_world(cls):
+        world, PmemFaultTests._world = cls._world, None
+        if world is not None:
+            world.doCleanups()
+
+    @classmethod
+    def _begin_world(cls):
+        if cls._world is None:
+            world = pmem_world.World()
+            try:
+                world.setUp()
+            except BaseException:
+                world.doCleanups()
+                raise
+            PmemFaultTests._world = world
+            PmemFaultTests._cases = 0
+            if 'PMEM_FAULTS_WITHOUT_WIPE' in os.environ:
+                world.useFixture(fixtures.MockPatch(
+                    'nova.virt.libvirt.pmem_devices.wipe_targets'))
+        PmemFaultTests._cases += 1
+        return cls._world
+
+    def _run(self, case):
+        world = self._begin_world()
+        started = time.monotonic()
+        is_clean = False
+        try:
+            violations = ['violation: ' + text for text in case.run(world)]
+            is_clean = not violations
+        except BaseException as error:
+            violations = ['ERROR: %s' % error]
+            raise
+        finally:
+            _note(case, '.case', '%s %.1f seconds\n%s' % (
+                'happened' if case.happened else 'error',
+                time.monotonic() - started, ''.join(
+                    '%s\n' % text for text in violations)))
+            if not is_clean:
+                self.addDetail('log', content.text_content(world.log()))
+                _note(case, '.log', world.log())
+            if not is_clean or self._cases >= CASES_PER_WORLD:
+                self._end_world()
+        self.assertEqual([], violations)
+
+
+def _note(case, suffix, text):
+    folder = os.environ.get('PMEM_FAULTS_RESULTS')
+    if folder:
+        with open(os.path.join(folder, case.name + suffix), 'w') as file:
+            file.write(text)
+
+
+def _add_tests():
+    for number, case in enumerate(pmem_faults.cases()):
+        if os.environ.get('PMEM_FAULTS') != 'all' and number % SAMPLE:
+            continue
+
+        def test(self, case=case):
+            self._run(case)
+
+        test.__name__ = 'test_' + case.name.replace('-', '_').replace(
+            '.', '__')
+        test.__doc__ = None
+        setattr(PmemFaultTests, test.__name__, test)
+
+
+_add_tests()
