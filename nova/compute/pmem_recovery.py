@@ -143,6 +143,8 @@ def stays_as_it_is_on_failure(instance):
     """
     try:
         yield
+    except exception.InstanceFaultRollback:
+        raise
     except Exception as error:
         if not pmem_copy.is_wanted(instance):
             raise
@@ -572,25 +574,31 @@ def settle(manager, context):
 
 
 def _release(manager, context, held):
-    """Give back what a move had allocated whose server was deleted.
+    """Give back what a move had allocated whose server has left for good.
 
-    Nova does so where it deletes a server. When the host was down that has
-    it, only the server's own allocation went.
+    Nova does so at the end of confirming it, which may not have come. When
+    the host was down that had the server, deleting it gave back the server's
+    own allocation only.
     """
-    try:
-        objects.Instance.get_by_uuid(context, held.instance_uuid)
+    if held.kind == 'hold' and _exists(context, held.instance_uuid):
         return
-    except exception.InstanceNotFound:
-        pass
     try:
         manager.reportclient.delete_allocation_for_instance(
             context, held.migration_uuid, consumer_type='migration',
             force=True)
     except Exception:
         LOG.exception('The allocation of migration %(migration)s, whose '
-                      'server was deleted, could not be deleted. '
+                      'server is gone, could not be deleted. '
                       '"nova-manage placement audit" does so.',
                       {'migration': held.migration_uuid})
+
+
+def _exists(context, instance_uuid):
+    try:
+        objects.Instance.get_by_uuid(context, instance_uuid)
+    except exception.InstanceNotFound:
+        return False
+    return True
 
 
 def _moves_here(context, host):

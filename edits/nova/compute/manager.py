@@ -26,9 +26,11 @@ EDITS = [
         self._prepare_pmem_copy(
             context, instance, claim.migration, request_spec)
         '''),
-    wrap('ComputeManager._prep_resize',
-         'self.compute_rpcapi.resize_instance(...)',
-         'with pmem_recovery.stays_as_it_is_on_failure(instance):'),
+    wrap('ComputeManager._prep_resize', '''
+         self._prepare_pmem_copy(...)
+         ...
+         self.compute_rpcapi.resize_instance(...)
+         ''', 'with pmem_recovery.stays_as_it_is_on_failure(instance):'),
     wrap('ComputeManager._prep_resize',
          'with self.rt.resize_claim(...) as claim:',
          'with pmem_copy.unharmed_by_dirt(self.driver):'),

@@ -216,12 +216,18 @@ class SettleTestCase(RecoveryTestCase):
 
     def test_copies_to_here(self):
         self.assertEqual({uuids.instance}, self._settle('receive'))
-        self.assertEqual(set(), self._settle('wipe'))
 
     def test_server_that_is_back(self):
         self.assertEqual(set(), self._settle('hold'))
         (self.manager.reportclient.delete_allocation_for_instance
          .assert_not_called())
+
+    def test_server_that_has_left_for_good(self):
+        self._settle('wipe')
+        (self.manager.reportclient.delete_allocation_for_instance
+         .assert_called_once_with(
+             mock.sentinel.context, uuids.migration,
+             consumer_type='migration', force=True))
 
     def test_server_that_was_deleted_elsewhere(self):
         self.find.side_effect = exception.InstanceNotFound(instance_id='x')
