@@ -246,7 +246,7 @@ EDITS = [
           ``nova-manage placement audit`` and ``nova-manage placement
           heal_allocations`` mend that.
 
-        ``The allocation of migration …, whose server was deleted, …``
+        ``The allocation of migration …, whose server is gone, …``
           ``nova-manage placement audit`` deletes it.
 
         ``The server was deleted while it was to …``
