@@ -56,9 +56,9 @@ class Buffer:
         self._map.close()
         os.close(self.fd)
 
-    def rewind(self) -> None:
-        """Set the position of the file to its start."""
-        os.lseek(self.fd, 0, os.SEEK_SET)
+    def seek(self, position: int) -> None:
+        """Set the position of the file."""
+        os.lseek(self.fd, position, os.SEEK_SET)
 
     def position(self) -> int:
         """Return how far whoever has the file has read or written it."""

@@ -32,17 +32,19 @@ COPIED = re.compile(r'^daxio: copied (\d+) bytes to device ', re.MULTILINE)
 
 
 class Daxio(processes.Process):
-    """A transfer to a device, from the start of a buffer."""
+    """A transfer to a device, from a place in a buffer."""
 
     def __init__(
         self, guard: processes.Guard, argv: list[str], length: int,
-        buffer: 'buffers.Buffer | None' = None, **streams: ty.Any,
+        buffer: 'buffers.Buffer | None' = None, start: int = 0,
+        **streams: ty.Any,
     ) -> None:
         self._length = length
         self._buffer = buffer
+        self._start = start
         self._late: float | None = None
         if buffer is not None:
-            buffer.rewind()
+            buffer.seek(start)
         super().__init__(guard, ['daxio', *argv, '-l', str(length)],
                          **streams)
 
@@ -62,7 +64,7 @@ class Daxio(processes.Process):
             copied = [int(count) for count in COPIED.findall(said)]
             moved = copied and (
                 self._length if self._buffer is None
-                else self._buffer.position())
+                else self._buffer.position() - self._start)
         finally:
             self.close()
         if self._late is not None:
@@ -79,15 +81,16 @@ class Daxio(processes.Process):
 
 
 def write(guard: processes.Guard, device: str, offset: int, length: int,
-          buffer: 'buffers.Buffer', **kwargs: ty.Any) -> Daxio:
+          buffer: 'buffers.Buffer', start: int, **kwargs: ty.Any) -> Daxio:
     """Start to write bytes of a buffer to a device.
 
     Only root may clear bad blocks, and nobody here is.
 
+    :param start: where in the buffer they are
     :raises processes.Failed: if daxio can't be started
     """
     return Daxio(guard, ['-o', device, '-s', str(offset), '-b', 'no'],
-                 length, buffer, stdin=buffer.fd, **kwargs)
+                 length, buffer, start, stdin=buffer.fd, **kwargs)
 
 
 def zero(guard: processes.Guard, device: str, offset: int, length: int,

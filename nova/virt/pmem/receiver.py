@@ -49,6 +49,9 @@ LOCK_TIMEOUT = 10
 #: Bytes that are read back at a time; they stay in the cache of a CPU.
 SLICE = layout.MIB
 
+#: Bytes that could be written in the time that it takes to start daxio.
+RUN_COST = 2 * layout.MIB
+
 #: The part of the stall timeout that storing one extent may take. So the
 #: sender learns the reason before it runs out of patience.
 STORE_SHARE = 0.5
@@ -248,22 +251,30 @@ class Session:
                 return
         else:
             _clear_between(frame.runs, frame.buffer, frame.header.length)
-        process = self._write(frame)
-        yield process
-        process.finish()
+            if _few(frame.runs, frame.header.length):
+                for run in frame.runs:
+                    yield from self._write(frame, run)
+                # A target that was wiped has the zeros between already.
+                if (yield from self._is_there(frame)):
+                    return
+        yield from self._write(
+            frame, extents.Run(0, frame.header.length))
         if not (yield from self._is_there(frame)):
             raise processes.Failed('it reads back different from what was '
                                    'written')
 
-    def _write(self, frame: inbox.Frame) -> daxio.Daxio:
+    def _write(self, frame: inbox.Frame, run: extents.Run) -> Work:
         where = (self._devices[frame.header.device].node,
-                 frame.header.offset, frame.header.length)
+                 frame.header.offset + run.offset, run.length)
         # While daxio has the ticket open, too, the stream stays locked.
         if frame.buffer is None:
-            return daxio.zero(self._guard, *where,
-                              keep_open=[self._ticket.fd])
-        return daxio.write(self._guard, *where, frame.buffer,
-                           keep_open=[self._ticket.fd])
+            process = daxio.zero(self._guard, *where,
+                                 keep_open=[self._ticket.fd])
+        else:
+            process = daxio.write(self._guard, *where, frame.buffer,
+                                  run.offset, keep_open=[self._ticket.fd])
+        yield process
+        process.finish()
 
     def _is_there(self, frame: inbox.Frame) -> abc.Generator[
             None, None, bool]:
@@ -296,6 +307,11 @@ class Session:
 
     def _say(self, **fields: ty.Any) -> None:
         _write(self._sink, wire.line(**fields), self._hello.stall_timeout)
+
+
+def _few(runs: list[extents.Run], length: int) -> bool:
+    """Say whether to write runs one by one, and not their extent at once."""
+    return RUN_COST * len(runs) + sum(run.length for run in runs) < length
 
 
 def _clear_between(runs: list[extents.Run], buffer: buffers.Buffer,

@@ -90,6 +90,21 @@ class WholeCopyTestCase(base.CopyTestCase):
         self.assertLess(result.last['wire'],
                         sum(pieces.values()) + 12 * KIB)
 
+    @ddt.data(False, True)
+    def test_few_runs_are_written_alone(self, dirty):
+        self.add_pair(8 * MIB, fill=False)
+        if dirty:
+            self.pmem.fill('new0')
+        for offset in (MIB, 5 * MIB):
+            self.pmem.write('old0', offset, b'x' * 100 * KIB)
+        self.open_ticket()
+        result = self.succeed(extent=8 * MIB)
+        self.assertEqual(0, result.last['retries'])
+        written = [call['args'][call['args'].index('-l') + 1]
+                   for call in self.pmem.calls('daxio')]
+        self.assertEqual(2 * [str(100 * KIB)] + [str(8 * MIB)] * dirty,
+                         written)
+
     def test_resumed_copy_sends_only_what_differs(self):
         self.add_pair(4 * MIB, 6 * MIB)
         self.open_ticket()

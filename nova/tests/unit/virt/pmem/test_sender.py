@@ -173,7 +173,7 @@ class LiarTestCase(SenderTestCase):
 
 class RandomCopyTestCase(SenderTestCase):
 
-    @settings(deadline=None, database=None, max_examples=6)
+    @settings(deadline=None, database=None, max_examples=5)
     @given(data=st.data())
     def test_any_copy(self, data):
         """Whatever is copied, and wherever it is cut: bytes are equal."""
