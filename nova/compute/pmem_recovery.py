@@ -533,7 +533,11 @@ def take_up(manager, context):
     Runs from a periodic task. What fails is logged and tried again later.
     """
     moves = _moves_of(manager)
-    found = list(_moves_here(context, manager.host))
+    try:
+        found = list(_moves_here(context, manager.host))
+    except Exception:
+        LOG.exception('Moves that nobody works on could not be looked for.')
+        return
     moves.forget_all_but({migration.uuid for migration, __ in found})
     taken = False
     for migration, instance in found:

@@ -536,6 +536,12 @@ class TakeUpTestCase(RecoveryTestCase):
         self._take_up()
         self.assertEqual('error', self.migration.status)
 
+    def test_database_that_is_away(self):
+        self.find.side_effect = OSError('no database')
+        self._take_up()
+        self.assertIn('no database', self.stdlog.logger.output)
+        self.revert.assert_not_called()
+
     def test_server_that_is_gone(self):
         self.find.side_effect = exception.InstanceNotFound(instance_id='x')
         self._take_up()
