@@ -56,8 +56,8 @@ class Moment:
     :ivar host: who is at work
     :ivar function: at whose call it is, if any; and whether ``before`` or
         ``after``
-    :ivar device: what daxio is at work on half way, if it is; and which
-        ``side`` (see ``PmemHosts.inject``)
+    :ivar device: what daxio is at work on, if it is; which ``side``, and
+        ``at`` which byte (see ``PmemHosts.inject``)
     :ivar at_rest: the fault comes first, and what is asked for after it
     :ivar tickets: kinds of tickets that are open, by host
     :ivar guest_on: the host on which the guest runs
@@ -70,6 +70,7 @@ class Moment:
     when: str = 'before'
     device: str = ''
     side: str = ''
+    at: int = SIZE // 2
     at_rest: bool = False
     tickets: tuple[tuple[str, str], ...] = ()
     guest_on: str = ''
@@ -92,11 +93,9 @@ MOMENTS = (
     Moment('before-the-copy', 'move', SOURCE,
            DRIVER + 'migrate_disk_and_power_off', tickets=(RECEIVE,),
            guest_on=SOURCE),
-    Moment('reading', 'move', SOURCE, device=OLD, side='read',
-           tickets=(RECEIVE,)),
     Moment('writing', 'move', SOURCE, device=NEW, side='write',
            tickets=(RECEIVE,)),
-    Moment('comparing', 'move', SOURCE, device=NEW, side='read',
+    Moment('comparing', 'move', SOURCE, device=NEW, side='write', at=SIZE,
            tickets=(RECEIVE,)),
     Moment('after-the-copy', 'move', SOURCE, DRIVER + '_copy_pmem_devices',
            'after', tickets=(RECEIVE, HOLD)),
@@ -189,6 +188,8 @@ class ToolFault(Fault):
             return 'no daxio runs'
         if self.tool[0] == 'flip' and moment.side == 'zero':
             return 'nobody looks at what a wipe leaves'
+        if self.tool[0] != 'exit' and moment.at == SIZE:
+            return 'there is nothing left to move'
         return ''
 
     def repair(self, case: 'Case') -> bool:
@@ -745,13 +746,13 @@ class Case:
         elif fault.tool:
             action, details = fault.tool
             self.planned = world.pmem.inject(
-                action, moment.device, side=moment.side, at=SIZE // 2,
+                action, moment.device, side=moment.side, at=moment.at,
                 **details)
             yield lambda: pmem_world.wait_until(
                 lambda: self.planned.fired, 'the fault of daxio')
         else:
             self.hanging = world.pmem.inject(
-                'hang', moment.device, side=moment.side, at=SIZE // 2)
+                'hang', moment.device, side=moment.side, at=moment.at)
             yield self._wait_for_tool
 
     def _wait_for_tool(self) -> None:
