@@ -7,7 +7,7 @@ TOX := .venv/bin/tox
 IN := $(TOX) exec -qq -e nova --
 
 .PHONY: help demo lab test test-tool test-client test-unit test-functional \
-	test-unpatched test-unwiped faults bench lint work upstream clean
+	test-unpatched test-unwiped test-faults faults bench lint work upstream clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -52,6 +52,10 @@ bench: work .venv/nova
 ## make test-unwiped     show that the fault matrix fails without the wipe
 test-unwiped: work .venv/nova
 	$(IN) tools/faults --without-wipe
+
+## make test-faults      a sample of the fault matrix
+test-faults: work .venv/nova
+	$(IN) tools/stestr functional test_pmem_faults.PmemFaultTests
 
 ## make faults           the whole fault matrix; the last line is the count
 faults: work .venv/nova
