@@ -14,7 +14,9 @@
 
 import contextlib
 
+from oslo_utils import excutils
 
+from nova.compute import task_states
 from nova import context as nova_context
 from nova import exception
 from nova import objects
@@ -84,3 +86,30 @@ def unharmed_by_dirt(driver):
         if driver.dirty_pmem_namespaces():
             raise exception.InstanceFaultRollback(inner_exception=error)
         raise
+
+
+@contextlib.contextmanager
+def deletable_again_on_failure(instance, task_state):
+    """Let a server be deleted again if its source could not confirm the move.
+
+    Wraps what the API does when it deletes a server that was moved. Nova
+    ignores a second request, since it takes the first one for being under
+    way.
+
+    :param task_state: what the server was in before
+    """
+    try:
+        yield
+    except Exception:
+        with excutils.save_and_reraise_exception():
+            if is_wanted(instance):
+                _end_deleting(instance, task_state)
+
+
+def _end_deleting(instance, task_state):
+    # The source may only have been late, and be done by now.
+    with contextlib.suppress(exception.InstanceNotFound,
+                             exception.UnexpectedTaskStateError):
+        instance.task_state = task_state
+        instance.save(expected_task_state=[task_states.DELETING,
+                                           task_states.SOFT_DELETING])

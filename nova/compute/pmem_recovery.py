@@ -253,8 +253,8 @@ def _bring_back(manager, context, instance, migration):
     # It takes the same lock.
     with lockutils.lock(instance.uuid, lock_file_prefix='nova-'):
         current = objects.Instance.get_by_uuid(context, instance.uuid)
-        if current.task_state not in (task_states.RESIZE_PREP,
-                                      task_states.RESIZE_MIGRATING):
+        if current.task_state in (task_states.DELETING,
+                                  task_states.SOFT_DELETING):
             raise exception.UnexpectedDeletingTaskStateError(
                 instance_uuid=instance.uuid,
                 expected={'task_state': [task_states.RESIZE_MIGRATING]},
@@ -447,6 +447,7 @@ def is_confirmed_later(function):
             kept = dict(old_flavor=instance.old_flavor,
                         new_flavor=instance.new_flavor)
             before = _old_vm_state(instance)
+            _begin_to_confirm(context, migration)
             try:
                 return function(manager, context, *args, **kwargs)
             except Exception:
@@ -457,6 +458,18 @@ def is_confirmed_later(function):
                               old_vm_state=before, **kept)
 
     return decorated
+
+
+def _begin_to_confirm(context, migration):
+    """Note that there is no way back, before anything is wiped.
+
+    Who confirms has done so, but who deletes a server that was moved has not.
+    If this host dies now, nobody may revert, and it takes this up again.
+    """
+    current = objects.Migration.get_by_id(context, migration.id)
+    if current.status == 'finished':
+        migration.status = 'confirming'
+        migration.save()
 
 
 def _is_held_for(instance):

@@ -157,6 +157,7 @@ class World(pmem_base.PmemServersTestBase):
         # Periodic tasks run only when nobody has anything to do, and no
         # message is on its way.
         self.messages_are_lost_at_once()
+        self._give_each_service_its_database()
         self.processes = self.useFixture(pmem_process.Processes())
         self.process = {}
         self.bystanders = {}
@@ -177,6 +178,23 @@ class World(pmem_base.PmemServersTestBase):
         for host in HOSTS:
             self.bystanders[host] = self.boot(TAKEN, host=host)
             self.fill(self.bystanders[host])
+
+    def _give_each_service_its_database(self):
+        """Let no service look into the database that another one targets.
+
+        Nova's tests have code that targets no cell read what somebody else has
+        targeted last. Here that would be cell0 at times, where a failed boot
+        goes: a nova-compute would not find its servers, or two threads wait
+        for each other.
+        """
+        cells = context.target_cell.__self__
+        default = cells._default_ctxt_mgr
+        self.useFixture(fixtures.MonkeyPatch(
+            'nova.context.target_cell', cells._real_target_cell))
+        self.useFixture(fixtures.MonkeyPatch(
+            'nova.db.main.api.get_context_manager',
+            lambda context: getattr(context, 'db_connection', None) or
+            default))
 
     # Servers
 

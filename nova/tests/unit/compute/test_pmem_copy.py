@@ -99,3 +99,41 @@ class IsWantedTestCase(test.NoDBTestCase):
         for wish in (True, False):
             instance.migration_context.copy_pmem_devices = wish
             self.assertIs(wish, pmem_copy.is_wanted(instance))
+
+
+@ddt.ddt
+class DeletableAgainTestCase(test.NoDBTestCase):
+
+    def setUp(self):
+        super().setUp()
+        self.instance = objects.Instance(
+            uuid=uuids.instance, task_state='deleting',
+            migration_context=objects.MigrationContext(
+                copy_pmem_devices=True))
+        patch = mock.patch('nova.objects.Instance.save')
+        self.save = patch.start()
+        self.addCleanup(patch.stop)
+
+    def _fail(self):
+        with pmem_copy.deletable_again_on_failure(self.instance, None):
+            raise OSError('the source is away')
+
+    def test_failure(self):
+        self.assertRaises(OSError, self._fail)
+        self.assertIsNone(self.instance.task_state)
+        self.save.assert_called_once_with(
+            expected_task_state=['deleting', 'soft-deleting'])
+
+    @ddt.data(exception.InstanceNotFound(instance_id=uuids.instance),
+              exception.UnexpectedTaskStateError(
+                  instance_uuid=uuids.instance, expected={}, actual={}))
+    def test_source_that_was_only_late(self, error):
+        self.save.side_effect = error
+        self.assertRaises(OSError, self._fail)
+
+    def test_success_and_other_moves(self):
+        with pmem_copy.deletable_again_on_failure(self.instance, None):
+            pass
+        self.instance.migration_context.copy_pmem_devices = False
+        self.assertRaises(OSError, self._fail)
+        self.save.assert_not_called()

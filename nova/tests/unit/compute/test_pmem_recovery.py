@@ -182,6 +182,13 @@ class GoesOnHereTestCase(RecoveryTestCase):
         self.assertRaises(ValueError, self._run, ValueError())
         self.revert.assert_not_called()
 
+    def test_task_that_was_cleared_meanwhile(self):
+        # By the destination, after it had asked for the server.
+        self.current.task_state = None
+        self.assertRaises(
+            exception.InstanceFaultRollback, self._run, ValueError())
+        self.revert.assert_called_once()
+
     def test_guest_that_could_not_be_stopped_goes_on(self):
         self.manager.driver.get_info.return_value.state = power_state.RUNNING
         self.assertRaises(
@@ -413,7 +420,10 @@ class IsConfirmedLaterTestCase(RecoveryTestCase):
     def setUp(self):
         super().setUp()
         self.instance.vm_state, self.instance.task_state = 'resized', None
-        self.migration.status = 'confirming'
+        self.migration.status = 'finished'
+        self.stored = objects.Migration(status='finished')
+        self.useFixture(fixtures.MockPatch(
+            'nova.objects.Migration.get_by_id', return_value=self.stored))
 
     def _confirm(self):
         confirm_resize(self.manager, mock.sentinel.context, self.instance,
@@ -424,9 +434,16 @@ class IsConfirmedLaterTestCase(RecoveryTestCase):
         self.assertRaises(ValueError, self._confirm)
         return self.instance.vm_state, self.migration.status
 
-    def test_success(self):
+    def test_there_is_no_way_back_once_it_has_begun(self):
+        self.manager.during.side_effect = lambda: self.assertEqual(
+            'confirming', self.migration.status)
         self._confirm()
-        self.assertEqual('confirming', self.migration.status)
+        self.manager.during.assert_called_once_with()
+
+    def test_what_was_confirmed_meanwhile_stays_so(self):
+        self.stored.status = 'confirmed'
+        self._confirm()
+        self.assertEqual('finished', self.migration.status)
 
     def test_failure_leaves_it_as_it_was(self):
         self.assertEqual(('resized', 'confirming'), self._fails())
