@@ -107,9 +107,11 @@ def deletable_again_on_failure(instance, task_state):
 
 
 def _end_deleting(instance, task_state):
-    # The source may only have been late, and be done by now.
+    # The source may only have been late, and the server be gone by now.
     with contextlib.suppress(exception.InstanceNotFound,
                              exception.UnexpectedTaskStateError):
-        instance.task_state = task_state
-        instance.save(expected_task_state=[task_states.DELETING,
-                                           task_states.SOFT_DELETING])
+        current = objects.Instance.get_by_uuid(
+            instance._context, instance.uuid)
+        current.task_state = task_state
+        current.save(expected_task_state=[task_states.DELETING,
+                                          task_states.SOFT_DELETING])

@@ -475,6 +475,11 @@ def _leftovers(
     status = _status(ticket, migration, instance)
     if status in UNDER_WAY:
         return None
+    if (ticket.kind == pmem_ticket.WIPE and instance is not None and
+            migration is not None and migration.status == 'confirming'):
+        # Confirming it is taken up again, and that wipes them. If they were
+        # released before, it would wipe what is another server's by then.
+        return None
     foreign = [target for target in ticket.targets
                if not _belongs(target, ticket.host, migration, instance)]
     if ticket.kind == pmem_ticket.HOLD and foreign and status != 'deleted':

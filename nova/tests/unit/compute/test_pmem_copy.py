@@ -13,6 +13,7 @@
 from unittest import mock
 
 import ddt
+import fixtures
 from oslo_utils.fixture import uuidsentinel as uuids
 
 from nova.compute import pmem_copy
@@ -101,18 +102,20 @@ class IsWantedTestCase(test.NoDBTestCase):
             self.assertIs(wish, pmem_copy.is_wanted(instance))
 
 
-@ddt.ddt
 class DeletableAgainTestCase(test.NoDBTestCase):
 
     def setUp(self):
         super().setUp()
         self.instance = objects.Instance(
-            uuid=uuids.instance, task_state='deleting',
+            context.get_admin_context(), uuid=uuids.instance,
             migration_context=objects.MigrationContext(
                 copy_pmem_devices=True))
-        patch = mock.patch('nova.objects.Instance.save')
-        self.save = patch.start()
-        self.addCleanup(patch.stop)
+        self.current = objects.Instance(task_state='deleting')
+        self.find = self.useFixture(fixtures.MockPatch(
+            'nova.objects.Instance.get_by_uuid',
+            return_value=self.current)).mock
+        self.save = self.useFixture(fixtures.MockPatch(
+            'nova.objects.Instance.save')).mock
 
     def _fail(self):
         with pmem_copy.deletable_again_on_failure(self.instance, None):
@@ -120,16 +123,20 @@ class DeletableAgainTestCase(test.NoDBTestCase):
 
     def test_failure(self):
         self.assertRaises(OSError, self._fail)
-        self.assertIsNone(self.instance.task_state)
+        self.assertIsNone(self.current.task_state)
         self.save.assert_called_once_with(
             expected_task_state=['deleting', 'soft-deleting'])
 
-    @ddt.data(exception.InstanceNotFound(instance_id=uuids.instance),
-              exception.UnexpectedTaskStateError(
-                  instance_uuid=uuids.instance, expected={}, actual={}))
-    def test_source_that_was_only_late(self, error):
-        self.save.side_effect = error
+    def test_source_that_was_only_late(self):
+        self.save.side_effect = exception.UnexpectedTaskStateError(
+            instance_uuid=uuids.instance, expected={}, actual={})
         self.assertRaises(OSError, self._fail)
+
+    def test_server_that_is_gone_is_not_stored_again(self):
+        self.find.side_effect = exception.InstanceNotFound(
+            instance_id=uuids.instance)
+        self.assertRaises(OSError, self._fail)
+        self.save.assert_not_called()
 
     def test_success_and_other_moves(self):
         with pmem_copy.deletable_again_on_failure(self.instance, None):

@@ -602,6 +602,15 @@ class WipeOldTestCase(PmemCopyTestCase):
         self.assertEqual(['ns_1', 'ns_2'], self._wiped())
         self.assertEqual(set(), pmem_copy.dirty_names())
 
+    def test_wipe_that_was_broken_off_is_for_the_confirm_to_repeat(self):
+        self.cleanup.side_effect = OSError('the host dies')
+        self._wipe()
+        self.cleanup.reset_mock()
+        self.migration.status = 'confirming'
+        self._settle('host1')
+        self.assertEqual([], self._wiped())
+        self.assertEqual({'ns_1', 'ns_2'}, pmem_copy.dirty_names())
+
     def test_long_wipe_does_not_hold_up_the_caller(self):
         go_on = threading.Event()
         self.addCleanup(go_on.set)
