@@ -71,6 +71,22 @@ def is_wanted(instance):
             move.copy_pmem_devices)
 
 
+def has_left(instance):
+    """Whether a server has nothing on the destination of its move any more.
+
+    That is when the first half of reverting it is done, and the second is not.
+    Until then the server counts as one of the destination.
+    """
+    move = instance.migration_context
+    return move is not None and _identifiers(
+        instance.resources) == _identifiers(move.old_resources)
+
+
+def _identifiers(resources):
+    return {(resource.provider_uuid, resource.identifier)
+            for resource in resources or []}
+
+
 @contextlib.contextmanager
 def unharmed_by_dirt(driver):
     """Leave a server as it is if the last host can't take it yet.

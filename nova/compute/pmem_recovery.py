@@ -717,7 +717,7 @@ def _revert(manager, context, instance, migration):
     """The destination died, or failed, or the message did not come."""
     was_asked_for = migration.status != 'error'
     request_spec = _request_spec(context, instance)
-    if _has_left(instance):
+    if pmem_copy.has_left(instance):
         # All is done here, and wiped. It must not be done again: when the
         # move was within this host, the namespaces are those with the data
         # by now.
@@ -728,18 +728,6 @@ def _revert(manager, context, instance, migration):
         manager.revert_resize(context, instance, migration, request_spec)
     if not was_asked_for:
         _fail(migration)
-
-
-def _has_left(instance):
-    """Whether a server has nothing on its destination any more."""
-    move = instance.migration_context
-    return _identifiers(instance.resources) == _identifiers(
-        move.old_resources)
-
-
-def _identifiers(resources):
-    return {(resource.provider_uuid, resource.identifier)
-            for resource in resources or []}
 
 
 def _finish_reverting(manager, context, instance, migration):

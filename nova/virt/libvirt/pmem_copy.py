@@ -645,6 +645,21 @@ def names_of_server(instance_uuid: str, node: str) -> set[str]:
     return {resource.identifier for resource in instance.resources or []}
 
 
+def is_elsewhere(instance: 'objects.Instance', node: str) -> bool:
+    """Whether the namespaces of a server of this node are another node's.
+
+    So it is when this node has let go of a server that goes back to its
+    source, and the source is not there yet to take it. The names of both may
+    be the same.
+    """
+    if not compute_pmem_copy.has_left(instance):
+        return False
+    migration = objects.Migration.get_by_id(
+        nova_context.get_admin_context(read_deleted='yes'),
+        instance.migration_context.migration_id)
+    return migration.source_node != node
+
+
 def unwiped_names() -> set[str]:
     """Return the names of namespaces that nobody has and nobody can get.
 

@@ -110,6 +110,8 @@ EDITS = [
                 # It was deleted while it was elsewhere; what it had there is
                 # not ours, though it may have the name of one of ours.
                 return []
+            if pmem_copy.is_elsewhere(instance, self._host.get_hostname()):
+                return []
             return self._get_vpmems(instance)
 
         def dirty_pmem_namespaces(self):

@@ -559,10 +559,6 @@ class Deleted(Fault):
     def leaves_out(self, moment: Moment) -> str:
         if moment.phase == 'delete':
             return 'that is what is under way'
-        if self._down == DESTINATION and moment.name == 'wiping-old':
-            return ('Nova stores a second instance_extra when it ends the '
-                    'move of a server that was deleted meanwhile, and can '
-                    'not read that server any more')
         return _as_while_writing(moment)
 
     def happen(self, case: 'Case') -> None:

@@ -102,6 +102,29 @@ class IsWantedTestCase(test.NoDBTestCase):
             self.assertIs(wish, pmem_copy.is_wanted(instance))
 
 
+class HasLeftTestCase(test.NoDBTestCase):
+
+    @staticmethod
+    def _on(provider):
+        # Both hosts call theirs the same.
+        return objects.ResourceList(objects=[objects.Resource(
+            provider_uuid=provider, resource_class='CUSTOM_X',
+            identifier='ns_0')])
+
+    def test_both_halves_of_a_revert(self):
+        instance = objects.Instance(
+            resources=self._on(uuids.destination),
+            migration_context=objects.MigrationContext(
+                old_resources=self._on(uuids.source)))
+        self.assertFalse(pmem_copy.has_left(instance))
+        instance.resources = self._on(uuids.source)
+        self.assertTrue(pmem_copy.has_left(instance))
+
+    def test_no_move(self):
+        self.assertFalse(pmem_copy.has_left(objects.Instance(
+            resources=self._on(uuids.source), migration_context=None)))
+
+
 class DeletableAgainTestCase(test.NoDBTestCase):
 
     def setUp(self):

@@ -631,6 +631,30 @@ class WipeOldTestCase(PmemCopyTestCase):
         self.assertEqual({'ns_1', 'ns_2'}, pmem_copy.dirty_names())
 
 
+@mock.patch('nova.objects.Migration.get_by_id')
+class IsElsewhereTestCase(test.NoDBTestCase):
+
+    def _ask(self, old, node):
+        resources = [objects.ResourceList(objects=[objects.Resource(
+            provider_uuid=uuid, resource_class='CUSTOM_X',
+            identifier='ns_0')]) for uuid in (uuids.now, old)]
+        return pmem_copy.is_elsewhere(objects.Instance(
+            resources=resources[0], migration_context=objects.MigrationContext(
+                migration_id=7, old_resources=resources[1])), node)
+
+    def test_revert_whose_first_half_is_done(self, get):
+        get.return_value.source_node = 'node1'
+        self.assertTrue(self._ask(uuids.now, 'node2'))
+
+    def test_source_itself(self, get):
+        get.return_value.source_node = 'node1'
+        self.assertFalse(self._ask(uuids.now, 'node1'))
+
+    def test_server_that_was_moved(self, get):
+        self.assertFalse(self._ask(uuids.before, 'node2'))
+        get.assert_not_called()
+
+
 class RefuseDirtyTestCase(PmemCopyTestCase):
 
     def test_other_server(self):
