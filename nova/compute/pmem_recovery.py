@@ -633,15 +633,24 @@ def _moves_here(context, host):
         with contextlib.suppress(exception.InstanceNotFound,
                                  exception.MigrationNotFoundForInstance,
                                  exception.MigrationNotFound):
-            instance = objects.Instance.get_by_uuid(
-                context, uuid, expected_attrs=[
-                    'flavor', 'info_cache', 'metadata', 'migration_context',
-                    'numa_topology', 'pci_devices', 'pci_requests',
-                    'resources', 'security_groups', 'system_metadata'])
+            instance = _find(context, uuid)
             if pmem_copy.is_wanted(instance):
                 yield objects.Migration.get_by_id_and_instance(
                     context, instance.migration_context.migration_id,
                     uuid), instance
+
+
+def _find(context, uuid):
+    """Return an instance with all that a step needs; also a deleted one."""
+    try:
+        return objects.Instance.get_by_uuid(context, uuid, expected_attrs=[
+            'flavor', 'info_cache', 'metadata', 'migration_context',
+            'numa_topology', 'pci_devices', 'pci_requests', 'resources',
+            'security_groups', 'system_metadata'])
+    except exception.InstanceNotFound:
+        return objects.Instance.get_by_uuid(
+            context.elevated(read_deleted='yes'), uuid,
+            expected_attrs=['migration_context'])
 
 
 def _state(migration, instance):
@@ -656,6 +665,8 @@ def next_step(host, migration, instance):
         and whether it is certain that there is no message on its way that
         somebody would begin to work on
     """
+    if 'deleted' in instance and instance.deleted:
+        return (_forget if migration.source_compute == host else None), True
     task = instance.task_state
     at_source = instance.host == migration.source_compute
     at_destination = instance.host == migration.dest_compute
@@ -666,7 +677,8 @@ def next_step(host, migration, instance):
         if at_source and is_here:
             return _finish_reverting, True
     elif migration.status in LEAVING or migration.status == 'finished':
-        if task in (task_states.RESIZE_MIGRATED, task_states.RESIZE_FINISH):
+        if task in (task_states.RESIZE_MIGRATED, task_states.RESIZE_FINISH
+                    ) or _has_lost_its_task(migration, instance):
             if at_destination and is_here:
                 return (_send_back_alone,
                         task == task_states.RESIZE_FINISH)
@@ -684,6 +696,27 @@ def next_step(host, migration, instance):
         if migration.source_compute == host:
             return _confirm, False
     return None, False
+
+
+def _has_lost_its_task(migration, instance):
+    """Whether the source failed right after it had handed the server over.
+
+    Then Nova clears the task state, and the destination does not begin.
+    """
+    return (migration.status == 'post-migrating' and
+            instance.host == migration.dest_compute and
+            instance.task_state is None and
+            instance.vm_state != vm_states.RESIZED)
+
+
+def _forget(manager, context, instance, migration):
+    """The server was deleted while its host was down.
+
+    Whoever deleted it gave back its own allocation only.
+    """
+    manager.reportclient.delete_allocation_for_instance(
+        context, migration.uuid, consumer_type='migration', force=True)
+    _fail(migration)
 
 
 def _take_back(manager, context, instance, migration):

@@ -19,6 +19,7 @@ from oslo_utils.fixture import uuidsentinel as uuids
 
 from nova.compute import pmem_recovery
 from nova.compute import power_state
+from nova import context
 from nova import exception
 from nova import objects
 from nova import test
@@ -368,6 +369,9 @@ STEPS = (
      '_send_back_alone', False),
     ('host2', 'post-migrating', 'host2', 'resize_finish', '_send_back_alone',
      True),
+    ('host2', 'post-migrating', 'host2', None, '_send_back_alone', False),
+    ('host1', 'post-migrating', 'host2', None, None, False),
+    ('host2', 'post-migrating', 'host2', 'deleting', None, False),
     ('host2', 'finished', 'host2', 'resize_finish', '_send_back_alone', True),
     ('host1', 'finished', 'host2', 'resize_finish', None, False),
     ('host1', 'finished', 'host2', None, None, False),
@@ -559,10 +563,28 @@ class TakeUpTestCase(RecoveryTestCase):
         self.assertIn('no database', self.stdlog.logger.output)
         self.revert.assert_not_called()
 
-    def test_server_that_is_gone(self):
-        self.find.side_effect = exception.InstanceNotFound(instance_id='x')
-        self._take_up()
+    def _delete(self, *found):
+        self.find.side_effect = [
+            exception.InstanceNotFound(instance_id='x'), *found]
+        self.instance.deleted = True
+        pmem_recovery.take_up(self.manager, context.get_admin_context())
+
+    def test_server_that_is_gone_and_nobody_knows_what_it_was(self):
+        self._delete(exception.InstanceNotFound(instance_id='x'))
         self.manager.driver.settle_pmem_copies.assert_not_called()
+
+    def test_server_that_was_deleted_while_its_host_was_down(self):
+        self._delete(self.instance)
+        delete = self.manager.reportclient.delete_allocation_for_instance
+        delete.assert_called_once_with(
+            mock.ANY, uuids.migration, consumer_type='migration', force=True)
+        self.assertEqual('error', self.migration.status)
+        self.revert.assert_not_called()
+
+    def test_server_that_was_deleted_is_for_its_source_to_forget(self):
+        self.manager.host = 'host2'
+        self._delete(self.instance)
+        self.assertEqual('migrating', self.migration.status)
 
     def _reverting(self):
         self.manager.host = self.instance.host = 'host2'
