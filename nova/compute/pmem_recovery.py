@@ -584,10 +584,11 @@ def settle(manager, context):
     :returns: the uuids of the servers whose data had come to this host
     """
     settled = manager.driver.settle_pmem_copies(context, manager.host)
+    arrived = [each for each in settled if each.kind in ('receive', 'start')]
     for each in settled:
-        if each.kind != 'receive':
+        if each not in arrived:
             _release(manager, context, each)
-    return {each.instance_uuid for each in settled if each.kind == 'receive'}
+    return {each.instance_uuid for each in arrived}
 
 
 def _release(manager, context, held):

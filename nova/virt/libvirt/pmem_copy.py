@@ -364,7 +364,10 @@ def _end_other_holds(ticket: pmem_ticket.Ticket) -> None:
 
 def finish(migration: 'objects.Migration', namespaces: abc.Callable[
         [], pmem_devices.Namespaces]) -> None:
-    """Close the ticket of a move whose server is about to start here.
+    """Let nobody write any more to what a server is about to start on.
+
+    Until it has started, nothing but a ticket tells that there is data: if
+    this host dies now, its server may be deleted before it is back.
 
     :param namespaces: returns the namespaces that this host has now
     :raises PMEMTicketInvalid: if the ticket can't be read
@@ -379,7 +382,30 @@ def finish(migration: 'objects.Migration', namespaces: abc.Callable[
         pmem_devices.take_back(ticket.targets, nodes)
         pmem_devices.end_writers(
             ticket.targets, nodes, pmem_ticket.path_of(ticket))
+        pmem_ticket.write(dataclasses.replace(
+            ticket, kind=pmem_ticket.START))
         pmem_ticket.close(ticket)
+
+
+def started(instance: 'objects.Instance') -> None:
+    """Note that the hypervisor knows of the guest, and so of its devices."""
+    for ticket in pmem_ticket.open_tickets():
+        if (ticket.kind == pmem_ticket.START and
+                ticket.instance_uuid == instance.uuid):
+            pmem_ticket.close(ticket)
+
+
+def wipe_own(devices: abc.Sequence['objects.LibvirtVPMEMDevice']) -> None:
+    """Zero what a server has here, which leaves this host, or is deleted.
+
+    :raises VPMEMCleanupFailed: after the last one, for those that failed
+    """
+    pmem_devices.wipe_known(devices)
+    names = {device.name for device in devices}
+    for ticket in pmem_ticket.open_tickets():
+        if (ticket.kind == pmem_ticket.START and
+                names.issuperset(target.name for target in ticket.targets)):
+            pmem_ticket.close(ticket)
 
 
 def settle(context, host: str,
@@ -452,7 +478,7 @@ def _from_database(context, host: str, migration_uuid: str,
     move = instance and instance.migration_context
     if move is None or move.migration_id != migration.id:
         return None
-    receives = kind == pmem_ticket.RECEIVE
+    receives = kind in (pmem_ticket.RECEIVE, pmem_ticket.START)
     devices = [resource.metadata for resource in (
         move.new_resources if receives else move.old_resources) or []
         if 'metadata' in resource and
@@ -482,6 +508,11 @@ def _leftovers(
         return None
     foreign = [target for target in ticket.targets
                if not _belongs(target, ticket.host, migration, instance)]
+    if ticket.kind == pmem_ticket.START and not (
+            status in ARRIVED or status == 'deleted' or
+            foreign and instance.host == migration.source_compute):
+        # It has not started yet, nor gone back.
+        return None
     if ticket.kind == pmem_ticket.HOLD and foreign and status != 'deleted':
         # This may be the only good copy. Confirming and the next move end
         # this ticket; so does reverting, which gives the namespaces back.

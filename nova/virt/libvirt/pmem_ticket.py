@@ -35,7 +35,7 @@ from nova.virt.pmem import ticket as pmem_ticket
 CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
 
-RECEIVE, HOLD, WIPE = KINDS = pmem_ticket.KINDS
+RECEIVE, START, HOLD, WIPE = KINDS = pmem_ticket.KINDS
 Target = pmem_ticket.Target
 Ticket = pmem_ticket.Ticket
 

@@ -23,9 +23,9 @@ import os
 import re
 
 #: What is the matter with the namespaces of a ticket: they receive a copy; or
-#: they were copied, and nobody has yet said that they are not needed any more;
-#: or nobody needs them.
-RECEIVE, HOLD, WIPE = KINDS = ('receive', 'hold', 'wipe')
+#: they have it, and the guest is still to start; or they were copied, and
+#: nobody has yet said that they are not needed any more; or nobody needs them.
+RECEIVE, START, HOLD, WIPE = KINDS = ('receive', 'start', 'hold', 'wipe')
 
 #: Format of the file. A ticket of another version is refused, not guessed at.
 VERSION = 1

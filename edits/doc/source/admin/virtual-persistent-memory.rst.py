@@ -178,7 +178,11 @@ EDITS = [
         for:
 
         ``receive``
-          On the destination, from the claim until the server starts there or
+          On the destination, from the claim until the server is to start there
+          or the data is wiped.
+
+        ``start``
+          On the destination, from then until the server has started there or
           the data is wiped.
 
         ``hold``

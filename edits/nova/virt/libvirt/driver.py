@@ -33,7 +33,7 @@ EDITS = [
             except Exception as e:
                 raise $ERROR
         ''', '''
-        pmem_devices.wipe_known(vpmems)
+        pmem_copy.wipe_own(vpmems)
         '''),
 
     # Confirm wipes the namespaces that the server had on the source.
@@ -82,6 +82,9 @@ EDITS = [
             pmem_copy.finish(migration, pmem_devices.list_namespaces)
             instance.progress = 0
 
+        '''),
+    insert_before('LibvirtDriver._create_guest', 'return guest', '''
+        pmem_copy.started(instance)
         '''),
     insert_before('LibvirtDriver._get_ordered_vpmems',
                   'return ordered_vpmems', '''

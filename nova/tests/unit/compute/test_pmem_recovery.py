@@ -223,7 +223,10 @@ class SettleTestCase(RecoveryTestCase):
         return pmem_recovery.settle(self.manager, mock.sentinel.context)
 
     def test_copies_to_here(self):
-        self.assertEqual({uuids.instance}, self._settle('receive'))
+        for kind in ('receive', 'start'):
+            self.assertEqual({uuids.instance}, self._settle(kind))
+        (self.manager.reportclient.delete_allocation_for_instance
+         .assert_not_called())
 
     def test_server_that_is_back(self):
         self.assertEqual(set(), self._settle('hold'))

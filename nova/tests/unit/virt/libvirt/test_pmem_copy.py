@@ -191,7 +191,14 @@ class FinishTestCase(PmemCopyTestCase):
             [mock.call(self._path(name), uid=os.getuid(), gid=os.getgid())
              for name in ('ns_1', 'ns_2')], self.chown.mock_calls)
         self.cleanup.assert_not_called()
-        self.assertEqual([], list(pmem_ticket.open_tickets()))
+
+    def test_no_receiver_is_let_in_and_nobody_else_is_given_them(self):
+        self._prepare()
+        pmem_copy.finish(self.migration, lambda: self.namespaces)
+        self.assertRaises(exception.PMEMTicketNotFound, pmem_ticket.read,
+                          uuids.migration)
+        self.assertEqual({'ns_1', 'ns_2'}, pmem_copy.dirty_names())
+        pmem_copy.refuse_dirty(uuids.instance, ['ns_1'])
 
     def test_missing_namespace_keeps_the_guest_from_starting(self):
         self._prepare()
@@ -571,6 +578,76 @@ class HoldTestCase(PmemCopyTestCase):
                            self.claimed, lambda: self.namespaces)
         self.assertEqual(['ns_1', 'ns_2'], self._wiped())
         self.assertEqual([], self._held())
+
+
+@ddt.ddt
+class StartTestCase(PmemCopyTestCase):
+    """What has arrived on host2 until its guest runs."""
+
+    def setUp(self):
+        super().setUp()
+        self.useFixture(fixtures.MockPatch(
+            'nova.virt.libvirt.pmem_devices.list_namespaces',
+            return_value=self.namespaces))
+        self._prepare()
+        pmem_copy.finish(self.migration, lambda: self.namespaces)
+        self.instance.host = 'host2'
+        self.instance.resources = self._resources('ns_1', 'ns_2')
+
+    def _open(self):
+        return [ticket.kind for ticket in pmem_ticket.open_tickets()]
+
+    def test_started(self):
+        pmem_copy.started(objects.Instance(uuid=uuids.other))
+        self.assertEqual(['start'], self._open())
+        pmem_copy.started(self.instance)
+        self.assertEqual([], self._open())
+
+    @ddt.data('post-migrating', 'error', 'reverting')
+    def test_not_started_yet(self, status):
+        self.migration.status = status
+        self._settle()
+        self.assertEqual([], self._wiped())
+        self.assertEqual(['start'], self._open())
+
+    def test_finished(self):
+        self.migration.status = 'finished'
+        self._settle()
+        self.assertEqual([], self._wiped())
+        self.assertEqual([], self._open())
+
+    def test_deleted_before_it_started(self):
+        self.instance = None
+        self._settle()
+        self.assertEqual(['ns_1', 'ns_2'], self._wiped())
+        self.assertEqual([], self._open())
+
+    def test_back_on_its_source(self):
+        self.migration.status = 'error'
+        self.instance.host = 'host1'
+        self.instance.resources = self._resources('ns_0')
+        self._settle()
+        self.assertEqual(['ns_1', 'ns_2'], self._wiped())
+        self.assertEqual([], self._open())
+
+    def test_elsewhere_since_and_still_to_be_reverted(self):
+        self.migration.status = 'error'
+        self.instance.host = 'host3'
+        self._settle()
+        self.assertEqual([], self._wiped())
+        self.assertEqual(['start'], self._open())
+
+    def test_wiped_when_it_leaves(self):
+        pmem_copy.wipe_own(self.claimed[:1])
+        self.assertEqual(['start'], self._open())
+        pmem_copy.wipe_own(self.claimed)
+        self.assertEqual([], self._open())
+
+    def test_wipe_that_fails(self):
+        self.cleanup.side_effect = OSError('bad block')
+        self.assertRaises(exception.VPMEMCleanupFailed, pmem_copy.wipe_own,
+                          self.claimed)
+        self.assertEqual(['start'], self._open())
 
 
 class WipeOldTestCase(PmemCopyTestCase):
