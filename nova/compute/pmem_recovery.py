@@ -584,31 +584,30 @@ def settle(manager, context):
     :returns: the uuids of the servers whose data had come to this host
     """
     settled = manager.driver.settle_pmem_copies(context, manager.host)
-    arrived = [each for each in settled if each.kind in ('receive', 'start')]
     for each in settled:
-        if each not in arrived:
-            _release(manager, context, each)
-    return {each.instance_uuid for each in arrived}
+        _release(manager, context, each)
+    return {each.instance_uuid for each in settled
+            if each.kind in ('receive', 'start')}
 
 
-def _release(manager, context, held):
+def _release(manager, context, ticket):
     """Give back what a move had allocated whose server has left for good.
 
-    Nova does so at the end of confirming it, which may not have come. When
-    the host was down that had the server, deleting it gave back the server's
-    own allocation only.
+    Nova does so at the end of confirming it, which may not have come. When a
+    host was down, deleting the server gave back the server's own allocation
+    only.
     """
-    if held.kind == 'hold' and _exists(context, held.instance_uuid):
+    if ticket.kind != 'wipe' and _exists(context, ticket.instance_uuid):
         return
     try:
         manager.reportclient.delete_allocation_for_instance(
-            context, held.migration_uuid, consumer_type='migration',
+            context, ticket.migration_uuid, consumer_type='migration',
             force=True)
     except Exception:
         LOG.exception('The allocation of migration %(migration)s, whose '
                       'server is gone, could not be deleted. '
                       '"nova-manage placement audit" does so.',
-                      {'migration': held.migration_uuid})
+                      {'migration': ticket.migration_uuid})
 
 
 def _exists(context, instance_uuid):

@@ -243,10 +243,12 @@ class SettleTestCase(RecoveryTestCase):
     def test_server_that_was_deleted_elsewhere(self):
         self.find.side_effect = exception.InstanceNotFound(instance_id='x')
         delete = self.manager.reportclient.delete_allocation_for_instance
-        self._settle('hold')
-        delete.assert_called_once_with(
-            mock.sentinel.context, uuids.migration,
-            consumer_type='migration', force=True)
+        for kind in ('hold', 'receive', 'start'):
+            delete.reset_mock()
+            self._settle(kind)
+            delete.assert_called_once_with(
+                mock.sentinel.context, uuids.migration,
+                consumer_type='migration', force=True)
         delete.side_effect = exception.AllocationDeleteFailed(
             consumer_uuid='x', error='no placement')
         self._settle('hold')
