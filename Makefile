@@ -66,7 +66,7 @@ lint: work .venv/nova
 	$(IN) tools/lint
 
 ## make lab              guests with real device DAX: the tools, the data path
-lab: $(TOX) .venv/lab
+lab: work .venv/lab
 	@tools/packages lab
 	$(TOX) exec -qq -e lab -- python -m pytest -q --lab-must-run \
 		-n 2 --dist loadgroup \
