@@ -123,8 +123,6 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 # that collects their reports as well; only there they matter.
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line(
-        'markers', 'xdist_group(name): for pytest-xdist, if it is there')
     config.pluginmanager.register(_Account(config), 'lab account')
 
 

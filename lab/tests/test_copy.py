@@ -12,9 +12,6 @@ from lab.tests import conftest
 from lab.tests import hosts as compute
 from nova.virt.pmem import layout
 
-#: One worker of pytest-xdist boots both guests, and has what they share.
-pytestmark = pytest.mark.xdist_group('two guests')
-
 MIB = compute.MIB
 
 #: What a tenant has on an NVDIMM, and calls it.

@@ -17,8 +17,6 @@ from lab.tests import hosts as compute
 from lab.tests import test_copy
 from nova.virt.pmem import wire
 
-pytestmark = pytest.mark.xdist_group('two guests')
-
 MIB = compute.MIB
 
 #: Another migration.
@@ -124,11 +122,13 @@ def test_nova_can_open_nothing_while_it_is_wiped(prepared, daxio):
     with futures.ThreadPoolExecutor() as executor:
         settling = executor.submit(far.call, 'settle', prepared)
         guest.check('cat', '/run/wiping')
-        assert not far.can_open(target.node)
-        assert 'is not lent' in receive(far)['error']
-        assert far.call('dirty', prepared) == ['new']
-        assert not target.is_zero()
-        guest.shell('echo > /run/go')
+        try:
+            assert not far.can_open(target.node)
+            assert 'is not lent' in receive(far)['error']
+            assert far.call('dirty', prepared) == ['new']
+            assert not target.is_zero()
+        finally:
+            guest.shell('echo > /run/go')
         assert settling.result() == [compute.MIGRATION]
     assert target.is_zero()
     assert far.call('dirty', prepared) == far.tickets() == []
@@ -154,7 +154,7 @@ def test_who_still_writes_is_ended_before_the_wipe(prepared, use):
     (_, target), = prepared.pairs
     prepared.status = 'error'
     assert far.call('settle', prepared) == [compute.MIGRATION]
-    assert use.wait().status == -signal.SIGKILL
+    assert use.wait(timeout=10).status == -signal.SIGKILL
     assert target.is_zero()
 
 
@@ -181,34 +181,42 @@ class Crashed(ty.NamedTuple):
     stranger: guests.Namespace
 
 
-def choose(places):
-    """Return one that has another number after a boot, and a third one.
+def create_renumbered(host):
+    """Create namespaces; return one that gets another number by a boot.
 
     The kernel counts an NVDIMM's namespaces when it boots, by their places,
-    and NVDIMMs as it comes across them. So the other that gets this one's
-    number is on the same NVDIMM, or at that place of another.
+    and NVDIMMs as it comes across them. So the one that gets its number then
+    is on the same NVDIMM, or at that place of another.
+
+    :returns: that one, and a third one
     """
+    for number in range(5):
+        host.guest.create_namespace('away-%d' % number, 16 * MIB)
+    places = [host.create('here-%d' % number, 16 * MIB)
+              for number in range(5)]
+    if not displaced(places):
+        places.pop(0).destroy()
+    place, number = displaced(places)[0]
+    third = ({0, 1, 2} - {place, number}).pop()
+    return places[place], places[third]
+
+
+def displaced(places):
+    """Return places and other numbers, which are places as well."""
     numbers = [int(each.node.rpartition('.')[2]) for each in places]
-    place = next(place for place, number in enumerate(numbers)
-                 if place != number < len(places))
-    third = next(each for other, each in enumerate(places)
-                 if other not in (place, numbers[place]))
-    return places[place], third
+    return [(place, number) for place, number in enumerate(numbers)
+            if place != number < len(places)]
 
 
 @pytest.fixture(scope='module')
 def crashed(lab, pair_of_hosts):
     near, far = pair_of_hosts
     compute.set_up(pair_of_hosts)
-    strangers = [far.guest.create_namespace('far-%d' % number, 16 * MIB)
-                 for number in range(4)]
-    gap, *places = [far.create(name, 16 * MIB) for name in ('gap', *'abcd')]
-    gap.destroy()
-    target, damaged = choose(places)
+    target, damaged = create_renumbered(far)
+    for each in far.guest.namespaces():
+        each.fill(b'\xee')
     source = near.create('old', 16 * MIB)
     conftest.write_data(source)
-    for each in (*strangers, *places):
-        each.fill(b'\xee')
     other = compute.Move(near, far, [(source, damaged)], uuid=OTHER)
     far.call('prepare', other)
     far.guest.write(compute.ticket_path(OTHER), b'{"host": "B", ')

@@ -130,7 +130,6 @@ def test_bytes_of_a_namespace(guest):
 
 # Two guests
 
-@pytest.mark.xdist_group('two guests')
 def test_guests_reach_each_other_as_each_user(guests):
     near, far = guests
     assert near.check('ssh', far.name, 'hostname').text == far.name
@@ -138,7 +137,6 @@ def test_guests_reach_each_other_as_each_user(guests):
         'ssh', near.name, 'id -un', user='nova').text == 'nova'
 
 
-@pytest.mark.xdist_group('two guests')
 def test_a_cable_can_be_pulled(guests):
     near, far = guests
     try_it = ['ping', '-c', '1', '-w', '1', far.address]
