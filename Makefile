@@ -66,10 +66,10 @@ lint: work .venv/nova
 	$(IN) tools/lint
 
 ## make lab              guests with real device DAX: the tools, the data path
-lab: $(TOX) .venv/lab
+lab: work .venv/lab
 	@tools/packages lab
 	$(TOX) exec -qq -e lab -- python -m pytest -q --lab-must-run \
-		-n 2 --dist loadgroup \
+		-n 2 --dist loadfile --no-loadscope-reorder \
 		lab/tests tests/stand_ins/test_daxio.py tests/stand_ins/test_ndctl.py
 
 ## make work             make or refresh the patched tree in work/nova

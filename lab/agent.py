@@ -97,6 +97,18 @@ def write(request, data, tell):
     return {}, b''
 
 
+def ask(request, data, tell):
+    """Send bytes to a unix socket, and return what comes back."""
+    import socket  # takes its time, and few ask
+
+    with socket.socket(socket.AF_UNIX) as peer:
+        peer.connect(request['path'])
+        peer.sendall(data)
+        peer.shutdown(socket.SHUT_WR)
+        with peer.makefile('rb') as answer:
+            return {}, answer.read()
+
+
 class Mapped:
     """A whole device, mapped."""
 
@@ -160,7 +172,8 @@ def is_filled(request, data, tell):
 
 OPERATIONS = {
     'run': execute, 'signal': send_signal, 'read': read, 'write': write,
-    'peek': peek, 'poke': poke, 'digest': digest, 'is_filled': is_filled,
+    'ask': ask, 'peek': peek, 'poke': poke, 'digest': digest,
+    'is_filled': is_filled,
 }
 
 

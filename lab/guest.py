@@ -301,6 +301,31 @@ class Nvdimm:
             self.fd = -1
 
 
+class Disk:
+    """A small disk with an ext4 file system: memory, as an NVDIMM is.
+
+    It keeps what its guest has synced, whatever becomes of the guest.
+    """
+
+    def __init__(self, size: int = 16 * MIB) -> None:
+        """Make one.
+
+        :param size: in bytes; what is not used takes no memory
+        :raises lab.image.Missing: if mke2fs is not installed
+        """
+        self.fd = os.memfd_create('disk')
+        os.truncate(self.fd, size)
+        subprocess.run(
+            [images.find('mke2fs', 'e2fsprogs'), '-q', '-F', '-t', 'ext4',
+             '-m', '0', '/proc/self/fd/%d' % self.fd],
+            check=True, stdin=subprocess.DEVNULL, pass_fds=[self.fd])
+
+    def close(self) -> None:
+        if self.fd != -1:
+            os.close(self.fd)
+            self.fd = -1
+
+
 class Cable:
     """A network between two guests; it outlives what is plugged in."""
 
@@ -355,6 +380,7 @@ class Guest:
         self.console.touch()
         self.nvdimms = [each if isinstance(each, Nvdimm) else Nvdimm(each)
                         for each in nvdimms]
+        self.disk = Disk()
         self.process: subprocess.Popen[bytes] | None = None
 
     # Power
@@ -383,7 +409,8 @@ class Guest:
                  *self._command(*ends)],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 cwd=self.folder, start_new_session=True,
-                pass_fds=ends + [nvdimm.fd for nvdimm in self.nvdimms])
+                pass_fds=[*ends, self.disk.fd,
+                          *(nvdimm.fd for nvdimm in self.nvdimms)])
         far_agent.close()
         far_monitor.close()
         self.channel = Channel(agent)
@@ -411,7 +438,10 @@ class Guest:
             '-device', 'virtio-rng-pci',
             '-device', 'virtio-serial-pci',
             '-chardev', 'socket,id=agent,fd=%d' % agent,
-            '-device', 'virtserialport,chardev=agent,name=' + images.PORT)
+            '-device', 'virtserialport,chardev=agent,name=' + images.PORT,
+            '-blockdev', 'driver=file,node-name=disk,locking=off,'
+            'filename=/proc/self/fd/%d' % self.disk.fd,
+            '-device', 'virtio-blk-pci,drive=disk')
         for number, nvdimm in enumerate(self.nvdimms):
             yield from (
                 '-object', 'memory-backend-file,id=memory%d,share=on,'
@@ -468,7 +498,7 @@ class Guest:
     def kill(self) -> None:
         """End it at once, as a loss of power does; ``boot`` starts it again.
 
-        What has reached its NVDIMMs stays.
+        What has reached its NVDIMMs stays, and what was synced to its disk.
         """
         if self.process:
             self.process.kill()
@@ -487,8 +517,9 @@ class Guest:
         self._monitor_socket.close()
 
     def close(self) -> None:
-        """End it and let its NVDIMMs go; its logs stay."""
+        """End it and let its NVDIMMs and disk go; its logs stay."""
         self.kill()
+        self.disk.close()
         for nvdimm in self.nvdimms:
             nvdimm.close()
 
@@ -559,6 +590,10 @@ class Guest:
               user: str = 'root') -> None:
         """Write a file; folders are made as needed."""
         self.channel.call('write', data, path=path, mode=mode, user=user)
+
+    def ask(self, path: str, data: bytes) -> bytes:
+        """Send bytes to a unix socket, and return what comes back."""
+        return self.channel.call('ask', data, path=path)[1]
 
     def copy(self, path: pathlib.Path, to: str, user: str = 'root') -> None:
         """Copy a file or folder of this host, under a name in the guest."""

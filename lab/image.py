@@ -19,10 +19,10 @@ import typing as ty
 
 from lab import kernel as kernels
 
-#: What a guest needs to have NVDIMMs, a port to the host, and a network.
+#: What a guest needs to have NVDIMMs, a port to the host, a network, a disk.
 MODULES = (
-    'virtio_pci', 'virtio_console', 'virtio_net', 'virtio_rng',
-    'nfit', 'nd_pmem', 'dax_pmem', 'device_dax')
+    'virtio_pci', 'virtio_console', 'virtio_net', 'virtio_rng', 'virtio_blk',
+    'ext4', 'nfit', 'nd_pmem', 'dax_pmem', 'device_dax')
 
 #: Programs that are copied, and the Debian packages that have them.
 PROGRAMS = {
@@ -47,6 +47,9 @@ NOT_OF_PYTHON = re.compile(
 NAMES = 'ABCDEFGHIJKLMNOPQRSTUVWXYZ'
 ADDRESS = '10.77.0.%d'
 
+#: Where a guest's disk is mounted.
+DISK = '/disk'
+
 AGENT = pathlib.Path(__file__).with_name('agent.py')
 PORT = 'lab'
 
@@ -63,6 +66,9 @@ ln -s /proc/self/fd /dev/fd
 for module in $(cat /lab/modules/order); do
     insmod /lab/modules/$module.ko
 done
+# What nobody syncs is not to reach it by chance.
+echo 0 > /proc/sys/vm/dirty_writeback_centisecs
+mount -t ext4 -o commit=3600 /dev/vda {disk}
 for word in $(cat /proc/cmdline); do
     case $word in
         lab.name=*) hostname ${word#*=} ;;
@@ -231,7 +237,7 @@ def build(
         for name in ('bin', 'sbin', 'lib', 'lib64'):
             archive.add_link(name, 'usr/' + name)
         archive.add('tmp', mode=0o041777)
-        for name in ('proc', 'sys', 'dev', 'run/sshd', 'var/empty'):
+        for name in ('proc', 'sys', 'dev', 'run/sshd', 'var/empty', DISK[1:]):
             archive.add(name, mode=0o040755)
         _add_modules(archive, kernel, modules)
         _add_programs(archive, programs, dict(_expand(files or {})))
@@ -314,7 +320,7 @@ def _add_settings(archive: Archive, users: abc.Mapping[str, int]) -> None:
     archive.add('etc/inittab', INITTAB.encode())
     archive.add('etc/ssh/ssh_config', SSH_CONFIG.encode())
     archive.add('lab/sshd_config', SSHD_CONFIG.encode())
-    archive.add_program('init', INIT)
+    archive.add_program('init', INIT.replace('{disk}', DISK))
     archive.add_program(
         'lab/agent', START_AGENT.format(port=PORT, python=PYTHON))
     archive.add_host_file(AGENT, 'lab/agent.py')

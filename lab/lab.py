@@ -15,6 +15,35 @@ from lab import image as images
 from lab import kernel as kernels
 
 
+class Folder:
+    """A folder for one run. If it can't remove it, the next one does.
+
+    :ivar path: where it is; named ``run-...``
+    """
+
+    def __init__(self, parent: pathlib.Path) -> None:
+        parent.mkdir(parents=True, exist_ok=True)
+        with _only_one(parent):
+            _remove_old_runs(parent)
+            self.path = pathlib.Path(
+                tempfile.mkdtemp(prefix='run-', dir=parent))
+            # The kernel unlocks it when this process ends.
+            self._lock = os.open(self.path, os.O_RDONLY)
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+
+    def __enter__(self) -> 'Folder':
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self, keep: bool = False) -> None:
+        """Remove it, or leave it to be looked at until the next run."""
+        if not keep:
+            shutil.rmtree(self.path)
+        os.close(self._lock)
+
+
 class Lab:
     """Boots guests, and sees that none is left.
 
@@ -29,18 +58,14 @@ class Lab:
         :raises lab.image.Missing: if a program is not installed
         :raises lab.kernel.KernelError: if there is no kernel to be had
         """
-        folder.mkdir(parents=True, exist_ok=True)
-        with _only_one(folder):
-            kernel = kernels.get(folder)
-            _remove_old_runs(folder)
-            self.folder = pathlib.Path(
-                tempfile.mkdtemp(prefix='run-', dir=folder))
-            self._lock = os.open(self.folder, os.O_RDONLY)
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self._folder = Folder(folder)
+        self.folder = self._folder.path
         self._guests: list[guests.Guest] = []
         self._cables: list[guests.Cable] = []
         self._shared: list[guests.Guest] = []
         try:
+            with _only_one(folder):
+                kernel = kernels.get(folder)
             self.image = images.build(self.folder, kernel, **image)
         except BaseException:
             self.close()
@@ -108,9 +133,7 @@ class Lab:
             for path in self.folder.iterdir():
                 if path.is_file():
                     path.unlink()
-        else:
-            shutil.rmtree(self.folder)
-        os.close(self._lock)
+        self._folder.close(keep_logs)
 
 
 def _wait(booting: list[guests.Guest]) -> list[guests.Guest]:
@@ -132,7 +155,7 @@ def _only_one(folder: pathlib.Path) -> abc.Iterator[None]:
 
 
 def _remove_old_runs(folder: pathlib.Path) -> None:
-    """Remove the logs of earlier runs, but nothing of one that goes on."""
+    """Remove what earlier runs have left, and nothing of one that goes on."""
     for run in folder.glob('run-*'):
         lock = os.open(run, os.O_RDONLY)
         try:

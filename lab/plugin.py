@@ -35,6 +35,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help='where kernel, images and logs are (default: work/lab)')
 
 
+def folder_of(config: pytest.Config) -> pathlib.Path:
+    """Return where kernel, images and logs are."""
+    return (config.getoption('lab_folder') or
+            config.rootpath / 'work' / 'lab').resolve()
+
+
 # Fixtures
 
 @pytest.fixture(scope='session')
@@ -48,10 +54,8 @@ def lab(request: pytest.FixtureRequest,
         lab_image: dict[str, ty.Any]) -> abc.Iterator[labs.Lab]:
     """The lab itself, for tests that boot guests of their own kind."""
     config = request.config
-    folder = config.getoption('lab_folder') or (
-        config.rootpath / 'work' / 'lab')
     try:
-        place = labs.Lab(folder.resolve(), **lab_image)
+        place = labs.Lab(folder_of(config), **lab_image)
     except (images.Missing, kernels.KernelError) as error:
         pytest.exit('lab: %s' % error, returncode=1)
     config.stash[_lab] = place
@@ -119,8 +123,6 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 # that collects their reports as well; only there they matter.
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line(
-        'markers', 'xdist_group(name): for pytest-xdist, if it is there')
     config.pluginmanager.register(_Account(config), 'lab account')
 
 

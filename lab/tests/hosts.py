@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Guests as compute hosts: with this project's sender and receiver.
+"""Guests as compute hosts, with what this project adds to nova-compute.
 
-What nova-compute and its privsep daemon do around a copy, root does here:
-write the ticket, lend device nodes and take them back, wipe. The copy itself
-is the product's own, run by nova's user.
+``nova_compute.py`` runs in each and does there whatever is done around a copy:
+the tests have the database, and ask for it. A sender can be started without
+it, too, to say how it shall send, and to see what it tells.
 """
 
 from collections import abc
@@ -25,20 +25,39 @@ from nova.virt.pmem import ticket as pmem_ticket
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 MIB = 1024 * 1024
 
-MIGRATION = '11111111-2222-3333-4444-555555555555'
-INSTANCE = '99999999-8888-7777-6666-555555555555'
+#: Nova with the patch set; what of it is not there is stood in for.
+NOVA = ROOT / 'work' / 'nova'
+FILES_OF_NOVA = (
+    'nova/compute/pmem_copy.py', 'nova/conf/pmem_copy.py', 'nova/exception.py',
+    'nova/i18n.py', 'nova/privsep/*.py', 'nova/virt/libvirt/pmem_*.py',
+    'nova/virt/pmem/*.py')
 
-#: What the sender and the receiver import besides the standard library.
-NEEDS = ('cryptography', 'oslo.config')
+#: What that imports besides the standard library.
+NEEDS = (
+    'cryptography', 'futurist', 'oslo.concurrency', 'oslo.config', 'oslo.log',
+    'oslo.privsep', 'oslo.serialization', 'oslo.utils', 'WebOb')
+
+#: What they require and nothing of it imports.
+NOT_NEEDED = ('pbr', 'setuptools')
+
+MIGRATION = '11111111-2222-3333-4444-555555555555'
 
 CODE = '/opt/nova'
-STATE = '/var/lib/nova'
-TICKET = '%s/%s/%s.receive' % (STATE, pmem_ticket.FOLDER, MIGRATION)
+COMPUTE = 'nova_compute.py'
+SOCKET = '/run/nova-compute.sock'
+LOG = '/run/nova-compute.log'
+
+#: On the disk: what is there is there after a loss of power.
+STATE = images.DISK + '/nova'
 
 CONFIGURATION = """\
 [DEFAULT]
-host = compute-{name}
 state_path = {state}
+[libvirt]
+pmem_copy_streams = 2
+[nova_sys_admin]
+# As many as processors, of which a host has more than a guest of the lab.
+thread_pool_size = 2
 """
 
 RECEIVER = """\
@@ -47,42 +66,80 @@ PYTHONPATH={code} exec python3 -m nova.virt.pmem.receiver "$@"
 """
 
 
-def stage(folder: pathlib.Path) -> pathlib.Path:
-    """Put together and compile what the commands import, and return where.
+def ticket_path(migration_uuid: str = MIGRATION,
+                kind: str = pmem_ticket.RECEIVE) -> str:
+    return '%s/%s/%s' % (STATE, pmem_ticket.FOLDER,
+                         pmem_ticket.file_name(migration_uuid, kind))
 
-    That is this project's package, and what it needs with all that requires.
-    Compiling it in a guest would take a minute.
+
+# The image
+
+def stage(folder: pathlib.Path) -> dict[str, pathlib.Path]:
+    """Put together and compile what hosts need.
+
+    :returns: files and folders by their paths in a guest
     """
-    shutil.copytree(ROOT / 'nova' / 'virt' / 'pmem',
-                    folder / 'nova' / 'virt' / 'pmem',
-                    ignore=shutil.ignore_patterns('__pycache__'))
-    found: dict[str, importlib.metadata.Distribution] = {}
-    for name in NEEDS:
-        _add_closure(name, found)
-    for distribution in found.values():
+    code = folder / 'code'
+    for pattern in FILES_OF_NOVA:
+        for path in NOVA.glob(pattern):
+            _copy(path, code / path.relative_to(NOVA))
+    _copy(pathlib.Path(__file__).with_name(COMPUTE), code / COMPUTE)
+    for distribution in _closure(NEEDS):
         for file in distribution.files or ():
-            if file.suffix in ('.py', '.so') and '..' not in file.parts:
-                target = folder / file
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(file.locate(), target)
-    # By the Python that the guests have, and so that no time counts.
+            # Some ask what version they are.
+            if (file.suffix in ('.py', '.so') or file.name == 'METADATA') and (
+                    not {'..', 'tests'} & set(file.parts)):
+                _copy(file.locate(), code / file)
+    # By the Python that the guests have, where it would take minutes; and so
+    # that no time counts.
     subprocess.run(
         [images.PYTHON, '-m', 'compileall', '-q', '-j', '0',
-         '--invalidation-mode', 'unchecked-hash', folder],
+         '--invalidation-mode', 'unchecked-hash', code],
         check=True, stdout=subprocess.DEVNULL)
-    return folder
+    settings = folder / 'nova.conf'
+    settings.write_text(CONFIGURATION.format(state=STATE))
+    command = folder / receiver.COMMAND
+    command.write_text(RECEIVER.format(code=CODE))
+    command.chmod(0o755)
+    return {CODE: code, '/etc/nova/nova.conf': settings,
+            '/usr/local/bin/' + receiver.COMMAND: command}
 
 
-def _add_closure(
-    name: str, found: dict[str, importlib.metadata.Distribution],
-) -> None:
-    """Add a distribution and all that it requires, by name."""
-    if name not in found and name != 'setuptools':  # which no module imports
-        found[name] = importlib.metadata.distribution(name)
-        for text in found[name].requires or ():
-            wanted = requirements.Requirement(text)
-            if not wanted.marker or wanted.marker.evaluate({'extra': ''}):
-                _add_closure(wanted.name, found)
+def _copy(source: ty.Any, target: pathlib.Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+
+
+def _closure(
+    names: abc.Iterable[str],
+) -> abc.Iterable[importlib.metadata.Distribution]:
+    """Return distributions and all that they require."""
+    found: dict[str, importlib.metadata.Distribution] = {}
+
+    def add(name: str) -> None:
+        if name not in found and name not in NOT_NEEDED:
+            found[name] = importlib.metadata.distribution(name)
+            for text in found[name].requires or ():
+                wanted = requirements.Requirement(text)
+                if not wanted.marker or wanted.marker.evaluate({'extra': ''}):
+                    add(wanted.name)
+
+    for name in names:
+        add(name)
+    return found.values()
+
+
+# Hosts
+
+Pairs = abc.Sequence[tuple[guests.Namespace, guests.Namespace]]
+
+
+class Failed(Exception):
+    """nova-compute has raised something: an exception of this name."""
+
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__('%s: %s' % (name, message))
+        self.name = name
 
 
 class Copy:
@@ -103,77 +160,127 @@ class Copy:
         return [each for each in self.events if each['event'] == event]
 
 
+class Move:
+    """A migration and its server, as the database has them.
+
+    :ivar status: of the migration
+    :ivar pairs: what is copied to what, as was known when it was claimed
+    """
+
+    def __init__(self, source: 'Host', target: 'Host', pairs: Pairs,
+                 uuid: str = MIGRATION) -> None:
+        self.source = source
+        self.target = target
+        self.pairs = pairs
+        self.uuid = uuid
+        self.instance_uuid = '99999999' + uuid[8:]
+        self.status = 'migrating'
+
+    def row(self) -> dict[str, ty.Any]:
+        arrived = self.status == 'finished'
+        return {
+            'pairs': [[{'name': each.name, 'size': each.size,
+                        'devpath': each.node} for each in pair]
+                      for pair in self.pairs],
+            'host': (self.target if arrived else self.source).name,
+            'migration': {
+                'uuid': self.uuid, 'instance_uuid': self.instance_uuid,
+                'status': self.status, 'source_compute': self.source.name,
+                'dest_compute': self.target.name,
+                'dest_host': self.target.guest.address}}
+
+
 class Host:
-    """A guest that has what a compute host has."""
+    """A guest on which nova-compute runs."""
 
     def __init__(self, guest: guests.Guest) -> None:
         self.guest = guest
-        self.name = 'compute-' + guest.name
+        self.name = guest.name
         self._boots = 0
 
-    def set_up(self) -> None:
-        """Configure it, if it was booted: its files are gone then."""
-        if self._boots == self.guest.boots:
-            return
+    @property
+    def is_set_up(self) -> bool:
+        """Whether nova-compute runs since the last boot."""
+        return self._boots == self.guest.boots
+
+    def start_compute(self) -> guests.Command:
+        return self.guest.start('bash', '-ec', (
+            'mkdir -p %s; chown nova:nova $_; exec python3 %s/%s %s %s' % (
+                STATE, CODE, COMPUTE, SOCKET, LOG)))
+
+    def note_start(self, result: guests.Result) -> None:
+        if result.status:
+            raise guests.GuestError(result.stderr)
         self._boots = self.guest.boots
-        self.guest.write('/etc/nova/nova.conf', CONFIGURATION.format(
-            name=self.guest.name, state=STATE).encode())
-        self.guest.write('/usr/local/bin/' + receiver.COMMAND,
-                         RECEIVER.format(code=CODE).encode(), mode=0o755)
-        folder = '%s/%s' % (STATE, pmem_ticket.FOLDER)
-        self.guest.check('mkdir', '-p', folder)
-        self.guest.check('chown', '-R', 'nova', STATE)
+
+    def log(self) -> str:
+        """Return what nova-compute has logged since the last boot."""
+        return self.guest.read(LOG).decode()
+
+    def tickets(self) -> list[str]:
+        """Return the names of the files of open tickets."""
+        return self.guest.shell('ls %s/%s 2>&-' % (
+            STATE, pmem_ticket.FOLDER)).text.split()
 
     def create(self, name: str, size: int) -> guests.Namespace:
         return self.guest.create_namespace(name, size, nvdimm=1)
 
-    # What nova-compute does as root, or by itself
+    def can_open(self, node: str) -> bool:
+        """Ask the kernel whether nova's user can open a node.
 
-    def lend(self, *names: str) -> None:
-        self._own('nova', names)
+        :raises lab.guest.GuestError: if that is not why it can't
+        """
+        said = self.guest.shell(
+            ': < {0} && echo read; : > {0} && echo written'.format(node),
+            user='nova')
+        allowed, denied = said.text.split(), said.stderr.splitlines()
+        if len(allowed) == 2 and not denied:
+            return True
+        if not allowed and all('Permission denied' in line
+                               for line in denied):
+            return False
+        raise guests.GuestError('%s: %s' % (node, said))
 
-    def take_back(self, *names: str) -> None:
-        self._own('root', names)
+    def call(self, name: str, move: Move | None = None,
+             *others: Move) -> ty.Any:
+        """Have nova-compute do something.
 
-    def _own(self, user: str, names: abc.Iterable[str]) -> None:
-        self.guest.check('chown', user, *(
-            self.guest.namespace(name).node for name in names))
+        :param name: one of the calls of ``nova_compute.py``
+        :param move: for which; the database has it and others
+        :raises Failed: if it can't
+        """
+        request = {
+            'call': name, 'move': move and move.uuid,
+            'moves': [each.row() for each in (move, *others) if each]}
+        answer = json.loads(
+            self.guest.ask(SOCKET, json.dumps(request).encode()))
+        if 'error' in answer:
+            raise Failed(answer['error'], answer['message'])
+        return answer['value']
 
-    def open_ticket(self, pairs: abc.Iterable[
-            tuple[guests.Namespace, guests.Namespace]]) -> None:
-        ticket = pmem_ticket.Ticket(
-            host=self.name, migration_uuid=MIGRATION, instance_uuid=INSTANCE,
-            targets=tuple(
-                pmem_ticket.Target(target.name, target.size, source.size, 0, 0)
-                for source, target in pairs))
-        self.guest.write(TICKET, ticket.to_json().encode(), user='nova')
+    # A sender that nova-compute has not started
 
-    def close_ticket(self) -> None:
-        self.guest.check('rm', TICKET)
+    def lend(self, source: guests.Namespace) -> None:
+        """Lend a source, as nova-compute does while it copies."""
+        self.guest.check('chown', 'nova', source.node)
 
-    # The copy
-
-    def start(
-        self, target: 'Host', pairs: abc.Iterable[
-            tuple[guests.Namespace, guests.Namespace]], **changes: ty.Any,
-    ) -> guests.Command:
-        """Start a sender here, as nova's user."""
-        command = '%s %s' % (receiver.COMMAND, MIGRATION)
-        if target is not self:
-            ssh = ('ssh', '-o', 'BatchMode=yes', '-o', 'ConnectTimeout=10',
-                   target.guest.address)
-        else:
-            ssh = ('sh', '-c')
+    def start(self, move: Move, **changes: ty.Any) -> guests.Command:
+        """Start a sender here, as nova's user; its sources are lent to it."""
         job = pmem_job.Job(
-            receiver=(*ssh, command), host=target.name,
-            devices=tuple(pmem_job.Device(
+            receiver=('ssh', '-o', 'BatchMode=yes', '-o', 'ConnectTimeout=10',
+                      move.target.guest.address,
+                      '%s %s' % (receiver.COMMAND, move.uuid)),
+            host=move.target.name, devices=tuple(pmem_job.Device(
                 source.name, source.node, source.size, target.name,
-                target.size) for source, target in pairs),
+                target.size) for source, target in move.pairs),
             **{'streams': 1, 'extent': 2 * MIB, **changes})
         return self.guest.start(
             'python3', '-m', 'nova.virt.pmem.sender', user='nova',
             stdin=job.to_json().encode(), environment={'PYTHONPATH': CODE})
 
-    def copy(self, target: 'Host', pairs: ty.Any, **changes: ty.Any) -> Copy:
-        """Copy, and say how that ended."""
-        return Copy(self.start(target, pairs, **changes).wait())
+
+def set_up(hosts: abc.Iterable[Host]) -> None:
+    """Start nova-compute where it does not run, on all at once."""
+    for host, command in [(host, host.start_compute()) for host in hosts
+                          if not host.is_set_up]:
+        host.note_start(command.wait())

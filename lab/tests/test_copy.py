@@ -1,77 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """This project's own copies, between hosts with real device DAX."""
 
-import json
-import random
-import signal
+from concurrent import futures
 import time
 import typing as ty
 
 import pytest
 
 from lab import guest as guests
+from lab.tests import conftest
 from lab.tests import hosts as compute
 from nova.virt.pmem import layout
-from nova.virt.pmem import wire
 
-#: One worker of pytest-xdist boots both guests, and has what they share.
-pytestmark = pytest.mark.xdist_group('two guests')
-
-MIB = 1024 * 1024
+MIB = compute.MIB
 
 #: What a tenant has on an NVDIMM, and calls it.
 TENANT_DATA = b'a database'
 TENANT_NAME = 'of-the-guest'
-
-#: Map a device, say so by its first byte, and keep it until killed.
-USE = """
-import mmap, os, sys, time
-mmap.mmap(os.open(sys.argv[1], os.O_RDWR), int(sys.argv[2]))[0] = 1
-time.sleep(1000)
-"""
-
-
-@pytest.fixture(scope='module')
-def pair_of_hosts(lab):
-    return [compute.Host(guest) for guest in lab.shared(2)]
-
-
-@pytest.fixture
-def hosts(guests, pair_of_hosts):
-    for host in pair_of_hosts:
-        host.set_up()
-    return pair_of_hosts
-
-
-@pytest.fixture
-def pair(hosts):
-    """Create a source and a target, which go with the test."""
-    created = []
-
-    def create(near, far, size=16 * MIB, target_size=16 * MIB):
-        created.extend([(near, 'old'), (far, 'new')])
-        source, target = near.create('old', size), far.create('new',
-                                                              target_size)
-        write_data(source)
-        target.fill(b'\xee')
-        near.lend('old')
-        return source, target
-
-    yield create
-    for host, name in created:
-        host.guest.namespace(name).destroy()
-    hosts[1].guest.shell('rm -f ' + compute.TICKET)
-
-
-def write_data(namespace):
-    """Write what has holes, and ends in the label area.
-
-    There is little of it, for ssh is slow under emulation.
-    """
-    namespace.fill(b'\0')
-    some = random.Random(namespace.name).randbytes(MIB // 8)
-    for offset in (0, 5 * MIB + 1, namespace.size - len(some)):
-        namespace.write(offset, some)
 
 
 def assert_copied(source, target):
@@ -98,28 +43,22 @@ def kill(host, pattern):
         % pattern))
 
 
-def receive(host):
-    """Start a receiver as ssh does, and return the first thing it says."""
-    hello = wire.hello(stream=0, extent=2 * MIB, stall_timeout=60,
-                       reconnect=False)
-    result = host.guest.run(
-        'nova-pmem-receive', compute.MIGRATION, user='nova', stdin=hello)
-    return json.loads(result.stdout.splitlines()[0])
-
-
 # A copy of two devices
 
 class Moved(ty.NamedTuple):
-    """A copy that was made once for several tests.
+    """A move that was made once for several tests.
 
-    ``pairs`` are sources and targets: of equal sizes, and of unequal ones.
-    ``content`` is what the second source got: a guest's whole NVDIMM.
+    Its pairs are of equal sizes, and of unequal ones.
+
+    :ivar digests: of the sources, before
+    :ivar content: what the second source got: a guest's whole NVDIMM
+    :ivar access: for each moment, what nova's user could open
     """
 
-    pairs: list[tuple[guests.Namespace, guests.Namespace]]
+    move: compute.Move
     digests: list[str]
-    copy: compute.Copy
     content: bytes
+    access: dict[str, dict[str, bool]]
 
 
 @pytest.fixture(scope='module')
@@ -128,8 +67,7 @@ def moved(lab, pair_of_hosts):
     # A guest's NVDIMM is a whole namespace; what has 30 MiB was made of 32.
     medium = guests.Nvdimm(28 * MIB)
     tenant, = lab.power_on(nvdimms=[medium])
-    near.set_up()
-    far.set_up()
+    compute.set_up(pair_of_hosts)
     tenant.wait_until_up()
     inside = tenant.create_namespace(TENANT_NAME, 16 * MIB)
     inside.write(MIB, TENANT_DATA)
@@ -138,40 +76,76 @@ def moved(lab, pair_of_hosts):
 
     pairs = [(near.create('same', 16 * MIB), far.create('same', 16 * MIB)),
              (near.create('small', 32 * MIB), far.create('large', 48 * MIB))]
-    write_data(pairs[0][0])
+    strangers = near.create('strange', 16 * MIB), far.create('strange',
+                                                             16 * MIB)
+    conftest.write_data(pairs[0][0])
     pairs[1][0].write(0, content)
     for _, target in pairs:
         target.fill(b'\xee')
-    near.lend('same', 'small')
-    far.open_ticket(pairs)
-    far.lend('same', 'large')
     digests = [source.digest() for source, _ in pairs]
-    copy = near.copy(far, pairs, streams=2, extent=8 * MIB)
-    far.close_ticket()
-    yield Moved(pairs, digests, copy, content)
-    for name in ('same', 'small'):
-        near.guest.namespace(name).destroy()
-    for name in ('same', 'large'):
-        far.guest.namespace(name).destroy()
+    move = compute.Move(near, far, pairs)
+
+    def look():
+        return {
+            'sources': [near.can_open(source.node) for source, _ in pairs],
+            'targets': [far.can_open(target.node) for _, target in pairs],
+            'others': [host.can_open(other.node)
+                       for host, other in zip(pair_of_hosts, strangers)]}
+
+    access = {'at first': look()}
+    far.call('prepare', move)
+    access['prepared'] = look()
+    with futures.ThreadPoolExecutor() as executor:
+        copying = executor.submit(near.call, 'copy', move)
+        wait_until_written(pairs[0][1])
+        access['copying'] = look()
+        copying.result()
+    access['copied'] = look()
+    far.call('finish', move)
+    access['finished'] = look()
+    move.status = 'finished'
+    yield Moved(move, digests, content, access)
+    conftest.clean_up(pair_of_hosts, [
+        (near, 'same'), (near, 'small'), (near, 'strange'),
+        (far, 'same'), (far, 'large'), (far, 'strange')])
 
 
 def test_all_of_two_devices_arrives(moved):
-    assert moved.copy.last['event'] == 'done', moved.copy
-    assert moved.copy.status == 0
-    assert moved.copy.last['bytes'] == sum(
-        target.size for _, target in moved.pairs)
-    assert moved.copy.last['retries'] == 0
-    for source, target in moved.pairs:
+    for source, target in moved.move.pairs:
         assert_copied(source, target)
 
 
-def test_the_sources_are_as_they_were(moved):
-    assert [source.digest() for source, _ in moved.pairs] == moved.digests
+def test_the_sources_are_as_they_were_and_held(moved):
+    sources = [source for source, _ in moved.move.pairs]
+    assert [source.digest() for source in sources] == moved.digests
+    host = moved.move.source
+    assert host.tickets() == [compute.MIGRATION + '.hold']
+    assert host.call('dirty') == ['same', 'small']
+
+
+def test_nova_can_open_what_it_is_lent_as_long_as_it_is(moved):
+    """On the source while it copies, on the target from ticket to close."""
+    def allowed(sources, targets):
+        return {'sources': [sources] * 2, 'targets': [targets] * 2,
+                'others': [False] * 2}
+
+    assert moved.access == {
+        'at first': allowed(False, False),
+        'prepared': allowed(False, True),
+        'copying': allowed(True, True),
+        'copied': allowed(False, True),
+        'finished': allowed(False, False)}
+
+
+def test_the_target_is_free_of_tickets_when_its_guest_starts(moved):
+    host = moved.move.target
+    assert host.tickets() == []
+    assert host.call('dirty') == []
 
 
 def test_a_guest_finds_its_labels_on_the_larger_device(lab, moved):
     """Its NVDIMM's label area is where it looks: at the new end."""
-    _, target = moved.pairs[1]
+    _, target = moved.move.pairs[1]
     medium = guests.Nvdimm(target.size - guests.LABEL_SIZE, target.read())
     assert medium.size > len(moved.content)
     tenant, = lab.boot(nvdimms=[medium])
@@ -182,40 +156,36 @@ def test_a_guest_finds_its_labels_on_the_larger_device(lab, moved):
     tenant.close()
 
 
-def test_what_was_left_behind_can_be_wiped(moved):
-    """As privsep does, as root, whoever the node is lent to."""
-    source, _ = moved.pairs[0]
-    assert not source.is_zero()
-    source.guest.check('daxio', '-z', '-o', source.node)
-    assert source.is_zero()
+def test_what_was_left_behind_is_wiped_when_the_move_is_confirmed(moved):
+    move = moved.move
+    assert not any(source.is_zero() for source, _ in move.pairs)
+    move.source.call('wipe_old', move)
+    assert all(source.is_zero() for source, _ in move.pairs)
+    assert move.source.tickets() == []
+    assert not any(target.is_zero() for _, target in move.pairs)
 
 
 # Other copies
 
-def test_a_copy_within_a_host(hosts, pair):
+def test_a_copy_within_a_host(hosts, move):
     near, _ = hosts
-    source, target = pair(near, near)
-    near.open_ticket([(source, target)])
-    near.lend('new')
-    copy = near.copy(near, [(source, target)], extent=8 * MIB)
-    near.close_ticket()
-    assert copy.last['event'] == 'done', copy
+    within = move(near, near)
+    near.call('prepare', within)
+    near.call('copy', within)
+    near.call('finish', within)
+    (source, target), = within.pairs
     assert_copied(source, target)
 
 
-def test_a_copy_goes_on_after_all_that_can_happen(hosts, pair):
-    """Its link is killed, its destination boots, its receiver is killed.
-
-    All in one copy, since each connection takes seconds under emulation.
-    """
+def test_a_copy_goes_on_after_its_link_and_its_receiver_are_killed(
+        hosts, move):
+    """Both in one, since each connection takes seconds under emulation."""
     near, far = hosts
-    gap = far.create('gap', 16 * MIB)
-    far.create('between', 16 * MIB)
-    gap.destroy()
-    source, target = pair(near, far)
-    far.open_ticket([(source, target)])
-    far.lend('new')
-    sender = near.start(far, [(source, target)], attempts=1)
+    moving = move(near, far)
+    (source, target), = moving.pairs
+    near.lend(source)
+    far.call('prepare', moving)
+    sender = near.start(moving, attempts=1)
     wait_until_written(target)
     kill(near, '^ssh')
     copy = compute.Copy(sender.wait())
@@ -224,70 +194,14 @@ def test_a_copy_goes_on_after_all_that_can_happen(hosts, pair):
     # What was started on the other side ends, too, and so writes no more.
     far.guest.shell('while pidof daxio; do :; done')
 
-    far.guest.reboot()
-    far.set_up()
-    # The namespace is found by its name: it has another node now.
-    before, target = target, far.guest.namespace('new')
-    assert before.node != target.node
-    assert not target.is_zero(0, MIB)
     target.fill(b'\xee', 4 * MIB)
-    far.open_ticket([(source, target)])  # stands for its disk
-    far.lend('new')
-    sender = near.start(far, [(source, target)], resume=True)
+    sender = near.start(moving, resume=True)
     wait_until_written(target, 4 * MIB)
     kill(far, 'nova.virt.pmem.[r]eceiver')
     copy = compute.Copy(sender.wait())
     assert copy.last['event'] == 'done', copy
+    assert copy.last['bytes'] == target.size
     assert len(copy.told('retry')) == 1
     assert 2 * MIB <= copy.last['resumed'] < target.size
+    far.call('finish', moving)
     assert_copied(source, target)
-    far.guest.namespace('between').destroy()
-
-
-# Who may do what, and when
-
-def test_nova_gets_at_a_device_from_lending_to_taking_back(hosts, pair):
-    near, far = hosts
-    source, target = pair(near, far)
-    other = far.create('other', 16 * MIB)
-    write = ['daxio', '-b', 'no', '-o', target.node]
-    denied = (1, "daxio: failed to open '%s': Permission denied\n"
-              % target.node)
-
-    def try_to_write():
-        result = far.guest.run(*write, user='nova', stdin=b'x')
-        return result.status, result.stderr
-
-    assert try_to_write() == denied
-    far.open_ticket([(source, target)])
-    assert try_to_write() == denied
-    assert 'is not lent' in receive(far)['error']
-
-    far.lend('new')
-    assert try_to_write()[0] == 0
-    assert receive(far)['devices'] == [{
-        'name': 'new', 'size': target.size, 'source_size': source.size}]
-    # Without a ticket the receiver does not; and of others it may none.
-    assert far.guest.run('daxio', '-i', other.node, user='nova').status == 1
-    far.close_ticket()
-    assert 'there is no open ticket' in receive(far)['error']
-
-    far.take_back('new')
-    assert try_to_write() == denied
-    other.destroy()
-
-
-def test_a_device_that_is_in_use_is_not_written(hosts, pair):
-    near, far = hosts
-    source, target = pair(near, far)
-    far.open_ticket([(source, target)])
-    far.lend('new')
-    user = far.guest.start('python3', '-c', USE, target.node,
-                           str(target.size), user='nova')
-    try:
-        while target.read(0, 1) != b'\1':
-            pass
-        said = receive(far)
-    finally:
-        user.signal(signal.SIGKILL)
-    assert 'is used by process %d (python3)' % user.pid in said['error']

@@ -15,6 +15,7 @@ import pytest
 from lab import guest as guests
 from lab import image as images
 from lab import kernel as kernels
+from lab import lab as labs
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -89,6 +90,23 @@ def test_a_missing_file_is_an_error(guest):
         guest.read('/missing')
 
 
+def test_a_socket_that_is_missing_is_an_error(guest):
+    with pytest.raises(guests.GuestError, match='FileNotFoundError'):
+        guest.ask('/missing', b'')
+
+
+def test_a_disk_keeps_what_was_synced(lab):
+    guest, = lab.boot()
+    guest.check('bash', '-ec', (
+        'cd /disk; echo kept > synced; sync synced .; echo lost > written'))
+    guest.kill()
+    guest.boot()
+    assert guest.read('/disk/synced') == b'kept\n'
+    with pytest.raises(guests.GuestError, match='FileNotFoundError'):
+        guest.read('/disk/written')
+    guest.close()
+
+
 # Namespaces
 
 def test_bytes_of_a_namespace(guest):
@@ -112,7 +130,6 @@ def test_bytes_of_a_namespace(guest):
 
 # Two guests
 
-@pytest.mark.xdist_group('two guests')
 def test_guests_reach_each_other_as_each_user(guests):
     near, far = guests
     assert near.check('ssh', far.name, 'hostname').text == far.name
@@ -120,7 +137,6 @@ def test_guests_reach_each_other_as_each_user(guests):
         'ssh', near.name, 'id -un', user='nova').text == 'nova'
 
 
-@pytest.mark.xdist_group('two guests')
 def test_a_cable_can_be_pulled(guests):
     near, far = guests
     try_it = ['ping', '-c', '1', '-w', '1', far.address]
@@ -175,6 +191,26 @@ def test_a_guest_ends_with_who_started_it(lab, folder):
             assert select.select([process], [], [], 60)[0]
         finally:
             os.close(process)
+
+
+# Folders
+
+def test_a_folder_that_a_killed_run_has_left_is_removed(folder):
+    """And no other, for there may be other runs at the same time."""
+    script = textwrap.dedent('''
+        import os, pathlib, signal, sys
+        from lab import lab
+        kept = lab.Folder(pathlib.Path(sys.argv[1]))
+        (kept.path / 'file').touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    ''')
+    done = subprocess.run([sys.executable, '-c', script, folder], cwd=ROOT)
+    assert done.returncode == -signal.SIGKILL
+    left, = folder.iterdir()
+    with labs.Folder(folder) as mine, labs.Folder(folder) as yours:
+        assert set(folder.iterdir()) == {mine.path, yours.path}
+        assert left not in (mine.path, yours.path)
+    assert not list(folder.iterdir())
 
 
 # What is missing

@@ -26,6 +26,10 @@ if ty.TYPE_CHECKING:
     from nova.virt.pmem import buffers
 
 
+#: Seconds to wait for the last words of a connection.
+LAST_WORDS = 5
+
+
 class Broken(Exception):
     """The connection has ended before its time."""
 
@@ -151,5 +155,6 @@ class Connection:
             else:
                 self.pause.end()
         except BrokenPipeError:
-            raise Broken('it reads no more')
+            # Whether we notice its end here or where it is read is chance.
+            raise Broken('it reads no more: %s' % self.why(LAST_WORDS))
         return self.sent > before

@@ -42,9 +42,6 @@ WINDOW = 2
 #: in a row.
 PAUSE = 1
 
-#: Seconds to wait for the last words of a connection.
-LAST_WORDS = 5
-
 
 class Failed(Exception):
     """The copy can't be done.
@@ -327,7 +324,8 @@ class Stream:
             self._finish()
 
     def _hung_up(self) -> None:
-        status = self._connection.exit_status(LAST_WORDS)
+        status = self._connection.exit_status(
+            connection.LAST_WORDS)
         why = self._connection.why(0)
         if not self._greeted and self._connection.lines.rest:
             why = 'it printed %s; %s' % (

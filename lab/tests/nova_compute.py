@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What runs in a guest as nova-compute.
+
+It calls what Nova's libvirt driver calls around a copy: the functions of
+``nova.virt.libvirt.pmem_copy``, which are the product's own, with all that
+they use. As in a real nova-compute they run as nova's user, and what needs
+root is done by a daemon of oslo.privsep, with no more capabilities than Nova
+leaves it.
+
+What has no part in this, and takes a minute to import under emulation, is not
+there: the rest of the driver, its manager, the message bus, and the database,
+whose rows come with each request.
+
+``nova_compute.py SOCKET LOG`` is started by root, and returns when it can be
+asked. A request is an object in JSON, sent to that socket; ``call`` is one of
+:data:`CALLS`. This is a file of its own, put into the image as it is.
+"""
+
+import contextlib
+import dataclasses
+import importlib
+import json
+import logging
+import os
+import pwd
+import socketserver
+import sys
+import traceback
+import types
+
+from oslo_config import cfg
+
+
+# What stands for Nova's own
+
+class Row(types.SimpleNamespace):
+    """An object of Nova's, with the fields that matter."""
+
+    def __contains__(self, name):
+        return hasattr(self, name)
+
+    def save(self):
+        """Do nothing: the test has the database."""
+
+
+@dataclasses.dataclass
+class LibvirtVPMEMDevice:
+    """A device as Nova knows it; size and align are bytes."""
+
+    name: str
+    size: int
+    devpath: str
+    align: int = 0
+
+    def obj_clone(self):
+        return dataclasses.replace(self)
+
+
+class Table:
+    """Finds the rows that came with the last request."""
+
+    def __init__(self):
+        self.rows = {}
+
+    def get_by_uuid(self, _context, uuid, **_options):
+        try:
+            return self.rows[uuid]
+        except KeyError:
+            raise exception.NotFound()
+
+
+CONTEXT = Row(elevated=lambda **_options: CONTEXT)
+MIGRATIONS, INSTANCES = Table(), Table()
+
+
+def stand_in(name, **content):
+    """Have something else imported as a module of Nova's."""
+    module = sys.modules[name] = types.ModuleType(name)
+    vars(module).update(content)
+    parent, _, child = name.rpartition('.')
+    setattr(importlib.import_module(parent), child, module)
+
+
+stand_in('nova.context')
+stand_in('nova.objects', LibvirtVPMEMDevice=LibvirtVPMEMDevice,
+         Migration=MIGRATIONS, Instance=INSTANCES)
+stand_in('nova.compute.task_states', RESIZE_MIGRATING='resize_migrating')
+stand_in('nova.virt.hardware')
+# Of its options only those of the copy, and the two of settings.py.
+stand_in('nova.conf', CONF=cfg.CONF, __path__=[os.path.join(
+    os.path.dirname(os.path.abspath(__file__)), 'nova', 'conf')])
+
+from nova.conf import pmem_copy as options  # noqa: E402
+from nova import exception  # noqa: E402
+import nova.privsep  # noqa: E402
+from nova.virt.libvirt import pmem_copy  # noqa: E402
+from nova.virt.libvirt import pmem_devices  # noqa: E402
+from nova.virt.libvirt import pmem_layout  # noqa: E402
+from nova.virt.pmem import settings  # noqa: E402
+from oslo_privsep import priv_context  # noqa: E402
+
+
+# Requests
+
+class Move:
+    """A migration and its server, as the database has them."""
+
+    def __init__(self, row):
+        self.pairs = [
+            pmem_layout.DevicePair(*(LibvirtVPMEMDevice(**device)
+                                     for device in pair))
+            for pair in row['pairs']]
+        sources, self.claimed = map(list, zip(*self.pairs))
+        self.migration = Row(id=1, **row['migration'])
+        has = (self.claimed if self.migration.status == 'finished'
+               else sources)
+        self.instance = Row(
+            uuid=row['migration']['instance_uuid'], host=row['host'],
+            progress=0, task_state='resize_migrating', _context=CONTEXT,
+            resources=_resources(has), migration_context=Row(
+                migration_id=1, copy_pmem_devices=True,
+                old_resources=_resources(sources),
+                new_resources=_resources(self.claimed)))
+
+
+def _resources(devices):
+    return [Row(identifier=device.name, metadata=device)
+            for device in devices]
+
+
+def prepare(move):
+    pmem_copy.prepare(move.instance, move.migration, move.claimed, move.pairs,
+                      pmem_devices.list_namespaces, used_nodes=set)
+
+
+def copy(move):
+    pmem_copy.copy(move.instance, move.migration, move.pairs,
+                   pmem_devices.list_namespaces(),
+                   on_execute=lambda _process: None,
+                   on_completion=lambda _process: None)
+
+
+def finish(move):
+    pmem_copy.finish(move.migration, pmem_devices.list_namespaces)
+
+
+def settle(_move):
+    """Return the uuids of the migrations whose tickets were closed."""
+    return [ticket.migration_uuid for ticket in pmem_copy.settle(
+        CONTEXT, cfg.CONF.host, pmem_devices.list_namespaces)]
+
+
+def wipe_old(move):
+    pmem_copy.wipe_old(
+        cfg.CONF.host, move.instance, move.migration,
+        [source for source, _ in move.pairs], pmem_devices.list_namespaces)
+
+
+def dirty(_move):
+    """Return the names of namespaces that must not be given to a server."""
+    return sorted(pmem_copy.dirty_names(known=pmem_devices.list_namespaces()))
+
+
+CALLS = {call.__name__: call for call in (
+    prepare, copy, finish, settle, wipe_old, dirty)}
+
+
+class Handler(socketserver.StreamRequestHandler):
+    """Serves a request; it ends where the peer ends it."""
+
+    def handle(self):
+        try:
+            answer = {'value': serve(json.load(self.rfile))}
+        except Exception as error:
+            traceback.print_exc()
+            answer = {'error': type(error).__name__, 'message': str(error)}
+        self.wfile.write(json.dumps(answer).encode())
+
+
+def serve(request):
+    moves = {row['migration']['uuid']: Move(row) for row in request['moves']}
+    MIGRATIONS.rows = {
+        uuid: move.migration for uuid, move in moves.items()}
+    INSTANCES.rows = {
+        move.instance.uuid: move.instance for move in moves.values()}
+    return CALLS[request['call']](moves.get(request['move']))
+
+
+class Server(socketserver.ThreadingUnixStreamServer):
+    daemon_threads = True
+
+
+# The service
+
+def configure():
+    """Read the configuration as the receiver does."""
+    cfg.CONF.register_opts(options.OPTS, group='libvirt')
+    cfg.CONF.register_opts([cfg.StrOpt('host'), cfg.StrOpt('state_path')])
+    cfg.CONF(args=[], project='nova', prog='nova-compute')
+    for name, value in settings.load()._asdict().items():
+        cfg.CONF.set_default(name, value)
+
+
+def become(name):
+    user = pwd.getpwnam(name)
+    os.setgroups([])
+    os.setgid(user.pw_gid)
+    os.setuid(user.pw_uid)
+    os.environ.update(HOME=user.pw_dir, USER=name, LOGNAME=name)
+
+
+def run(path, ready):
+    """Serve; to be called as root.
+
+    :param ready: file descriptor to which it is written that it can be asked
+    """
+    configure()
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)  # of one that was killed
+    server = Server(path, Handler)
+    nova.privsep.sys_admin_pctxt.start(priv_context.Method.FORK)
+    become('nova')
+    os.write(ready, b'1')
+    os.close(ready)
+    server.serve_forever()
+
+
+def main(path, log_path):
+    wait, ready = os.pipe()
+    if os.fork():
+        os.close(ready)
+        if os.read(wait, 1):
+            return 0
+        with open(log_path) as log:
+            sys.stderr.write(log.read())
+        return 1
+    os.close(wait)
+    log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    logging.basicConfig(level=logging.INFO)
+    run(path, ready)
+
+
+if __name__ == '__main__':
+    sys.exit(main(*sys.argv[1:]))
