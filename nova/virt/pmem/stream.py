@@ -77,6 +77,7 @@ class Shared:
     :ivar done: bytes that are acknowledged, for each device
     :ivar resumed: bytes that were there already
     :ivar wire: bytes written to connections
+    :ivar is_let_in: whether the receiver of the first stream has let us in
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class Shared:
         self.resumed = 0
         self.wire = 0
         self.retries = 0
+        self.is_let_in = False
 
     def read(self, piece: Piece) -> None:
         """Fill the buffer of a piece.
@@ -146,17 +148,17 @@ class Stream:
         self._confirmed = [0, 0]
         self._connections = 0
         self._fruitless = 0
-        self._greeted = self._ending = self._over = False
+        self._introduced = self._greeted = False
+        self._ending = self._over = False
         self._not_before = 0.0
         self._stalls_at = 0.0
-        self.is_ready = False
         self.is_done = False
 
     # What the loop asks
 
     def sources(self) -> abc.Iterator[int]:
         """Yield what to wait for until it can be read."""
-        if self._connection is not None:
+        if self._introduced:
             yield self._connection.source
 
     def sinks(self) -> abc.Iterator[int]:
@@ -210,6 +212,8 @@ class Stream:
             if time.monotonic() < self._not_before:
                 return
             self._connect()
+        if not self._introduced and not self._introduce():
+            return
         self._receive()
         if self.is_done:
             return
@@ -227,7 +231,7 @@ class Stream:
                     self._shared.work)
 
     def _finish(self) -> None:
-        self.is_done = self.is_ready = True
+        self.is_done = True
         self.close()
 
     def _progress(self) -> None:
@@ -247,19 +251,36 @@ class Stream:
         self._confirmed = [0, 0]
         self._connection = connection.Connection(
             self._shared.guard, list(self._job.receiver))
-        self._connection.say(wire.hello(
-            stream=self._number, extent=self._job.extent,
-            stall_timeout=self._job.stall_timeout,
-            reconnect=self._connections > 0))
         self._connections += 1
         self._progress()
+
+    def _introduce(self) -> bool:
+        """Say the first line, if it is time for it.
+
+        Connecting takes long, so all streams do it at once. But the first
+        one has to be let in before the others say a word: so a second copy
+        meets the lock of the first stream, and never gets as far as to hold
+        up a part of the other.
+
+        :returns: whether it was said
+        """
+        self._introduced = self._number == 0 or self._shared.is_let_in
+        if self._introduced:
+            self._connection.say(wire.hello(
+                stream=self._number, extent=self._job.extent,
+                stall_timeout=self._job.stall_timeout,
+                # Then an earlier receiver of this stream may live.
+                reconnect=self._connections > 1 or self._job.resume))
+        self._progress()
+        return self._introduced
 
     def _disconnect(self) -> None:
         if self._connection is not None:
             self._shared.wire += self._connection.sent
             self._connection.close()
             self._connection = None
-        self._greeted = self._ending = self._over = False
+        self._introduced = self._greeted = False
+        self._ending = self._over = False
 
     @property
     def wire(self) -> int:
@@ -350,12 +371,11 @@ class Stream:
                 'its ticket is for %s, and this copy for %s' % (
                     wire.quoted(wire.line(devices=fields.get('devices'))),
                     wire.quoted(wire.line(devices=expected))))
-        self._greeted = self.is_ready = True
+        self._greeted = self._shared.is_let_in = True
 
     def _error(self, fields: dict[str, ty.Any]) -> ty.NoReturn:
         reason = str(fields['error'])[:wire.QUOTED * 2]
-        if fields.get('again') is True and (
-                self._connections > 1 or self._greeted):
+        if fields.get('again') is True:
             raise connection.Broken(reason)
         raise Failed('host %s refuses: %s' % (self._job.host, reason),
                      self._shared.device_name(self._sent[0])
