@@ -96,7 +96,7 @@ class Place(contextlib.ExitStack):
         return pmem_job.Job(
             receiver=('ssh', '-o', 'BatchMode=yes', ADDRESS,
                       '%s %s' % (receiver.COMMAND, MIGRATION)),
-            host=HOST, devices=(pmem_job.Device(
+            devices=(pmem_job.Device(
                 SOURCE, self.source, self.size, TARGET, self.size),),
             **options)
 

@@ -165,7 +165,7 @@ class Host:
         else:
             ssh = ('sh', '-c')
         job = pmem_job.Job(
-            receiver=(*ssh, command), host=target.name,
+            receiver=(*ssh, command),
             devices=tuple(pmem_job.Device(
                 source.name, source.node, source.size, target.name,
                 target.size) for source, target in pairs),

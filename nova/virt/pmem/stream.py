@@ -49,6 +49,8 @@ LAST_WORDS = 5
 class Failed(Exception):
     """The copy can't be done.
 
+    Its words do not name devices or hosts: those who wanted it know them.
+
     :ivar device: the name of the device that it failed at, if it did at one
     """
 
@@ -121,12 +123,6 @@ class Shared:
         self._maps[extent.device].copy(
             extent.source_offset, extent.length, piece.buffer)
 
-    def describe(self, piece: Piece) -> str:
-        device = self.job.devices[piece.extent.device]
-        return ('%d bytes at offset %d of vPMEM namespace %s, for %s on host '
-                '%s' % (piece.extent.length, piece.extent.offset, device.name,
-                        device.target_name, self.job.host))
-
     def device_name(self, piece: Piece) -> str:
         return self.job.devices[piece.extent.device].name
 
@@ -193,7 +189,7 @@ class Stream:
         except connection.Broken as error:
             self._broken(str(error))
         except wire.ProtocolError as error:
-            raise Failed('host %s: %s' % (self._job.host, error))
+            raise Failed(str(error))
 
     def close(self) -> None:
         """End the processes, and free the memory."""
@@ -325,10 +321,9 @@ class Stream:
 
     def _give_up(self, piece: Piece | None, reason: str, tries: int) -> None:
         if piece is None:
-            raise Failed('host %s: %s (tried %d times)' % (
-                self._job.host, reason, tries))
-        raise Failed('%s: %s (tried %d times)' % (
-            self._shared.describe(piece), reason, tries),
+            raise Failed('%s (tried %d times)' % (reason, tries))
+        raise Failed('%d bytes at offset %d: %s (tried %d times)' % (
+            piece.extent.length, piece.extent.offset, reason, tries),
             self._shared.device_name(piece))
 
     # Answers
@@ -356,7 +351,7 @@ class Stream:
         # ssh says 255 of itself; any other status is that of a command that
         # is not there or does not want.
         if not self._greeted and status is not None and 0 < status < 255:
-            raise Failed('host %s: %s' % (self._job.host, why))
+            raise Failed(why)
         raise connection.Broken(why)
 
     def _greet(self, line: bytes) -> None:
@@ -377,7 +372,7 @@ class Stream:
         reason = str(fields['error'])[:wire.QUOTED * 2]
         if fields.get('again') is True:
             raise connection.Broken(reason)
-        raise Failed('host %s refuses: %s' % (self._job.host, reason),
+        raise Failed('refused: %s' % reason,
                      self._shared.device_name(self._sent[0])
                      if self._sent else None)
 

@@ -133,12 +133,12 @@ class LiarTestCase(SenderTestCase):
 
     def test_refusal(self):
         message = self.fails(wire.hello(error='I am full'))
-        self.assertEqual('host host2 refuses: I am full', message)
+        self.assertEqual('refused: I am full', message)
 
     def test_refusal_that_may_not_last(self):
         message = self.fails(wire.hello(error='I am full', again=True),
                              attempts=2)
-        self.assertEqual('host host2: I am full (tried 2 times)', message)
+        self.assertEqual('I am full (tried 2 times)', message)
 
     @ddt.data({'stored': [0, MIB, MIB]}, {'stored': [0, 0, MIB - 1]},
               {'stored': [0, 0, 2 * MIB]}, {'same': [0, 0, MIB]},
@@ -208,7 +208,7 @@ class HandshakeTestCase(SenderTestCase):
             stream.Failed, self.run_sender, attempts=1, receiver=(
                 sys.executable, '-c', PORTER, self.fifo, self.log,
                 str(changes['streams'])), **changes)
-        self.assertEqual('host host2 refuses: not today', str(error))
+        self.assertEqual('refused: not today', str(error))
         with open(self.log) as log:
             return [wire.parse_line(line) for line in log]
 
