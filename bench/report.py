@@ -81,9 +81,9 @@ class Report:
     def text(self) -> str:
         """Return all that was measured as a part of a page."""
         return '\n\n'.join([
-            '%(date)s, %(size_mib)d MiB if the line says nothing else, '
-            '%(rounds)d rounds,\n%(streams)d streams.\n%(machine)s.' %
-            self.numbers,
+            '%(date)s; %(size_mib)d MiB, %(streams)d streams, unless a line '
+            'says otherwise; %(rounds)d rounds.\n%(machine)s.\n'
+            'Its load before that was %(load_before).1f.' % self.numbers,
             table(('data', 'copy', 'median s', 'spread', 'of the first'),
                   self._rows),
             'Against the targets of the design:',
