@@ -45,9 +45,9 @@ test-functional: work .venv/nova
 test-unpatched: work .venv/nova
 	$(IN) tools/unpatched
 
-## make bench            how fast the copy is, against plain pipes (10 minutes)
+## make bench            how fast the copy is, against plain pipes (15 minutes)
 bench: work .venv/nova
-	$(IN) env PYTHONPATH=work/nova:. python -m bench
+	$(IN) env PYTHONPATH=work/nova:. python -m bench $(BENCH)
 
 ## make test-unwiped     show that the fault matrix fails without the wipe
 test-unwiped: work .venv/nova

@@ -4,8 +4,10 @@
 from collections import abc
 import dataclasses
 import json
+import os
 import pathlib
 import subprocess
+import sys
 import threading
 import time
 
@@ -58,34 +60,74 @@ def digest_pipe(where: place.Place) -> Taken:
         ''' % {'source': where.source, 'target': where.target, 'ssh': SSH})
 
 
-def mover(where: place.Place, watch: bool = False,
-          stop_at: float | None = None, **options: object) -> Taken:
-    """Ours.
+def gzip_pipe(where: place.Place) -> Taken:
+    """The naive pipe, compressed by zlib's fastest level."""
+    return _shell("""
+        set -o pipefail
+        daxio -i %(source)s | gzip -1 |
+            %(ssh)s "gzip -d | daxio -o %(target)s -b no"
+        """ % {'source': where.source, 'target': where.target, 'ssh': SSH})
 
-    :param watch: whether to look at its processes meanwhile, which costs
-    :param stop_at: the part of the whole after which to kill it
-    """
-    start = time.monotonic()
+
+def _start(where: place.Place, command: list[str],
+           **options: object) -> subprocess.Popen:
     process = subprocess.Popen(
-        sender.command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        text=True, env=sender.environment())
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env=sender.environment())
     process.stdin.write(where.job(**options).to_json())
     process.stdin.close()
-    watcher = _Watcher(process.pid)
-    if watch:
-        watcher.start()
-    for line in process.stdout:
-        event = json.loads(line)
-        if stop_at and event.get('done', 0) >= stop_at * where.size:
-            process.kill()
-            break
-    status = process.wait()
-    taken = Taken(time.monotonic() - start)
-    watcher.stop(taken)
-    if stop_at is None:
-        if status or event['event'] != 'done':
-            raise RuntimeError('the copy failed: %s' % event)
-        taken.wire = event['wire']
+    return process
+
+
+def mover(where: place.Place, **options: object) -> Taken:
+    """Ours."""
+    start = time.monotonic()
+    with _start(where, sender.command(), **options) as process:
+        *_, last = process.stdout
+    event = json.loads(last)
+    if process.returncode or event['event'] != 'done':
+        raise RuntimeError('the copy failed: %s' % event)
+    return Taken(time.monotonic() - start, event['wire'])
+
+
+def cut(where: place.Place, share: float, **options: object) -> None:
+    """Begin ours, and kill it when a part of the whole is acknowledged."""
+    # It tells how far it is so often that this is about the part.
+    command = [sys.executable, '-c', 'import sys; '
+               'from nova.virt.pmem import sender; '
+               'sender.PROGRESS_INTERVAL = 0.01; sys.exit(sender.main())']
+    with _start(where, command, **options) as process:
+        for line in process.stdout:
+            if json.loads(line).get('done', 0) >= share * where.size:
+                process.kill()
+                return
+    raise RuntimeError('the copy ended by itself')
+
+
+def by_compute(where: place.Place, **options: object) -> Taken:
+    """Ours, started by what nova-compute runs for it, and watched.
+
+    To look at processes costs, so the time is worth little.
+    """
+    # This is all of Nova.
+    from nova.virt.libvirt import pmem_transfer
+
+    watchers = []
+
+    def watch(process: subprocess.Popen) -> None:
+        watchers.append(_Watcher(process.pid))
+        watchers[0].start()
+
+    peak = _peak(os.getpid())
+    cpu = time.thread_time()
+    totals = pmem_transfer.transfer(
+        where.job(**options), watch, lambda process: None,
+        lambda done, total: None, lambda: True)
+    taken = Taken(totals.seconds, totals.wire)
+    # What the thread took that would be one of nova-compute's.
+    taken.cpu['nova-compute'] = time.thread_time() - cpu
+    taken.peak['nova-compute'] = _peak(os.getpid()) - peak
+    watchers[0].stop(taken)
     return taken
 
 
@@ -102,7 +144,7 @@ class _Watcher(threading.Thread):
 
     def run(self) -> None:
         while not self._end.wait(self.INTERVAL):
-            for process in psutil.process_iter():
+            for process in psutil.Process().children(recursive=True):
                 try:
                     kind = self._kind(process)
                     if kind is not None:
@@ -122,8 +164,6 @@ class _Watcher(threading.Thread):
         return None
 
     def stop(self, taken: Taken) -> None:
-        if not self.is_alive():
-            return
         self._end.set()
         self.join()
         for kind, peak, cpu in self._seen.values():

@@ -270,7 +270,7 @@ class Host:
             receiver=('ssh', '-o', 'BatchMode=yes', '-o', 'ConnectTimeout=10',
                       move.target.guest.address,
                       '%s %s' % (receiver.COMMAND, move.uuid)),
-            host=move.target.name, devices=tuple(pmem_job.Device(
+            devices=tuple(pmem_job.Device(
                 source.name, source.node, source.size, target.name,
                 target.size) for source, target in move.pairs),
             **{'streams': 1, 'extent': 2 * MIB, **changes})

@@ -141,7 +141,9 @@ def copy(move):
 
 
 def finish(move):
+    """Do what is done around the start of the guest, which there is not."""
     pmem_copy.finish(move.migration, pmem_devices.list_namespaces)
+    pmem_copy.started(move.instance)
 
 
 def settle(_move):

@@ -212,8 +212,7 @@ def copy(
             contextlib.ExitStack() as lent:
         totals = pmem_transfer.transfer(
             pmem_transfer.new_job(
-                migration.uuid, migration.dest_compute,
-                None if same_host else migration.dest_host,
+                migration.uuid, None if same_host else migration.dest_host,
                 [_sent(source, target, lent.enter_context(pmem_devices.lent(
                     pmem_devices.resolve(source, namespaces))))
                  for source, target in pairs]),

@@ -99,15 +99,14 @@ def receiver_argv(migration_uuid: str, address: str | None) -> list[str]:
                 [CONF.libvirt.pmem_copy_receiver, migration_uuid])]
 
 
-def new_job(migration_uuid: str, host: str, address: str | None,
+def new_job(migration_uuid: str, address: str | None,
             devices: abc.Iterable[pmem_job.Device]) -> pmem_job.Job:
     """Return what a sender has to know.
 
-    :param host: what to call the destination in messages
     :param address: of the destination; None if it is this host
     """
     return pmem_job.Job(
-        receiver=tuple(receiver_argv(migration_uuid, address)), host=host,
+        receiver=tuple(receiver_argv(migration_uuid, address)),
         devices=tuple(devices), extent=EXTENT,
         streams=CONF.libvirt.pmem_copy_streams,
         bandwidth=CONF.libvirt.pmem_copy_bandwidth * 1024 ** 2,

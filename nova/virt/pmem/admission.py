@@ -114,7 +114,8 @@ class OpenTicket:
     def lock(self, stream: int, timeout: float) -> None:
         """Take the lock of a stream.
 
-        :param timeout: seconds to wait for it
+        :param timeout: seconds to wait for it; 0 if nobody should have it,
+            for then it does not help to try again
         :raises Refused: if somebody else has it
         """
         wanted = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, stream, 1, 0)
@@ -126,7 +127,7 @@ class OpenTicket:
                 fcntl.fcntl(self.fd, fcntl.F_OFD_SETLK, wanted)
         except (BlockingIOError, PermissionError, TimeoutError):
             raise Refused('another receiver has stream %d of migration %s' % (
-                stream, self.ticket.migration_uuid), again=True)
+                stream, self.ticket.migration_uuid), again=timeout > 0)
         self.check_open()
 
 

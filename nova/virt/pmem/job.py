@@ -58,7 +58,6 @@ class Job:
     """All that a sender has to know.
 
     :ivar receiver: the command that leads to a receiver
-    :ivar host: what to call its host in messages
     :ivar devices: in the order of the ticket
     :ivar streams: connections at once
     :ivar extent: bytes of an extent
@@ -71,7 +70,6 @@ class Job:
     """
 
     receiver: tuple[str, ...]
-    host: str
     devices: tuple[Device, ...]
     streams: int = 2
     extent: int = 8 * layout.MIB
@@ -88,8 +86,6 @@ class Job:
         if not self.receiver or not all(
                 isinstance(word, str) for word in self.receiver):
             raise ValueError('receiver %r' % (self.receiver,))
-        if not isinstance(self.host, str) or not self.host:
-            raise ValueError('host %r' % (self.host,))
         if not self.devices:
             raise ValueError('no devices')
         _check_numbers(int, streams=self.streams, attempts=self.attempts)

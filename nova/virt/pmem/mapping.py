@@ -22,8 +22,13 @@ import mmap
 import os
 import typing as ty
 
+from nova.virt.pmem import layout
+
 if ty.TYPE_CHECKING:
     from nova.virt.pmem import buffers
+
+#: Bytes of a page of a device, as a rule; the kernel copes with others.
+PAGE = 2 * layout.MIB
 
 
 class Mapping:
@@ -58,11 +63,14 @@ class Mapping:
 
         :raises OSError: if they can't be read
         """
-        while length > 0:
-            count = os.pwrite(
-                buffer.fd, self._view[offset:offset + length], at)
-            offset, length, at = offset + count, length - count, at + count
+        start, end = offset, offset + length
+        while offset < end:
+            count = os.pwrite(buffer.fd, self._view[offset:end], at)
+            offset, at = offset + count, at + count
         # What is copied need not stay mapped. It is counted as ours only for
-        # files in memory, which stand in for devices; devices may refuse.
+        # files in memory, which stand in for devices; devices may refuse. Only
+        # these pages: the kernel looks at all that it is told of.
+        first, last = start // PAGE, (end - 1) // PAGE
         with contextlib.suppress(OSError):
-            self._map.madvise(mmap.MADV_DONTNEED)
+            self._map.madvise(mmap.MADV_DONTNEED, first * PAGE,
+                              (last + 1 - first) * PAGE)

@@ -353,8 +353,9 @@ def serve(migration_uuid: str, source: int, sink: int) -> None:
 
     :raises Exception: see :meth:`Session.run`
     """
-    hello = parse_hello(_read_hello(source))
+    # This takes a while, and the sender may not be ready to say a word.
     known = settings.load()
+    hello = parse_hello(_read_hello(source))
     ticket = admission.OpenTicket(
         os.path.join(known.state_path, pmem_ticket.FOLDER), migration_uuid)
     # The sender must not run out of patience first.

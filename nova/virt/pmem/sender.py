@@ -61,7 +61,9 @@ class Copy:
                  tell: ty.Callable[..., None]) -> None:
         self._job = job
         self._shared = stream.Shared(job, guard, tell)
-        self._streams: list[stream.Stream] = []
+        self._streams = [
+            stream.Stream(self._shared, number) for number in
+            range(min(job.streams, self._shared.extents))]
         self._told_at = -PROGRESS_INTERVAL
         self._start = time.monotonic()
 
@@ -71,11 +73,9 @@ class Copy:
         :raises stream.Failed: if that can't be done
         """
         try:
-            self._streams.append(stream.Stream(self._shared, 0))
             while True:
                 for each in self._streams:
                     each.advance()
-                self._start_others()
                 if all(each.is_done for each in self._streams):
                     break
                 self._tell_progress()
@@ -84,19 +84,6 @@ class Copy:
             for each in self._streams:
                 each.close()
         self._check()
-
-    def _start_others(self) -> None:
-        """Start the other streams when the first one was let in.
-
-        So a second copy at once meets the lock of the first stream.
-        """
-        if len(self._streams) == 1 and self._streams[0].is_ready:
-            count = min(self._job.streams, len(self._shared.work) + 1)
-            self._streams.extend(
-                stream.Stream(self._shared, number)
-                for number in range(1, count))
-            for each in self._streams[1:]:
-                each.advance()
 
     def _wait(self) -> None:
         until = min(self._told_at + PROGRESS_INTERVAL,

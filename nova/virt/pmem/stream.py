@@ -46,6 +46,8 @@ PAUSE = 1
 class Failed(Exception):
     """The copy can't be done.
 
+    Its words do not name devices or hosts: those who wanted it know them.
+
     :ivar device: the name of the device that it failed at, if it did at one
     """
 
@@ -74,6 +76,7 @@ class Shared:
     :ivar done: bytes that are acknowledged, for each device
     :ivar resumed: bytes that were there already
     :ivar wire: bytes written to connections
+    :ivar is_let_in: whether the receiver of the first stream has let us in
     """
 
     def __init__(
@@ -99,6 +102,7 @@ class Shared:
         self.resumed = 0
         self.wire = 0
         self.retries = 0
+        self.is_let_in = False
 
     def read(self, piece: Piece) -> None:
         """Fill the buffer of a piece.
@@ -115,12 +119,6 @@ class Shared:
                 device.path, device.size)
         self._maps[extent.device].copy(
             extent.source_offset, extent.length, piece.buffer)
-
-    def describe(self, piece: Piece) -> str:
-        device = self.job.devices[piece.extent.device]
-        return ('%d bytes at offset %d of vPMEM namespace %s, for %s on host '
-                '%s' % (piece.extent.length, piece.extent.offset, device.name,
-                        device.target_name, self.job.host))
 
     def device_name(self, piece: Piece) -> str:
         return self.job.devices[piece.extent.device].name
@@ -143,17 +141,17 @@ class Stream:
         self._confirmed = [0, 0]
         self._connections = 0
         self._fruitless = 0
-        self._greeted = self._ending = self._over = False
+        self._introduced = self._greeted = False
+        self._ending = self._over = False
         self._not_before = 0.0
         self._stalls_at = 0.0
-        self.is_ready = False
         self.is_done = False
 
     # What the loop asks
 
     def sources(self) -> abc.Iterator[int]:
         """Yield what to wait for until it can be read."""
-        if self._connection is not None:
+        if self._introduced:
             yield self._connection.source
 
     def sinks(self) -> abc.Iterator[int]:
@@ -188,7 +186,7 @@ class Stream:
         except connection.Broken as error:
             self._broken(str(error))
         except wire.ProtocolError as error:
-            raise Failed('host %s: %s' % (self._job.host, error))
+            raise Failed(str(error))
 
     def close(self) -> None:
         """End the processes, and free the memory."""
@@ -207,6 +205,8 @@ class Stream:
             if time.monotonic() < self._not_before:
                 return
             self._connect()
+        if not self._introduced and not self._introduce():
+            return
         self._receive()
         if self.is_done:
             return
@@ -224,7 +224,7 @@ class Stream:
                     self._shared.work)
 
     def _finish(self) -> None:
-        self.is_done = self.is_ready = True
+        self.is_done = True
         self.close()
 
     def _progress(self) -> None:
@@ -244,19 +244,36 @@ class Stream:
         self._confirmed = [0, 0]
         self._connection = connection.Connection(
             self._shared.guard, list(self._job.receiver))
-        self._connection.say(wire.hello(
-            stream=self._number, extent=self._job.extent,
-            stall_timeout=self._job.stall_timeout,
-            reconnect=self._connections > 0))
         self._connections += 1
         self._progress()
+
+    def _introduce(self) -> bool:
+        """Say the first line, if it is time for it.
+
+        Connecting takes long, so all streams do it at once. But the first
+        one has to be let in before the others say a word: so a second copy
+        meets the lock of the first stream, and never gets as far as to hold
+        up a part of the other.
+
+        :returns: whether it was said
+        """
+        self._introduced = self._number == 0 or self._shared.is_let_in
+        if self._introduced:
+            self._connection.say(wire.hello(
+                stream=self._number, extent=self._job.extent,
+                stall_timeout=self._job.stall_timeout,
+                # Then an earlier receiver of this stream may live.
+                reconnect=self._connections > 1 or self._job.resume))
+        self._progress()
+        return self._introduced
 
     def _disconnect(self) -> None:
         if self._connection is not None:
             self._shared.wire += self._connection.sent
             self._connection.close()
             self._connection = None
-        self._greeted = self._ending = self._over = False
+        self._introduced = self._greeted = False
+        self._ending = self._over = False
 
     @property
     def wire(self) -> int:
@@ -301,10 +318,9 @@ class Stream:
 
     def _give_up(self, piece: Piece | None, reason: str, tries: int) -> None:
         if piece is None:
-            raise Failed('host %s: %s (tried %d times)' % (
-                self._job.host, reason, tries))
-        raise Failed('%s: %s (tried %d times)' % (
-            self._shared.describe(piece), reason, tries),
+            raise Failed('%s (tried %d times)' % (reason, tries))
+        raise Failed('%d bytes at offset %d: %s (tried %d times)' % (
+            piece.extent.length, piece.extent.offset, reason, tries),
             self._shared.device_name(piece))
 
     # Answers
@@ -324,8 +340,7 @@ class Stream:
             self._finish()
 
     def _hung_up(self) -> None:
-        status = self._connection.exit_status(
-            connection.LAST_WORDS)
+        status = self._connection.exit_status(connection.LAST_WORDS)
         why = self._connection.why(0)
         if not self._greeted and self._connection.lines.rest:
             why = 'it printed %s; %s' % (
@@ -333,7 +348,7 @@ class Stream:
         # ssh says 255 of itself; any other status is that of a command that
         # is not there or does not want.
         if not self._greeted and status is not None and 0 < status < 255:
-            raise Failed('host %s: %s' % (self._job.host, why))
+            raise Failed(why)
         raise connection.Broken(why)
 
     def _greet(self, line: bytes) -> None:
@@ -348,14 +363,13 @@ class Stream:
                 'its ticket is for %s, and this copy for %s' % (
                     wire.quoted(wire.line(devices=fields.get('devices'))),
                     wire.quoted(wire.line(devices=expected))))
-        self._greeted = self.is_ready = True
+        self._greeted = self._shared.is_let_in = True
 
     def _error(self, fields: dict[str, ty.Any]) -> ty.NoReturn:
         reason = str(fields['error'])[:wire.QUOTED * 2]
-        if fields.get('again') is True and (
-                self._connections > 1 or self._greeted):
+        if fields.get('again') is True:
             raise connection.Broken(reason)
-        raise Failed('host %s refuses: %s' % (self._job.host, reason),
+        raise Failed('refused: %s' % reason,
                      self._shared.device_name(self._sent[0])
                      if self._sent else None)
 

@@ -304,7 +304,7 @@ EDITS = [
         ``openstack server event show`` has:
 
         ``vPMEM namespace … was not copied to … on …: …``
-          What follows says why. ``host … refuses: …`` is from the destination,
+          What follows says why. ``refused: …`` is from the destination,
           about its ticket or its devices. ``ssh ended with status 127`` means
           that ``nova-pmem-receive`` is not found there, and ``255`` that
           ``ssh`` itself failed. ``nothing has moved for … seconds`` is a

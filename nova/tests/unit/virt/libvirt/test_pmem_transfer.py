@@ -86,7 +86,7 @@ class TransferTestCase(test.NoDBTestCase):
         self.jobs = os.path.join(
             self.useFixture(fixtures.TempDir()).path, 'jobs')
         self.job = pmem_transfer.new_job(
-            uuids.migration, 'host2', '192.0.2.7',
+            uuids.migration, '192.0.2.7',
             [pmem_job.Device('old', '/dev/dax0.0', 4 * MIB, 'new', 8 * MIB)])
         self.running = []
         self.started = 0

@@ -96,7 +96,7 @@ class CopyTestCase(test.NoDBTestCase):
         fields = dict(
             receiver=('ssh', '-o', 'BatchMode=yes', ADDRESS,
                       '%s %s' % (receiver.COMMAND, MIGRATION)),
-            host='host2', streams=1, extent=MIB, stall_timeout=20,
+            streams=1, extent=MIB, stall_timeout=20,
             devices=tuple(pmem_job.Device(
                 old, self.pmem.path(old), self.pmem.size(old), new,
                 self.pmem.size(new)) for old, new in self.pairs))

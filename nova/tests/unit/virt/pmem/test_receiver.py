@@ -238,7 +238,7 @@ class AdmissionTestCase(ReceiverTestCase):
     def test_second_receiver_of_a_stream(self):
         self.locked(0)
         error = self.refused('another receiver has stream 0')
-        self.assertTrue(error['again'])
+        self.assertIs(False, error['again'])
 
     def test_another_stream(self):
         self.locked(1)
@@ -251,8 +251,9 @@ class AdmissionTestCase(ReceiverTestCase):
     def test_who_comes_back_waits(self):
         self.locked(0)
         start = time.monotonic()
-        self.refused('another receiver', hello=wire.hello(
+        error = self.refused('another receiver', hello=wire.hello(
             **dict(HELLO, reconnect=True, stall_timeout=1)))
+        self.assertIs(True, error['again'])
         self.assertGreater(time.monotonic() - start, 0.4)
 
     @ddt.data(('stream', -1), ('stream', 1.5), ('stream', None),
@@ -274,6 +275,10 @@ class AdmissionTestCase(ReceiverTestCase):
 
     def test_nothing(self):
         self.refused('before the handshake', hello=b'')
+
+    def test_settings_are_read_before_anything_is_said(self):
+        pmem_settings.load.side_effect = ValueError('no such file')
+        self.refused('ValueError: no such file', hello=b'')
 
 
 @ddt.ddt

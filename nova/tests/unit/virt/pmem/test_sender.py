@@ -54,6 +54,23 @@ while True:
         sys.stdout.flush()
 '''
 
+# A receiver that notes what it is told first, and lets nobody in. That of the
+# first stream does so when as many as it was told have started.
+PORTER = '''
+import os, sys
+from nova.virt.pmem import wire
+fifo, log, count = sys.argv[1:]
+arrivals = os.open(fifo, os.O_RDWR)
+os.write(arrivals, b'x')
+hello = sys.stdin.readline()
+with open(log, 'a') as told:
+    told.write(hello)
+if '"stream": 0' in hello:
+    for _ in range(int(count)):
+        os.read(arrivals, 1)
+sys.stdout.buffer.write(wire.hello(error='not today'))
+'''
+
 
 class SenderTestCase(base.CopyTestCase):
     """Senders in this very process, without ssh."""
@@ -116,7 +133,12 @@ class LiarTestCase(SenderTestCase):
 
     def test_refusal(self):
         message = self.fails(wire.hello(error='I am full'))
-        self.assertEqual('host host2 refuses: I am full', message)
+        self.assertEqual('refused: I am full', message)
+
+    def test_refusal_that_may_not_last(self):
+        message = self.fails(wire.hello(error='I am full', again=True),
+                             attempts=2)
+        self.assertEqual('I am full (tried 2 times)', message)
 
     @ddt.data({'stored': [0, MIB, MIB]}, {'stored': [0, 0, MIB - 1]},
               {'stored': [0, 0, 2 * MIB]}, {'same': [0, 0, MIB]},
@@ -169,6 +191,34 @@ class LiarTestCase(SenderTestCase):
             wire.line(stored=[0, MIB, MIB]).decode().strip(),
             wire.line(end=[2, 2 * MIB]).decode().strip()))
         self.assertEqual(2 * MIB, totals['bytes'])
+
+
+class HandshakeTestCase(SenderTestCase):
+
+    def setUp(self):
+        super().setUp()
+        self.add_pair(4 * MIB)
+        self.fifo = os.path.join(self.state, 'arrivals')
+        os.mkfifo(self.fifo)
+        self.log = os.path.join(self.state, 'told')
+
+    def told(self, **changes):
+        """Return what receivers were told before the first one refused."""
+        error = self.assertRaises(
+            stream.Failed, self.run_sender, attempts=1, receiver=(
+                sys.executable, '-c', PORTER, self.fifo, self.log,
+                str(changes['streams'])), **changes)
+        self.assertEqual('refused: not today', str(error))
+        with open(self.log) as log:
+            return [wire.parse_line(line) for line in log]
+
+    def test_streams_connect_at_once_and_wait_for_the_first(self):
+        hello, = self.told(streams=3)
+        self.assertEqual((0, False), (hello['stream'], hello['reconnect']))
+
+    def test_resumed_copy_may_meet_a_receiver_of_the_last_one(self):
+        hello, = self.told(streams=1, resume=True)
+        self.assertIs(True, hello['reconnect'])
 
 
 class RandomCopyTestCase(SenderTestCase):

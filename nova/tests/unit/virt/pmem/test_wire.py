@@ -154,16 +154,15 @@ class PaceTestCase(test.NoDBTestCase):
 class JobTestCase(test.NoDBTestCase):
 
     device = pmem_job.Device('old', '/dev/dax0.0', 4 * MIB, 'new', 4 * MIB)
-    good = pmem_job.Job(receiver=('ssh', 'host2'), host='host2',
-                        devices=(device,))
+    good = pmem_job.Job(receiver=('ssh', 'host2'), devices=(device,))
 
     def test_round_trip(self):
         self.assertEqual(
             self.good, pmem_job.Job.from_json(self.good.to_json()))
 
     @ddt.data(('version', 2), ('receiver', []), ('receiver', [1]),
-              ('host', ''), ('devices', []), ('streams', 0),
-              ('streams', 65), ('streams', True), ('attempts', 0),
+              ('devices', []), ('streams', 0), ('streams', 65),
+              ('streams', True), ('attempts', 0),
               ('stall_timeout', 0), ('stall_timeout', '1'), ('extent', 0),
               ('extent', 4097), ('extent', 32 * MIB), ('extent', '1'),
               ('bandwidth', -1), ('bandwidth', 0.5), ('resume', 1),

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What was measured: tables for doc/benchmark.rst, and numbers."""
+
+import pathlib
+import re
+import statistics
+import typing as ty
+
+from bench import measure
+
+#: What the design asks for, at most.
+TARGETS = {
+    'random_vs_naive': 1.15,
+    'random_vs_digest_pipe': 0.45,
+    'sparse_vs_naive': 0.33,
+    'sparse_wire_over_nonzero': 1.01,
+    'resume_vs_whole': 0.35,
+    'peak_rss_mib_per_stream': 64,
+}
+
+#: The place of the tables in a page.
+_PLACE = re.compile(r'(?<=^\.\. bench: begin\n\n).*?(?=^\.\. bench: end$)',
+                    re.MULTILINE | re.DOTALL)
+
+
+def median(takens: list[measure.Taken]) -> float:
+    return statistics.median(taken.seconds for taken in takens)
+
+
+def table(head: tuple[str, ...], rows: ty.Iterable[tuple[str, ...]]) -> str:
+    """Return a table in reStructuredText."""
+    rows = [head, *rows]
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    line = '  '.join('=' * width for width in widths)
+    texts = ['  '.join(cell.ljust(width) for cell, width in zip(
+        row, widths)).rstrip() for row in rows]
+    # An empty first cell would make the row part of the one above.
+    texts = [text if text.strip() == text else '\\ ' + text[2:]
+             for text in texts]
+    return '\n'.join([line, texts[0], line, *texts[1:], line])
+
+
+class Report:
+    """Collects lines and numbers.
+
+    :ivar numbers: flat; what ends up in ``bench.json``
+    """
+
+    def __init__(self) -> None:
+        self._rows: list[tuple[str, ...]] = []
+        self._processes: list[tuple[str, ...]] = []
+        self.numbers: dict[str, ty.Any] = {}
+
+    def add(self, title: str,
+            taken: dict[str, list[measure.Taken]]) -> None:
+        """Add a line for each copy, compared with the first one."""
+        first = median(next(iter(taken.values())))
+        for name, takens in taken.items():
+            seconds = sorted(each.seconds for each in takens)
+            self._rows.append((
+                title, name, '%.2f' % median(takens),
+                '%.2f to %.2f' % (seconds[0], seconds[-1]),
+                '%.2f' % (median(takens) / first)))
+            title = ''
+            print('  '.join(self._rows[-1]), flush=True)
+
+    def ratio(self, number: str, taken: dict[str, list[measure.Taken]],
+              one: str, other: str) -> None:
+        """Note the ratio of the medians of two copies."""
+        self.numbers[number] = round(
+            median(taken[one]) / median(taken[other]), 3)
+
+    def processes(self, taken: measure.Taken) -> None:
+        """Note what each kind of process took."""
+        for kind in taken.cpu:
+            cpu, peak = taken.cpu[kind], taken.peak[kind] / 1024
+            self.numbers['cpu_seconds_' + kind] = round(cpu, 3)
+            self.numbers['peak_rss_mib_' + kind] = round(peak, 1)
+            self._processes.append((kind, '%.2f' % cpu, '%.1f' % peak))
+
+    def text(self) -> str:
+        """Return all that was measured as a part of a page."""
+        return '\n\n'.join([
+            '%(date)s; %(size_mib)d MiB, %(streams)d streams, unless a line '
+            'says otherwise; %(rounds)d rounds.\n%(machine)s.\n'
+            'Its load before that was %(load_before).1f.' % self.numbers,
+            table(('data', 'copy', 'median s', 'spread', 'of the first'),
+                  self._rows),
+            'Against the targets of the design:',
+            table(('number', 'target', 'measured'), [
+                ('``%s``' % name, '%g' % most,
+                 '%.2f' % self.numbers[name])
+                for name, most in TARGETS.items()]),
+            'One copy of random data, by process:',
+            table(('process', 'CPU s', 'peak MiB'), self._processes),
+        ]) + '\n'
+
+    def put_into(self, page: pathlib.Path) -> None:
+        """Replace what a page says of an earlier run."""
+        page.write_text(_PLACE.sub(
+            lambda _old: self.text() + '\n', page.read_text()))
