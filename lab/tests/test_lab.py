@@ -95,8 +95,7 @@ def test_a_socket_that_is_missing_is_an_error(guest):
         guest.ask('/missing', b'')
 
 
-def test_a_disk_keeps_what_was_synced(lab):
-    guest, = lab.boot()
+def test_a_disk_keeps_what_was_synced(guest):
     guest.check('bash', '-ec', (
         'cd /disk; echo kept > synced; sync synced .; echo lost > written'))
     guest.kill()
@@ -104,7 +103,6 @@ def test_a_disk_keeps_what_was_synced(lab):
     assert guest.read('/disk/synced') == b'kept\n'
     with pytest.raises(guests.GuestError, match='FileNotFoundError'):
         guest.read('/disk/written')
-    guest.close()
 
 
 # Namespaces
