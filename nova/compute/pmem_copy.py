@@ -78,8 +78,10 @@ def has_left(instance):
     Until then the server counts as one of the destination.
     """
     move = instance.migration_context
-    return move is not None and _identifiers(
-        instance.resources) == _identifiers(move.old_resources)
+    if move is None or not instance.resources:
+        return False
+    return _identifiers(instance.resources) == _identifiers(
+        move.old_resources)
 
 
 def _identifiers(resources):

@@ -120,6 +120,11 @@ class HasLeftTestCase(test.NoDBTestCase):
         instance.resources = self._on(uuids.source)
         self.assertTrue(pmem_copy.has_left(instance))
 
+    def test_server_that_has_none(self):
+        self.assertFalse(pmem_copy.has_left(objects.Instance(
+            resources=None, migration_context=objects.MigrationContext(
+                old_resources=None))))
+
     def test_no_move(self):
         self.assertFalse(pmem_copy.has_left(objects.Instance(
             resources=self._on(uuids.source), migration_context=None)))
