@@ -77,11 +77,11 @@ def has_left(instance):
     That is when the first half of reverting it is done, and the second is not.
     Until then the server counts as one of the destination.
     """
-    move = instance.migration_context
-    if move is None or not instance.resources:
+    if not instance.resources:
         return False
-    return _identifiers(instance.resources) == _identifiers(
-        move.old_resources)
+    move = instance.migration_context
+    return move is not None and _identifiers(
+        instance.resources) == _identifiers(move.old_resources)
 
 
 def _identifiers(resources):
