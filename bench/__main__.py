@@ -18,6 +18,7 @@ import psutil
 
 from bench import link
 from bench import measure
+from bench import memory
 from bench import place
 from bench import report as bench_report
 
@@ -224,6 +225,12 @@ def main() -> None:
     options = parser.parse_args()
     bench = Bench(options.rounds)
     load = os.getloadavg()[0]
+    pages = '2 MiB'
+    try:
+        memory.enlarge_pages()
+    except OSError as error:
+        print('no large pages: %s' % error)
+        pages = '4 KiB'
     # Two devices, and room for who else is here.
     if options.large * MIB * 3 > psutil.virtual_memory().available:
         print('no memory for devices of %d MiB' % options.large)
@@ -232,7 +239,8 @@ def main() -> None:
     report = bench.report
     report.numbers.update(
         machine=machine(), size_mib=options.size, rounds=options.rounds,
-        load_before=load, date=datetime.date.today().isoformat(), **OPTIONS)
+        load_before=load, pages=pages,
+        date=datetime.date.today().isoformat(), **OPTIONS)
     text = json.dumps(report.numbers, indent=2)
     pathlib.Path(options.output).write_text(text + '\n')
     if options.doc:

@@ -15,6 +15,7 @@ import typing as ty
 
 import fixtures
 
+from bench import memory
 from nova.virt.pmem import extents
 from nova.virt.pmem import job as pmem_job
 from nova.virt.pmem import receiver
@@ -52,7 +53,7 @@ class Place(contextlib.ExitStack):
         super().__init__()
         self.size = size
         self.enter_context(
-            fixtures.EnvironmentVariable('TMPDIR', '/dev/shm'))
+            fixtures.EnvironmentVariable('TMPDIR', memory.FOLDER))
         self.state = self.enter_context(fixtures.TempDir()).path
         self.hosts = self.enter_context(pmem.PmemHosts({ADDRESS: {
             'OS_DEFAULT__STATE_PATH': self.state,

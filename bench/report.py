@@ -83,7 +83,8 @@ class Report:
         return '\n\n'.join([
             '%(date)s; %(size_mib)d MiB, %(streams)d streams, unless a line '
             'says otherwise; %(rounds)d rounds.\n%(machine)s.\n'
-            'Its load before that was %(load_before).1f.' % self.numbers,
+            'Its load before that was %(load_before).1f. Devices have pages '
+            'of %(pages)s.' % self.numbers,
             table(('data', 'copy', 'median s', 'spread', 'of the first'),
                   self._rows),
             'Against the targets of the design:',

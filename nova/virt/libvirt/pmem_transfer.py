@@ -34,6 +34,7 @@ from oslo_utils import units
 import nova.conf
 from nova.i18n import _
 from nova.virt.pmem import job as pmem_job
+from nova.virt.pmem import processes
 from nova.virt.pmem import sender
 
 CONF = nova.conf.CONF
@@ -152,8 +153,9 @@ def _send(job: pmem_job.Job, on_execute: ProcessHook,
         if last.get('event') == 'error':
             raise TransferFailed(last['message'], last.get('device'))
         raise SenderKilled(
-            _('the sender ended with status %(status)d: %(stderr)s') %
-            {'status': status, 'stderr': _tail(stderr) or _('no message')})
+            _('the sender %(how)s: %(stderr)s') %
+            {'how': processes.how_ended(status),
+             'stderr': _tail(stderr) or _('no message')})
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""Buffers for extents, which other processes read and write as files.
+"""Memory: what is compared, and buffers that other processes have as files.
 
 A pipe would cost two copies of every byte and many changes between processes.
 From a file in memory ssh gets the pages themselves; ``daxio`` copies once,
@@ -31,7 +31,45 @@ _ZEROS = ctypes.create_string_buffer(64 * 1024)
 _ZEROS_AT = ctypes.addressof(_ZEROS)
 
 
-class Buffer:
+class Memory:
+    """Bytes from an address on.
+
+    :ivar size: their number
+    """
+
+    def __init__(self, address: int, size: int) -> None:
+        self._address = address
+        self.size = size
+
+    def is_zero(self, offset: int, length: int) -> bool:
+        """Say whether bytes are zero."""
+        start = self._at(offset, length)
+        end = start + length
+        while start < end:
+            size = min(len(_ZEROS), end - start)
+            if _memcmp(start, _ZEROS_AT, size):
+                return False
+            start += size
+        return True
+
+    def equals(self, offset: int, other: 'Memory', at: int,
+               length: int) -> bool:
+        """Compare bytes with those of another one at an offset of its own."""
+        return not _memcmp(self._at(offset, length), other._at(at, length),
+                           length)
+
+    def _at(self, offset: int, length: int) -> int:
+        """Return the address of bytes.
+
+        :raises ValueError: if they are not all ours
+        """
+        if not 0 <= offset <= offset + length <= self.size:
+            raise ValueError('%d bytes at %d of %d' % (
+                length, offset, self.size))
+        return self._address + offset
+
+
+class Buffer(Memory):
     """An anonymous file in memory, and a mapping of it.
 
     :ivar fd: the file
@@ -44,11 +82,7 @@ class Buffer:
         self._map = mmap.mmap(self.fd, size)
         self.view = memoryview(self._map)
         self._anchor = ctypes.c_char.from_buffer(self._map)
-        self._address = ctypes.addressof(self._anchor)
-
-    @property
-    def size(self) -> int:
-        return len(self.view)
+        super().__init__(ctypes.addressof(self._anchor), size)
 
     def close(self) -> None:
         del self._anchor
@@ -64,29 +98,6 @@ class Buffer:
         """Return how far whoever has the file has read or written it."""
         return os.lseek(self.fd, 0, os.SEEK_CUR)
 
-    def is_zero(self, offset: int, length: int) -> bool:
-        """Say whether bytes are zero."""
-        self._check(offset, length)
-        end = offset + length
-        while offset < end:
-            size = min(len(_ZEROS), end - offset)
-            if _memcmp(self._address + offset, _ZEROS_AT, size):
-                return False
-            offset += size
-        return True
-
     def clear(self, offset: int, length: int) -> None:
         """Set bytes to zero."""
-        self._check(offset, length)
-        ctypes.memset(self._address + offset, 0, length)
-
-    def equals(self, offset: int, other: 'Buffer', length: int) -> bool:
-        """Compare bytes at an offset with the first ones of a buffer."""
-        self._check(offset, length)
-        other._check(0, length)
-        return not _memcmp(self._address + offset, other._address, length)
-
-    def _check(self, offset: int, length: int) -> None:
-        if not 0 <= offset <= offset + length <= self.size:
-            raise ValueError('%d bytes at %d of %d' % (
-                length, offset, self.size))
+        ctypes.memset(self._at(offset, length), 0, length)

@@ -62,6 +62,10 @@ class Run(ty.NamedTuple):
     offset: int
     length: int
 
+    @property
+    def end(self) -> int:
+        return self.offset + self.length
+
 
 class NotAllowed(Exception):
     """An extent or run is not within what may be written."""
@@ -82,6 +86,12 @@ def cut(device: int, source_size: int, target_size: int,
                 min(limit, section.length - start),
                 None if section.source_offset is None
                 else section.source_offset + start)
+
+
+def count(source_size: int, target_size: int, limit: int) -> int:
+    """Return how many extents :func:`cut` makes of a device."""
+    return sum(-(-section.length // limit)
+               for section in layout.sections(source_size, target_size))
 
 
 def check(place: abc.Sequence[int], runs: abc.Sequence[Run],
@@ -112,7 +122,7 @@ def check(place: abc.Sequence[int], runs: abc.Sequence[Run],
     for run in runs:
         if run.offset < end or not run.length:
             raise NotAllowed('runs of data that overlap or are empty')
-        end = run.offset + run.length
+        end = run.end
     if end > length:
         raise NotAllowed('a run of data beyond its extent')
 
@@ -125,8 +135,9 @@ def most_runs(length: int) -> int:
     return length // ZERO_RUN + 1
 
 
-def data_runs(buffer: 'buffers.Buffer', length: int) -> list[Run]:
-    """Find what has to be sent of the first ``length`` bytes of a buffer.
+def data_runs(memory: 'buffers.Memory', offset: int,
+              length: int) -> list[Run]:
+    """Find what has to be sent of ``length`` bytes from an offset on.
 
     Only aligned blocks of ``ZERO_RUN`` bytes are looked at, which costs next
     to nothing for data without zeros; the ends of what remains are then
@@ -135,22 +146,23 @@ def data_runs(buffer: 'buffers.Buffer', length: int) -> list[Run]:
     runs = []
     start = None
     for block in range(0, length, ZERO_RUN):
-        zero = buffer.is_zero(block, min(ZERO_RUN, length - block))
+        zero = memory.is_zero(offset + block, min(ZERO_RUN, length - block))
         if zero and start is not None:
-            runs.append(_trimmed(buffer, start, block))
+            runs.append(_trimmed(memory, offset, start, block))
             start = None
         elif not zero and start is None:
             start = block
     if start is not None:
-        runs.append(_trimmed(buffer, start, length))
+        runs.append(_trimmed(memory, offset, start, length))
     return runs
 
 
-def _trimmed(buffer: 'buffers.Buffer', start: int, end: int) -> Run:
-    while buffer.is_zero(start, min(PAGE, end - start)):
+def _trimmed(memory: 'buffers.Memory', offset: int, start: int,
+             end: int) -> Run:
+    while memory.is_zero(offset + start, min(PAGE, end - start)):
         start += PAGE
     while True:
         page = (end - 1) // PAGE * PAGE
-        if not buffer.is_zero(page, end - page):
+        if not memory.is_zero(offset + page, end - page):
             return Run(start, end - start)
         end = page

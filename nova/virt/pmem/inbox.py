@@ -57,6 +57,7 @@ class Inbox:
         self._parser = self._parse()
         self._want = next(self._parser)
         self._within = False
+        self.is_empty = False
 
     def fileno(self) -> int:
         return self._fd
@@ -74,6 +75,7 @@ class Inbox:
         :raises wire.ProtocolError: if it is not what has to come
         """
         count = os.readv(self._fd, [self._want])
+        self.is_empty = count < len(self._want)
         if not count:
             raise EOFError('in the middle of a frame' if self._within
                            else 'before the end of the copy')

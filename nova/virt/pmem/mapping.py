@@ -17,22 +17,44 @@ stores past the caches of the CPU and flushes; reading takes no more than the
 mapping that ``daxio`` would make as well, and no process for each extent.
 """
 
+from collections import abc
 import contextlib
+import ctypes
+import errno
 import mmap
 import os
-import typing as ty
+import stat
 
+from nova.virt.pmem import buffers
 from nova.virt.pmem import layout
-
-if ty.TYPE_CHECKING:
-    from nova.virt.pmem import buffers
 
 #: Bytes of a page of a device, as a rule; the kernel copes with others.
 PAGE = 2 * layout.MIB
 
+# From Linux's <asm-generic/mman-common.h>; since 5.14.
+_MADV_POPULATE_READ = 22
 
-class Mapping:
-    """A device, mapped to be read."""
+# mmap.mmap does not tell the address of memory that is only read.
+_libc = ctypes.CDLL(None, use_errno=True)
+_mmap = _libc.mmap
+_mmap.restype = ctypes.c_void_p
+_mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int,
+                  ctypes.c_int, ctypes.c_int, ctypes.c_long)
+_munmap = _libc.munmap
+_munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+_madvise = _libc.madvise
+_madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+_MAP_FAILED = ctypes.c_void_p(-1).value
+
+
+class Mapping(buffers.Memory):
+    """A device, mapped to be read.
+
+    Memory that is damaged or not there kills by SIGBUS whoever reads it. So
+    its bytes are looked at only while they are :meth:`at_hand`: the kernel
+    refuses that for what it knows to be bad. What it learns only now kills us,
+    and is known when somebody tries again.
+    """
 
     def __init__(self, path: str, size: int) -> None:
         """Map it.
@@ -43,34 +65,73 @@ class Mapping:
         """
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            self._map = mmap.mmap(fd, size, access=mmap.ACCESS_READ)
-        except ValueError as error:
-            raise OSError(str(error))
+            status = os.fstat(fd)
+            if stat.S_ISREG(status.st_mode) and status.st_size < size:
+                raise OSError('%s has %d bytes and not %d' % (
+                    path, status.st_size, size))
+            address = _mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED,
+                            fd, 0)
+            if address == _MAP_FAILED:
+                raise _error(ctypes.get_errno())
         finally:
             os.close(fd)
-        self._view = memoryview(self._map)
+        super().__init__(address, size)
+        self._view = memoryview(
+            (ctypes.c_ubyte * size).from_address(address)).cast('B')
 
     def close(self) -> None:
         self._view.release()
-        self._map.close()
+        _munmap(self._address, self.size)
 
-    def copy(self, offset: int, length: int,
-             buffer: 'buffers.Buffer', at: int = 0) -> None:
-        """Copy bytes of the device into a buffer.
+    @contextlib.contextmanager
+    def at_hand(self, offset: int, length: int) -> abc.Iterator[memoryview]:
+        """Have bytes in memory; yield them, and let go of them.
 
-        The kernel does it, so that memory that is damaged or not there makes
-        it fail, and does not kill us with SIGBUS.
+        What is not let go is counted as ours for files in memory, which stand
+        in for devices. Only these pages: the kernel looks at all that it is
+        told of.
 
         :raises OSError: if they can't be read
         """
+        self._at(offset, length)
+        pages = self._pages(offset, length)
+        if _madvise(*pages, _MADV_POPULATE_READ):
+            number = ctypes.get_errno()
+            # An older kernel does not know how.
+            if number != errno.EINVAL:
+                raise _error(number)
+        try:
+            yield self._view[offset:offset + length]
+        finally:
+            self._let_go(*pages)
+
+    def copy(self, offset: int, length: int,
+             buffer: buffers.Buffer, at: int = 0) -> None:
+        """Copy bytes of the device into a buffer.
+
+        The kernel does it, and fails where we would be killed: they need not
+        be at hand.
+
+        :raises OSError: if they can't be read
+        """
+        self._at(offset, length)
         start, end = offset, offset + length
         while offset < end:
             count = os.pwrite(buffer.fd, self._view[offset:end], at)
             offset, at = offset + count, at + count
-        # What is copied need not stay mapped. It is counted as ours only for
-        # files in memory, which stand in for devices; devices may refuse. Only
-        # these pages: the kernel looks at all that it is told of.
-        first, last = start // PAGE, (end - 1) // PAGE
-        with contextlib.suppress(OSError):
-            self._map.madvise(mmap.MADV_DONTNEED, first * PAGE,
-                              (last + 1 - first) * PAGE)
+        self._let_go(*self._pages(start, length))
+
+    def _pages(self, offset: int, length: int) -> tuple[int, int]:
+        """Return the address and size of the pages that hold bytes."""
+        start = offset // PAGE * PAGE
+        end = min(-(-(offset + length) // PAGE) * PAGE, self.size)
+        return self._address + start, end - start
+
+    @staticmethod
+    def _let_go(address: int, size: int) -> None:
+        # Devices may refuse.
+        _madvise(address, size, mmap.MADV_DONTNEED)
+
+
+def _error(number: int) -> OSError:
+    return OSError(number, os.strerror(number))

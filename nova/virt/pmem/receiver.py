@@ -47,10 +47,13 @@ HELLO_TIMEOUT = 60
 LOCK_TIMEOUT = 10
 
 #: Bytes that are read back at a time; they stay in the cache of a CPU.
-SLICE = layout.MIB
+SLICE = 2 * layout.MIB
 
 #: Bytes that could be written in the time that it takes to start daxio.
 RUN_COST = 2 * layout.MIB
+
+#: What is said of an extent that was written in vain.
+DIFFERENT = 'it reads back different from what was written'
 
 #: The part of the stall timeout that storing one extent may take. So the
 #: sender learns the reason before it runs out of patience.
@@ -120,7 +123,6 @@ class Session:
         self._maps = [mapping.Mapping(each.node, each.size)
                       for each in devices]
         self._free = [buffers.Buffer(hello.extent) for _ in range(2)]
-        self._slice = buffers.Buffer(SLICE)
         self._inbox = inbox.Inbox(source, self._free, self._check)
         self._pause = pipes.Pause(source)
         self._waiting: list[inbox.Frame] = []
@@ -183,7 +185,8 @@ class Session:
 
     def _take_in(self) -> None:
         frame = self._inbox.read()
-        self._pause.begin()
+        if self._inbox.is_empty:
+            self._pause.begin()
         self._quiet_until = self._deadline(1)
         if frame is not None:
             self._waiting.append(frame)
@@ -235,8 +238,9 @@ class Session:
 
     def _compare(self, frame: inbox.Frame) -> Work:
         proved = proof.Proof(frame.proof[:wire.KEY])
-        for length in self._slices(frame.header):
-            proved.update(self._slice.view[:length])
+        whole = extents.Run(0, frame.header.length)
+        for _slice, data in self._slices(frame.header, whole):
+            proved.update(data)
             yield None
         if proved.tag() == frame.proof[wire.KEY:]:
             self._count(frame.header)
@@ -245,29 +249,25 @@ class Session:
             self._say(differs=frame.header.place)
 
     def _store(self, frame: inbox.Frame) -> Work:
-        """Write an extent unless it is there, and show that it is there."""
-        if frame.buffer is None:
-            if (yield from self._is_there(frame)):
-                return
-        else:
-            _clear_between(frame.runs, frame.buffer, frame.header.length)
-            if _few(frame.runs, frame.header.length):
-                for run in frame.runs:
-                    yield from self._write(frame, run)
-                # A target that was wiped has the zeros between already.
-                if (yield from self._is_there(frame)):
-                    return
-        yield from self._write(
-            frame, extents.Run(0, frame.header.length))
-        if not (yield from self._is_there(frame)):
-            raise processes.Failed('it reads back different from what was '
-                                   'written')
+        """Write an extent as far as it is not there; show that it is."""
+        spans = _spans(frame)
+        for span in spans:
+            yield from self._write(frame, span)
+            if not (yield from self._is_there(frame, span)):
+                raise processes.Failed(DIFFERENT)
+        # A target that was wiped has the zeros between already.
+        for gap in _between(spans, frame.header.length):
+            if not (yield from self._is_there(frame, gap, zero=True)):
+                yield from self._write(frame, gap, zero=True)
+                if not (yield from self._is_there(frame, gap, zero=True)):
+                    raise processes.Failed(DIFFERENT)
 
-    def _write(self, frame: inbox.Frame, run: extents.Run) -> Work:
+    def _write(self, frame: inbox.Frame, run: extents.Run,
+               zero: bool = False) -> Work:
         where = (self._devices[frame.header.device].node,
                  frame.header.offset + run.offset, run.length)
         # While daxio has the ticket open, too, the stream stays locked.
-        if frame.buffer is None:
+        if zero:
             process = daxio.zero(self._guard, *where,
                                  keep_open=[self._ticket.fd])
         else:
@@ -276,51 +276,68 @@ class Session:
         yield process
         process.finish()
 
-    def _is_there(self, frame: inbox.Frame) -> abc.Generator[
-            None, None, bool]:
+    def _is_there(self, frame: inbox.Frame, run: extents.Run,
+                  zero: bool = False) -> abc.Generator[None, None, bool]:
         """Compare what is on the device with what should be there."""
-        offset = 0
-        for length in self._slices(frame.header):
-            if frame.buffer is None:
-                same = self._slice.is_zero(0, length)
+        offset = frame.header.offset
+        target = self._maps[frame.header.device]
+        for part, _data in self._slices(frame.header, run):
+            if zero:
+                same = target.is_zero(offset + part.offset, part.length)
             else:
-                same = frame.buffer.equals(offset, self._slice, length)
+                same = target.equals(offset + part.offset, frame.buffer,
+                                     part.offset, part.length)
             if not same:
                 return False
-            offset += length
             yield None
         return True
 
-    def _slices(self, header: wire.Header) -> abc.Iterator[int]:
-        """Read an extent from the device; yield the length of each slice.
+    def _slices(self, header: wire.Header, run: extents.Run) -> abc.Iterator[
+            tuple[extents.Run, memoryview]]:
+        """Yield the slices of a part of an extent, with their bytes.
 
-        :raises processes.Failed: if it can't be read
+        The bytes are those of the device, while they are at hand.
+
+        :raises processes.Failed: if they can't be read
         """
-        for start in range(0, header.length, SLICE):
-            length = min(SLICE, header.length - start)
+        target = self._maps[header.device]
+        for start in range(run.offset, run.end, SLICE):
+            part = extents.Run(start, min(SLICE, run.end - start))
             try:
-                self._maps[header.device].copy(
-                    header.offset + start, length, self._slice)
+                with target.at_hand(header.offset + start,
+                                    part.length) as data:
+                    yield part, data
             except OSError as error:
                 raise processes.Failed('it can not be read back: %s' % error)
-            yield length
 
     def _say(self, **fields: ty.Any) -> None:
         _write(self._sink, wire.line(**fields), self._hello.stall_timeout)
 
 
-def _few(runs: list[extents.Run], length: int) -> bool:
-    """Say whether to write runs one by one, and not their extent at once."""
-    return RUN_COST * len(runs) + sum(run.length for run in runs) < length
+def _spans(frame: inbox.Frame) -> list[extents.Run]:
+    """Return what to write of a frame, each at once.
+
+    Where there are few zeros between two runs they are put into the buffer, as
+    this takes less than another process.
+    """
+    spans: list[extents.Run] = []
+    for run in frame.runs:
+        if spans and run.offset - spans[-1].end <= RUN_COST:
+            start, end = spans[-1].offset, spans.pop().end
+            frame.buffer.clear(end, run.offset - end)
+            run = extents.Run(start, run.end - start)
+        spans.append(run)
+    return spans
 
 
-def _clear_between(runs: list[extents.Run], buffer: buffers.Buffer,
-                   length: int) -> None:
-    """Make zero what was not sent of an extent."""
+def _between(runs: list[extents.Run], length: int) -> abc.Iterator[
+        extents.Run]:
+    """Yield what runs leave out of an extent."""
     end = 0
     for run in [*runs, extents.Run(length, 0)]:
-        buffer.clear(end, run.offset - end)
-        end = run.offset + run.length
+        if run.offset > end:
+            yield extents.Run(end, run.offset - end)
+        end = run.end
 
 
 def _write(fd: int, line: bytes, timeout: float) -> None:

@@ -63,7 +63,7 @@ class Copy:
         self._shared = stream.Shared(job, guard, tell)
         self._streams = [
             stream.Stream(self._shared, number) for number in
-            range(min(job.streams, self._shared.extents))]
+            range(min(job.streams, self._shared.work.extents))]
         self._told_at = -PROGRESS_INTERVAL
         self._start = time.monotonic()
 
@@ -88,11 +88,16 @@ class Copy:
     def _wait(self) -> None:
         until = min(self._told_at + PROGRESS_INTERVAL,
                     *[each.deadline() for each in self._streams])
+        work = self._shared.work
+        is_idle = work.can_look_ahead() and not any(
+            each.is_greeted for each in self._streams)
         # Not poll(), which counts in milliseconds.
-        select.select(
+        ready = select.select(
             [fd for each in self._streams for fd in each.sources()],
             [fd for each in self._streams for fd in each.sinks()],
-            [], max(0, until - time.monotonic()))
+            [], 0 if is_idle else max(0, until - time.monotonic()))
+        if is_idle and not any(ready):
+            work.look_ahead()
 
     def _tell_progress(self) -> None:
         now = time.monotonic()
@@ -119,7 +124,7 @@ class Copy:
             'bytes': sum(self._shared.done), 'wire': self._wire(),
             'seconds': round(time.monotonic() - self._start, 3),
             'retries': self._shared.retries,
-            'extents': self._shared.extents,
+            'extents': self._shared.work.extents,
             'resumed': self._shared.resumed}
 
 

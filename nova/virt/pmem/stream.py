@@ -19,24 +19,22 @@ say for what to wait.
 
 import collections
 from collections import abc
-import dataclasses
 import time
 import typing as ty
 
 from nova.virt.pmem import buffers
 from nova.virt.pmem import connection
-from nova.virt.pmem import extents
 from nova.virt.pmem import job as pmem_job
-from nova.virt.pmem import layout
-from nova.virt.pmem import mapping
 from nova.virt.pmem import pace
 from nova.virt.pmem import processes
-from nova.virt.pmem import proof
 from nova.virt.pmem import wire
+from nova.virt.pmem import work as pmem_work
 
-#: Extents that are sent ahead of their answers: one is stored while the next
-#: one arrives.
-WINDOW = 2
+#: Frames that are sent ahead of their answers, and how many of them may carry
+#: data: one is stored while the next one arrives. Those without are short, and
+#: to look at a target for one takes no longer than to wait for the next.
+WINDOW = 8
+BUFFERS = 2
 
 #: Seconds before a connection is tried again, times the number of failures
 #: in a row.
@@ -54,20 +52,6 @@ class Failed(Exception):
     def __init__(self, reason: str, device: str | None = None) -> None:
         super().__init__(reason)
         self.device = device
-
-
-@dataclasses.dataclass(eq=False)
-class Piece:
-    """An extent on its way.
-
-    :ivar compare: whether to ask first if it is there already
-    :ivar failures: how often it has failed
-    """
-
-    extent: extents.Extent
-    compare: bool
-    failures: int = 0
-    buffer: buffers.Buffer | None = None
 
 
 class Shared:
@@ -91,36 +75,14 @@ class Shared:
         self.guard = guard
         self.tell = tell
         self.pace = pace.Pace(job.bandwidth)
-        self.work = collections.deque(
-            Piece(extent, job.resume)
-            for number, device in enumerate(job.devices)
-            for extent in extents.cut(
-                number, device.size, device.target_size, job.extent))
-        self._maps: dict[int, mapping.Mapping] = {}
-        self.extents = len(self.work)
+        self.work = pmem_work.Work(job)
         self.done = [0] * len(job.devices)
         self.resumed = 0
         self.wire = 0
         self.retries = 0
         self.is_let_in = False
 
-    def read(self, piece: Piece) -> None:
-        """Fill the buffer of a piece.
-
-        :raises OSError: if the source can't be read
-        """
-        extent = piece.extent
-        if extent.source_offset is None:
-            piece.buffer.clear(0, extent.length)
-            return
-        if extent.device not in self._maps:
-            device = self.job.devices[extent.device]
-            self._maps[extent.device] = mapping.Mapping(
-                device.path, device.size)
-        self._maps[extent.device].copy(
-            extent.source_offset, extent.length, piece.buffer)
-
-    def device_name(self, piece: Piece) -> str:
+    def device_name(self, piece: pmem_work.Piece) -> str:
         return self.job.devices[piece.extent.device].name
 
 
@@ -132,16 +94,16 @@ class Stream:
         self._job = shared.job
         self._number = number
         self._connection: connection.Connection | None = None
-        self._pending: collections.deque[Piece] = collections.deque()
-        self._sent: collections.deque[Piece] = collections.deque()
-        self._read: Piece | None = None
+        self._pending: collections.deque[pmem_work.Piece] = collections.deque()
+        self._sent: collections.deque[pmem_work.Piece] = collections.deque()
+        self._read: pmem_work.Piece | None = None
         self._buffers = [buffers.Buffer(self._job.extent)
-                         for _ in range(WINDOW)]
+                         for _ in range(BUFFERS)]
         self._free = list(self._buffers)
         self._confirmed = [0, 0]
         self._connections = 0
         self._fruitless = 0
-        self._introduced = self._greeted = False
+        self._introduced = self.is_greeted = False
         self._ending = self._over = False
         self._not_before = 0.0
         self._stalls_at = 0.0
@@ -272,7 +234,7 @@ class Stream:
             self._shared.wire += self._connection.sent
             self._connection.close()
             self._connection = None
-        self._introduced = self._greeted = False
+        self._introduced = self.is_greeted = False
         self._ending = self._over = False
 
     @property
@@ -300,13 +262,16 @@ class Stream:
             pieces[0].failures += 1
         self._retry(pieces[0] if pieces else None, reason)
 
-    def _give_back(self, piece: Piece) -> None:
+    def _give_back(self, piece: pmem_work.Piece) -> None:
+        self._release(piece)
+        self._pending.appendleft(piece)
+
+    def _release(self, piece: pmem_work.Piece) -> None:
         if piece.buffer is not None:
             self._free.append(piece.buffer)
             piece.buffer = None
-        self._pending.appendleft(piece)
 
-    def _retry(self, piece: Piece | None, reason: str) -> None:
+    def _retry(self, piece: pmem_work.Piece | None, reason: str) -> None:
         if piece is not None and piece.failures >= self._job.attempts:
             self._give_up(piece, reason, piece.failures)
         self._shared.retries += 1
@@ -316,7 +281,8 @@ class Stream:
         self._shared.tell('retry', stream=self._number, message=reason,
                           **place)
 
-    def _give_up(self, piece: Piece | None, reason: str, tries: int) -> None:
+    def _give_up(self, piece: pmem_work.Piece | None, reason: str,
+                 tries: int) -> None:
         if piece is None:
             raise Failed('%s (tried %d times)' % (reason, tries))
         raise Failed('%d bytes at offset %d: %s (tried %d times)' % (
@@ -329,7 +295,7 @@ class Stream:
         lines = self._connection.lines.read()
         for line in lines:
             self._progress()
-            if self._greeted:
+            if self.is_greeted:
                 self._answer(wire.parse_line(line))
             else:
                 self._greet(line)
@@ -342,12 +308,12 @@ class Stream:
     def _hung_up(self) -> None:
         status = self._connection.exit_status(connection.LAST_WORDS)
         why = self._connection.why(0)
-        if not self._greeted and self._connection.lines.rest:
+        if not self.is_greeted and self._connection.lines.rest:
             why = 'it printed %s; %s' % (
                 wire.quoted(self._connection.lines.rest), why)
         # ssh says 255 of itself; any other status is that of a command that
         # is not there or does not want.
-        if not self._greeted and status is not None and 0 < status < 255:
+        if not self.is_greeted and status is not None and 0 < status < 255:
             raise Failed(why)
         raise connection.Broken(why)
 
@@ -363,7 +329,7 @@ class Stream:
                 'its ticket is for %s, and this copy for %s' % (
                     wire.quoted(wire.line(devices=fields.get('devices'))),
                     wire.quoted(wire.line(devices=expected))))
-        self._greeted = self._shared.is_let_in = True
+        self.is_greeted = self._shared.is_let_in = True
 
     def _error(self, fields: dict[str, ty.Any]) -> ty.NoReturn:
         reason = str(fields['error'])[:wire.QUOTED * 2]
@@ -381,8 +347,7 @@ class Stream:
             return
         kind, piece = self._match(fields)
         self._sent.popleft()
-        self._free.append(piece.buffer)
-        piece.buffer = None
+        self._release(piece)
         self._fruitless = 0
         if kind == 'failed':
             piece.failures += 1
@@ -394,7 +359,7 @@ class Stream:
         else:
             self._count(piece)
 
-    def _match(self, fields: dict[str, ty.Any]) -> tuple[str, Piece]:
+    def _match(self, fields: dict[str, ty.Any]) -> tuple[str, pmem_work.Piece]:
         """Return the kind of an answer, and to what it is one.
 
         :raises wire.ProtocolError: if it is none to what was sent first
@@ -412,7 +377,7 @@ class Stream:
             wire.quoted(wire.line(**fields)),
             'nothing' if piece is None else piece.extent.place))
 
-    def _count(self, piece: Piece) -> None:
+    def _count(self, piece: pmem_work.Piece) -> None:
         length = piece.extent.length
         self._confirmed[0] += 1
         self._confirmed[1] += length
@@ -436,10 +401,13 @@ class Stream:
         if (self._read is not None or not self._free or
                 not (self._pending or self._shared.work)):
             return
-        piece = (self._pending or self._shared.work).popleft()
+        piece = (self._pending.popleft() if self._pending
+                 else self._shared.work.take())
         piece.buffer = self._free.pop()
         try:
-            self._shared.read(piece)
+            self._shared.work.load(piece)
+            if not piece.runs:
+                self._release(piece)
             self._read = piece
         except OSError as error:
             piece.failures += 1
@@ -448,7 +416,7 @@ class Stream:
 
     def _queue(self) -> None:
         """Queue a frame for what was read, or the end if that was all."""
-        if (not self._greeted or self._ending or
+        if (not self.is_greeted or self._ending or
                 self._connection.is_sending()):
             return
         if self._read is None:
@@ -460,17 +428,10 @@ class Stream:
             self._sent.append(piece)
             self._send(piece)
 
-    def _send(self, piece: Piece) -> None:
-        extent, buffer = piece.extent, piece.buffer
+    def _send(self, piece: pmem_work.Piece) -> None:
         if piece.compare:
-            key = proof.new_key()
-            proved = proof.Proof(key)
-            for start in range(0, extent.length, layout.MIB):
-                end = min(start + layout.MIB, extent.length)
-                proved.update(buffer.view[start:end])
             self._connection.frame(
-                wire.COMPARE, extent, text=key + proved.tag())
+                wire.COMPARE, piece.extent, text=piece.proof)
         else:
             self._connection.frame(
-                wire.DATA, extent, extents.data_runs(buffer, extent.length),
-                buffer=buffer)
+                wire.DATA, piece.extent, piece.runs, buffer=piece.buffer)

@@ -156,7 +156,7 @@ class TransferTestCase(test.NoDBTestCase):
         self.assertEqual((2, []), (self.started, self.running))
 
     def test_killed_each_time(self):
-        self.assertIn('-9', str(self._fails('die')))
+        self.assertIn('killed by SIGKILL', str(self._fails('die')))
         self.assertEqual(3, self.started)
 
     def test_killed_because_the_server_is_deleted(self):

@@ -91,19 +91,29 @@ class WholeCopyTestCase(base.CopyTestCase):
                         sum(pieces.values()) + 12 * KIB)
 
     @ddt.data(False, True)
-    def test_few_runs_are_written_alone(self, dirty):
-        self.add_pair(8 * MIB, fill=False)
+    def test_runs_are_written_alone(self, dirty):
+        """Unless they are close, and zeros where there is something else."""
+        self.add_pair(10 * MIB, fill=False)
+        for offset, byte in ((MIB, b'a'), (5 * MIB, b'b'), (6 * MIB, b'c')):
+            self.pmem.write('old0', offset, byte * 100 * KIB)
+        zeroed = []
         if dirty:
-            self.pmem.fill('new0')
-        for offset in (MIB, 5 * MIB):
-            self.pmem.write('old0', offset, b'x' * 100 * KIB)
+            # Between two that are written at once it does not matter.
+            for offset in (7, 5 * MIB + 200 * KIB):
+                self.pmem.write('new0', offset, b'dirt')
+            zeroed = [(0, MIB)]
         self.open_ticket()
-        result = self.succeed(extent=8 * MIB)
+        result = self.succeed(extent=10 * MIB)
         self.assertEqual(0, result.last['retries'])
-        written = [call['args'][call['args'].index('-l') + 1]
-                   for call in self.pmem.calls('daxio')]
-        self.assertEqual(2 * [str(100 * KIB)] + [str(8 * MIB)] * dirty,
-                         written)
+        calls = [(call['args'], '-z' in call['args'])
+                 for call in self.pmem.calls('daxio')]
+        for expected, zero in (
+                ([(MIB, 100 * KIB), (5 * MIB, MIB + 100 * KIB)], False),
+                (zeroed, True)):
+            self.assertEqual(
+                [(str(offset), str(length)) for offset, length in expected],
+                [(args[args.index('-s') + 1], args[args.index('-l') + 1])
+                 for args, is_zero in calls if is_zero == zero])
 
     def test_resumed_copy_sends_only_what_differs(self):
         self.add_pair(4 * MIB, 6 * MIB)
@@ -185,13 +195,13 @@ class FaultTestCase(base.CopyTestCase):
     @ddt.data('old0', 'new0')
     def test_device_that_is_damaged(self, name):
         # Memory that is not there fails as memory that is damaged does.
+        if name == 'new0':
+            # The last extent is zero, so it is read, but not written.
+            self.pmem.write('old0', 3 * MIB, bytes(MIB))
         fault = self.pmem.inject('hang', 'new0', at=MIB)
         process = self.start()
         fault.wait()
         os.truncate(self.pmem.path(name), 3 * MIB)
-        if name == 'new0':
-            # The last extent is zero, so it is read, but not written.
-            self.pmem.write('old0', 3 * MIB, bytes(MIB))
         fault.release()
         result = self.result(process)
         self.assertEqual('error', result.last['event'])

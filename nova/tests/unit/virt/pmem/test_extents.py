@@ -63,12 +63,14 @@ class CutTestCase(test.NoDBTestCase):
            st.integers(64 * KIB, 4 * MIB))
     def test_extents_cover_the_target_once(self, size, more, limit):
         sections = layout.sections(size, size + more)
-        end = 0
+        end = number = 0
         for extent in extents.cut(3, size, size + more, limit):
             self.assertEqual((3, end), (extent.device, extent.offset))
+            number += 1
             extents.check((extent.offset, extent.length), (), sections, limit)
             end += extent.length
         self.assertEqual(size + more, end)
+        self.assertEqual(number, extents.count(size, size + more, limit))
 
 
 class RunsTestCase(test.NoDBTestCase):
@@ -76,18 +78,22 @@ class RunsTestCase(test.NoDBTestCase):
     def setUp(self):
         super().setUp()
         self.buffer = buffers.Buffer(MIB)
+        self.other = buffers.Buffer(MIB)
+        self.addCleanup(self.other.close)
         self.addCleanup(self.buffer.close)
 
     @settings(deadline=None, database=None)
-    @given(st.integers(1, MIB), st.lists(st.tuples(
-        st.integers(0, MIB - 1), st.integers(1, 200 * KIB)), max_size=6))
-    def test_runs_hold_all_data_and_little_else(self, length, pieces):
+    @given(st.integers(0, 9), st.integers(1, MIB - 9 * extents.PAGE),
+           st.lists(st.tuples(st.integers(0, MIB - 1),
+                              st.integers(1, 200 * KIB)), max_size=6))
+    def test_runs_hold_all_data_and_little_else(self, page, length, pieces):
         self.buffer.view[:] = bytes(MIB)
         for offset, size in pieces:
             end = min(offset + size, MIB)
             self.buffer.view[offset:end] = b'x' * (end - offset)
-        data = bytes(self.buffer.view[:length])
-        runs = extents.data_runs(self.buffer, length)
+        start = page * extents.PAGE
+        data = bytes(self.buffer.view[start:start + length])
+        runs = extents.data_runs(self.buffer, start, length)
         found = bytearray(length)
         for run in runs:
             found[run.offset:run.offset + run.length] = data[
@@ -106,4 +112,7 @@ class RunsTestCase(test.NoDBTestCase):
     def test_bytes_beyond_the_end(self):
         self.assertRaises(ValueError, self.buffer.is_zero, MIB, 1)
         self.assertRaises(ValueError, self.buffer.clear, MIB - 1, 2)
-        self.assertRaises(ValueError, self.buffer.equals, 1, self.buffer, MIB)
+        self.assertRaises(ValueError, self.buffer.equals, 1, self.other, 0,
+                          MIB)
+        self.assertRaises(ValueError, self.buffer.equals, 0, self.other, 1,
+                          MIB)

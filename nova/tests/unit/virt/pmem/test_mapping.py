@@ -10,6 +10,8 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
+import errno
+import mmap
 import os
 from unittest import mock
 
@@ -29,14 +31,31 @@ class MappingTestCase(test.NoDBTestCase):
 
     def setUp(self):
         super().setUp()
-        path = os.path.join(self.useFixture(fixtures.TempDir()).path, 'dev')
+        self.path = os.path.join(
+            self.useFixture(fixtures.TempDir()).path, 'dev')
         self.data = os.urandom(6 * MIB)
-        with open(path, 'wb') as device:
+        with open(self.path, 'wb') as device:
             device.write(self.data)
-        self.mapping = mapping.Mapping(path, len(self.data))
+        self.mapping = mapping.Mapping(self.path, len(self.data))
         self.addCleanup(self.mapping.close)
         self.buffer = buffers.Buffer(4 * MIB)
         self.addCleanup(self.buffer.close)
+
+    def test_no_device(self):
+        self.assertRaises(
+            FileNotFoundError, mapping.Mapping, self.path + 'x', MIB)
+
+    def test_file_that_is_short(self):
+        # Its bytes would be mapped, and kill who reads them.
+        error = self.assertRaises(
+            OSError, mapping.Mapping, self.path, 8 * MIB)
+        self.assertIn('%d bytes and not %d' % (6 * MIB, 8 * MIB), str(error))
+
+    def test_what_can_not_be_mapped(self):
+        error = self.assertRaises(
+            OSError, mapping.Mapping, '/proc/stat',
+            0)
+        self.assertIn(error.errno, (errno.EINVAL, errno.ENODEV, errno.EIO))
 
     @ddt.data((0, 4 * MIB, 0), (1, 3, 5), (5 * MIB + 7, MIB - 7, MIB))
     @ddt.unpack
@@ -45,18 +64,67 @@ class MappingTestCase(test.NoDBTestCase):
         self.assertTrue(self.data[offset:offset + length] ==
                         self.buffer.view[at:at + length])
 
+    @ddt.data((0, 6 * MIB), (1, 3), (5 * MIB + 7, MIB - 7))
+    @ddt.unpack
+    def test_at_hand(self, offset, length):
+        with self.mapping.at_hand(offset, length) as data:
+            self.assertTrue(self.data[offset:offset + length] == data)
+            self.mapping.copy(offset, min(length, MIB), self.buffer)
+            self.assertTrue(self.mapping.equals(
+                offset, self.buffer, 0, min(length, MIB)))
+
+    def test_one_byte_is_another(self):
+        self.mapping.copy(MIB, MIB, self.buffer)
+        for place in (0, 12345, MIB - 1):
+            self.buffer.view[place] ^= 1
+            with self.mapping.at_hand(MIB, MIB):
+                self.assertFalse(
+                    self.mapping.equals(MIB, self.buffer, 0, MIB))
+            self.buffer.view[place] ^= 1
+
+    def test_bytes_beyond_the_end(self):
+        beyond = (6 * MIB - 1, 2)
+        self.assertRaises(ValueError, self.mapping.copy, *beyond, self.buffer)
+        self.assertRaises(ValueError, self.mapping.is_zero, *beyond)
+        self.assertRaises(
+            ValueError, self.mapping.at_hand(*beyond).__enter__)
+
+    def test_memory_that_is_not_there(self):
+        """It fails as memory that is damaged does, and does not kill us."""
+        os.truncate(self.path, 3 * MIB)
+        error = self.assertRaises(
+            OSError, self.mapping.at_hand(2 * MIB, 2 * MIB).__enter__)
+        self.assertEqual(errno.EFAULT, error.errno)
+        error = self.assertRaises(
+            OSError, self.mapping.copy, 2 * MIB, 2 * MIB, self.buffer)
+        self.assertEqual(errno.EFAULT, error.errno)
+        with self.mapping.at_hand(0, 2 * MIB) as data:
+            self.assertTrue(self.data[:2 * MIB] == data)
+
+    def test_kernel_that_can_not_say_so(self):
+        with mock.patch.object(mapping, '_MADV_POPULATE_READ', 12345):
+            with self.mapping.at_hand(0, MIB) as data:
+                self.assertTrue(self.data[:MIB] == data)
+
     @ddt.data((0, MIB, 0, 2), (MIB, MIB, 0, 2), (MIB, 2 * MIB, 0, 4),
               (4 * MIB, 2 * MIB, 4, 2), (4 * MIB - 1, 2, 2, 4))
     @ddt.unpack
-    def test_only_the_pages_that_were_copied_are_let_go(
+    def test_only_the_pages_that_were_read_are_let_go(
             self, offset, length, first, count):
         # Or each slice of a device would cost as much as the device is large.
-        real = self.mapping._map
-        with mock.patch.object(self.mapping, '_map') as mapped:
-            self.mapping.copy(offset, length, self.buffer)
-        advice, *pages = mapped.madvise.call_args.args
-        self.assertEqual([first * MIB, count * MIB], pages)
-        real.madvise(advice, *pages)
+        for read in (lambda: self.mapping.copy(offset, length, self.buffer),
+                     lambda: self.mapping.at_hand(offset, length).__enter__()):
+            with mock.patch.object(mapping, '_madvise',
+                                   wraps=mapping._madvise) as madvise:
+                read()
+                # Whoever has bytes at hand lets go of them when it ends.
+                del read
+            pages = (self.mapping._address + first * MIB, count * MIB)
+            self.assertEqual(mock.call(*pages, mmap.MADV_DONTNEED),
+                             madvise.call_args_list[-1])
 
     def test_end_of_a_device_that_is_no_whole_page(self):
-        self.mapping._map.madvise(mapping.mmap.MADV_DONTNEED, 4 * MIB, 8 * MIB)
+        odd = mapping.Mapping(self.path, 5 * MIB)
+        self.addCleanup(odd.close)
+        with odd.at_hand(4 * MIB, MIB) as data:
+            self.assertTrue(self.data[4 * MIB:5 * MIB] == data)

@@ -54,6 +54,12 @@ while True:
         sys.stdout.flush()
 '''
 
+# A receiver that notes how many runs each frame has, and answers none.
+MUTE = LIAR.replace(
+    'answers = sys.argv[1:]',
+    'log, *answers = sys.argv[1:]; log = open(log, "w", 1)').replace(
+    '    for run in', '    log.write("%d\\n" % runs)\n    for run in')
+
 # A receiver that notes what it is told first, and lets nobody in. That of the
 # first stream does so when as many as it was told have started.
 PORTER = '''
@@ -221,9 +227,34 @@ class HandshakeTestCase(SenderTestCase):
         self.assertIs(True, hello['reconnect'])
 
 
+@ddt.ddt
+class WindowTestCase(SenderTestCase):
+
+    @ddt.data(([0] * 20, [0] * stream.WINDOW),
+              ([1] * 20, [1] * stream.BUFFERS),
+              ([0, 1, 0, 0, 1, 0, 1], [0, 1, 0, 0, 1]))
+    @ddt.unpack
+    def test_what_is_sent_ahead_of_answers(self, data, expected):
+        """Frames, and fewer of those that keep a buffer."""
+        self.add_pair(20 * MIB, fill=False)
+        for number, is_data in enumerate(data):
+            if is_data:
+                self.pmem.write('old0', number * MIB, b'x')
+        log = os.path.join(self.useFixture(fixtures.TempDir()).path, 'log')
+        hello = wire.hello(devices=[
+            {'name': 'new0', 'size': 20 * MIB, 'source_size': 20 * MIB}])
+        error = self.assertRaises(
+            stream.Failed, self.run_sender, stall_timeout=1, attempts=1,
+            receiver=(sys.executable, '-c', MUTE, log,
+                      hello.decode().strip()))
+        self.assertIn('nothing has moved for 1 second', str(error))
+        with open(log) as told:
+            self.assertEqual(expected, [int(line) for line in told])
+
+
 class RandomCopyTestCase(SenderTestCase):
 
-    @settings(deadline=None, database=None, max_examples=5)
+    @settings(deadline=None, database=None, max_examples=20)
     @given(data=st.data())
     def test_any_copy(self, data):
         """Whatever is copied, and wherever it is cut: bytes are equal."""
@@ -258,8 +289,10 @@ class RandomCopyTestCase(SenderTestCase):
 
     def _cut(self, cuts):
         """Return a receiver whose input ends early the first few times."""
+        # Not head, which keeps what it has read until there is more.
         folder = tempfile.mkdtemp(dir=self.state)
         script = ''.join(
-            'if mkdir %s/%d 2>&-; then head -c %d; exit; fi;' % (
-                folder, number, cut) for number, cut in enumerate(cuts))
+            'if mkdir %s/%d 2>&-; then dd bs=64K iflag=count_bytes count=%d '
+            'status=none; exit; fi;' % (folder, number, cut)
+            for number, cut in enumerate(cuts))
         return '{ %s cat; } | %s' % (script, shlex.join(self.local()))
