@@ -99,6 +99,25 @@ def test_what_is_beyond_its_end_can_be_mapped_and_not_touched(namespace):
     assert touched.status == -signal.SIGBUS
 
 
+def test_the_kernel_tells_what_memory_is_there(namespace):
+    """Asked for it (MADV_POPULATE_READ), and without a SIGBUS."""
+    namespace.write(0, b'data')
+    done = namespace.guest.check('python3', '-c', '''
+import ctypes, mmap, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+libc.mmap.restype = ctypes.c_void_p
+size = int(sys.argv[2])
+address = libc.mmap(None, ctypes.c_size_t(size + 4194304), mmap.PROT_READ,
+                    mmap.MAP_SHARED, os.open(sys.argv[1], os.O_RDONLY), 0)
+for start in (0, size - 2097152, size):
+    status = libc.madvise(ctypes.c_void_p(address + start),
+                          ctypes.c_size_t(2097152), 22)
+    print(status and os.strerror(ctypes.get_errno()))
+print(ctypes.string_at(address, 4))
+''', namespace.node, str(namespace.size))
+    assert done.text.splitlines() == ['0', '0', 'Bad address', "b'data'"]
+
+
 def test_nobody_locks_it(namespace):
     """daxio succeeds on a device that somebody has mapped."""
     guest = namespace.guest

@@ -137,7 +137,7 @@ def test_guests_reach_each_other_as_each_user(guests):
 
 def test_a_cable_can_be_pulled(guests):
     near, far = guests
-    try_it = ['ping', '-c', '1', '-w', '1', far.address]
+    try_it = ['ping', '-c', '1', '-W', '1', far.address]
     far.plug(False)
     assert near.run(*try_it).status == 1
     far.plug()
