@@ -93,9 +93,9 @@ def mover(where: place.Place, **options: object) -> Taken:
 def cut(where: place.Place, share: float, **options: object) -> None:
     """Begin ours, and kill it when a part of the whole is acknowledged."""
     # It tells how far it is so often that this is about the part.
-    command = [sys.executable, '-c', 'import sys; '
+    command = [sys.executable, '-c',
                'from nova.virt.pmem import sender; '
-               'sender.PROGRESS_INTERVAL = 0.01; sys.exit(sender.main())']
+               'sender.PROGRESS_INTERVAL = 0.01; sender.main()']
     with _start(where, command, **options) as process:
         for line in process.stdout:
             if json.loads(line).get('done', 0) >= share * where.size:

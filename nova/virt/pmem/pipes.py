@@ -15,7 +15,8 @@
 ssh reads and writes packets of 16 KiB or so. To be woken for each one costs
 more than to move it. A pipe of 1 MiB takes a millisecond to fill or to empty
 at 1 GB/s; so whoever has just found it full, or has emptied it, need not look
-again before.
+again for a part of that. (With the whole of it short runs of data waited for
+each other.)
 """
 
 import contextlib
@@ -26,7 +27,7 @@ import time
 SIZE = 1024 * 1024
 
 #: Seconds in which a pipe of that size does not run full or empty.
-PAUSE = 0.001
+PAUSE = 0.0003
 
 
 def enlarge(fd: int) -> bool:

@@ -17,6 +17,7 @@ import os
 import select
 import signal
 import subprocess
+import sys
 import typing as ty
 
 #: Bytes of a process's stderr that are kept for messages.
@@ -136,3 +137,14 @@ def how_ended(status: int) -> str:
         return 'was killed by %s' % signal.Signals(-status).name
     except ValueError:
         return 'was killed by signal %d' % -status
+
+
+def end(status: int) -> ty.NoReturn:
+    """End this process, which has nothing left to close.
+
+    The interpreter would take its objects apart, for as long as it took to
+    start, while a peer waits.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)

@@ -418,9 +418,9 @@ def run(arguments: list[str], source: int, sink: int) -> int:
     return 1
 
 
-def main() -> int:
-    return run(sys.argv[1:], 0, 1)
+def main() -> ty.NoReturn:
+    processes.end(run(sys.argv[1:], 0, 1))
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    main()

@@ -170,11 +170,11 @@ def run(text: str) -> int:
     return 1
 
 
-def main() -> int:
+def main() -> ty.NoReturn:
     _die_with_parent()
     signal.signal(signal.SIGTERM, _terminate)
-    return run(sys.stdin.read(LONGEST_JOB))
+    processes.end(run(sys.stdin.read(LONGEST_JOB)))
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    main()
