@@ -3,7 +3,9 @@
 
 import ctypes
 import os
+import pathlib
 import subprocess
+import tempfile
 
 FOLDER = '/dev/shm'
 
@@ -31,3 +33,17 @@ def enlarge_pages() -> None:
         done = subprocess.run(command.split(), capture_output=True, text=True)
         if done.returncode:
             raise OSError('%s: %s' % (command, done.stderr.strip()))
+    before = _large()
+    with tempfile.TemporaryFile(dir=FOLDER) as file:
+        file.write(bytes(4 * 1024 ** 2))
+        file.flush()
+        if _large() <= before:
+            raise OSError('the kernel gives none')
+
+
+def _large() -> int:
+    """Return the KiB of large pages in shared memory."""
+    for line in pathlib.Path('/proc/meminfo').read_text().splitlines():
+        if line.startswith('ShmemHugePages:'):
+            return int(line.split()[1])
+    return 0

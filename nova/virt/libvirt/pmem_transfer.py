@@ -65,7 +65,14 @@ class TransferFailed(Exception):
 
 
 class SenderKilled(TransferFailed):
-    """The sender could not even say what went wrong."""
+    """The sender could not even say what went wrong.
+
+    :ivar by_memory: whether it was killed by what it has read
+    """
+
+    def __init__(self, message: str, by_memory: bool) -> None:
+        super().__init__(message)
+        self.by_memory = by_memory
 
 
 class Totals(ty.NamedTuple):
@@ -121,19 +128,20 @@ def transfer(job: pmem_job.Job, on_execute: ProcessHook,
     """Copy devices, and prove that all of it arrived.
 
     A sender that was killed is started again, and looks first what the target
-    has already.
+    has already. Damaged memory does not kill it twice: it finds the place.
 
     :param is_wanted: says whether to start it again
     :raises TransferFailed: if it can't be done
     """
     for attempt in range(job.attempts):
         try:
-            return _send(dataclasses.replace(job, resume=attempt > 0),
-                         on_execute, on_completion, on_progress)
+            return _send(job, on_execute, on_completion, on_progress)
         except SenderKilled as error:
             if attempt + 1 == job.attempts or not is_wanted():
                 raise
             LOG.warning('Starting the sender of vPMEM data again: %s', error)
+            job = dataclasses.replace(
+                job, resume=True, careful=job.careful or error.by_memory)
     raise AssertionError('a job has at least one attempt')
 
 
@@ -155,7 +163,8 @@ def _send(job: pmem_job.Job, on_execute: ProcessHook,
         raise SenderKilled(
             _('the sender %(how)s: %(stderr)s') %
             {'how': processes.how_ended(status),
-             'stderr': _tail(stderr) or _('no message')})
+             'stderr': _tail(stderr) or _('no message')},
+            by_memory=status == -signal.SIGBUS)
 
 
 @contextlib.contextmanager

@@ -65,6 +65,7 @@ class Job:
     :ivar stall_timeout: seconds that a stream may stand still
     :ivar attempts: how often to try an extent, or a connection
     :ivar resume: whether to look first what is there already
+    :ivar careful: whether to find bad memory and not be killed by it
     :ivar parent: the process that wants it, whose child the sender is; 0 if
         that does not matter
     """
@@ -77,6 +78,7 @@ class Job:
     stall_timeout: float = 60
     attempts: int = 3
     resume: bool = False
+    careful: bool = False
     parent: int = 0
     version: int = VERSION
 
@@ -100,8 +102,9 @@ class Job:
             number = getattr(self, name)
             if type(number) is not int or number < 0:
                 raise ValueError('%s %r' % (name, number))
-        if type(self.resume) is not bool:
-            raise ValueError('resume %r' % (self.resume,))
+        for name in ('resume', 'careful'):
+            if type(getattr(self, name)) is not bool:
+                raise ValueError('%s %r' % (name, getattr(self, name)))
 
     @property
     def total(self) -> int:

@@ -46,14 +46,12 @@ HELLO_TIMEOUT = 60
 #: Seconds that a sender that comes back waits for its last receiver to end.
 LOCK_TIMEOUT = 10
 
-#: Bytes that are read back at a time; they stay in the cache of a CPU.
-SLICE = 2 * layout.MIB
+#: Bytes that are read back at a time, before something may be taken in: a page
+#: of a device.
+SLICE = mapping.PAGE
 
 #: Bytes that could be written in the time that it takes to start daxio.
 RUN_COST = 2 * layout.MIB
-
-#: What is said of an extent that was written in vain.
-DIFFERENT = 'it reads back different from what was written'
 
 #: The part of the stall timeout that storing one extent may take. So the
 #: sender learns the reason before it runs out of patience.
@@ -67,12 +65,14 @@ class Hello(ty.NamedTuple):
     :ivar extent: bytes of the largest extent
     :ivar stall_timeout: seconds without anything arriving before it is over
     :ivar reconnect: whether an earlier receiver of the stream may live
+    :ivar careful: whether one may have been killed by damaged memory
     """
 
     stream: int
     extent: int
     stall_timeout: float
     reconnect: bool
+    careful: bool = False
 
 
 def parse_hello(line: bytes) -> Hello:
@@ -81,13 +81,15 @@ def parse_hello(line: bytes) -> Hello:
     :raises wire.ProtocolError: if it is none that can be served
     """
     fields = wire.parse_hello(line, 'the sender')
-    hello = Hello(*(fields.get(name) for name in Hello._fields))
+    hello = Hello(*(fields.get(name, Hello._field_defaults.get(name))
+                    for name in Hello._fields))
     if not (type(hello.stream) is int and 0 <= hello.stream < 1024 and
             type(hello.extent) is int and
             extents.SMALLEST <= hello.extent <= extents.LARGEST and
             type(hello.stall_timeout) in (int, float) and
             0 < hello.stall_timeout <= 86400 and
-            type(hello.reconnect) is bool):
+            type(hello.reconnect) is bool and
+            type(hello.careful) is bool):
         raise wire.ProtocolError('the sender asks for %s' % wire.quoted(line))
     return hello
 
@@ -120,7 +122,7 @@ class Session:
         self._hello = hello
         self._guard = guard
         self._sink = sink
-        self._maps = [mapping.Mapping(each.node, each.size)
+        self._maps = [mapping.Mapping(each.node, each.size, hello.careful)
                       for each in devices]
         self._free = [buffers.Buffer(hello.extent) for _ in range(2)]
         self._inbox = inbox.Inbox(source, self._free, self._check)
@@ -251,16 +253,22 @@ class Session:
     def _store(self, frame: inbox.Frame) -> Work:
         """Write an extent as far as it is not there; show that it is."""
         spans = _spans(frame)
+        gaps = list(_between(spans, frame.header.length))
         for span in spans:
             yield from self._write(frame, span)
-            if not (yield from self._is_there(frame, span)):
-                raise processes.Failed(DIFFERENT)
         # A target that was wiped has the zeros between already.
-        for gap in _between(spans, frame.header.length):
+        dirty = []
+        for gap in gaps:
             if not (yield from self._is_there(frame, gap, zero=True)):
-                yield from self._write(frame, gap, zero=True)
-                if not (yield from self._is_there(frame, gap, zero=True)):
-                    raise processes.Failed(DIFFERENT)
+                dirty.append(gap)
+        for gap in dirty:
+            yield from self._write(frame, gap, zero=True)
+        # All of it was read after the last write.
+        for zero, parts in (False, spans), (True, gaps if dirty else ()):
+            for part in parts:
+                if not (yield from self._is_there(frame, part, zero)):
+                    raise processes.Failed(
+                        'it reads back different from what was written')
 
     def _write(self, frame: inbox.Frame, run: extents.Run,
                zero: bool = False) -> Work:
@@ -301,10 +309,13 @@ class Session:
         :raises processes.Failed: if they can't be read
         """
         target = self._maps[header.device]
-        for start in range(run.offset, run.end, SLICE):
-            part = extents.Run(start, min(SLICE, run.end - start))
+        start = run.offset
+        while start < run.end:
+            length = SLICE - (header.offset + start) % SLICE
+            part = extents.Run(start, min(length, run.end - start))
+            start = part.end
             try:
-                with target.at_hand(header.offset + start,
+                with target.at_hand(header.offset + part.offset,
                                     part.length) as data:
                     yield part, data
             except OSError as error:

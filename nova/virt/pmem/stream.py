@@ -172,14 +172,28 @@ class Stream:
         self._receive()
         if self.is_done:
             return
-        self._load()
-        self._queue()
-        while (not self._connection.pause.is_on() and
-                self._connection.send(self._shared.pace)):
-            self._progress()
-            self._queue()
+        while True:
             self._load()
+            self._queue()
+            if self._connection.pause.is_on() or not self._send_some():
+                break
+            self._progress()
+        # Have the next one ready while this one is on its way.
+        self._load()
         self._check_stall()
+
+    def _send_some(self) -> bool:
+        """Send what can be sent now; return whether that is any.
+
+        :raises connection.Broken: if nobody reads it
+        """
+        try:
+            return self._connection.send(self._shared.pace)
+        except connection.Broken:
+            # What was said before counts, and may say why.
+            while self._receive():
+                pass
+            raise
 
     def _has_work(self) -> bool:
         return bool(self._pending or self._sent or self._read or
@@ -225,7 +239,8 @@ class Stream:
                 stream=self._number, extent=self._job.extent,
                 stall_timeout=self._job.stall_timeout,
                 # Then an earlier receiver of this stream may live.
-                reconnect=self._connections > 1 or self._job.resume))
+                reconnect=self._connections > 1 or self._job.resume,
+                careful=self._connections > 1))
         self._progress()
         return self._introduced
 
@@ -258,7 +273,7 @@ class Stream:
                           self._fruitless)
         self._not_before = time.monotonic() + PAUSE * (self._fruitless - 1)
         if pieces:
-            # Only the first one can have been at work.
+            # It is the first without an answer that was at work.
             pieces[0].failures += 1
         self._retry(pieces[0] if pieces else None, reason)
 
@@ -291,7 +306,8 @@ class Stream:
 
     # Answers
 
-    def _receive(self) -> None:
+    def _receive(self) -> bool:
+        """Take in answers; return whether there were any."""
         lines = self._connection.lines.read()
         for line in lines:
             self._progress()
@@ -304,6 +320,7 @@ class Stream:
                 self._hung_up()
             self._disconnect()
             self._finish()
+        return bool(lines)
 
     def _hung_up(self) -> None:
         status = self._connection.exit_status(connection.LAST_WORDS)
@@ -398,21 +415,21 @@ class Stream:
 
     def _load(self) -> None:
         """Read the next extent from the source, if there is room."""
-        if (self._read is not None or not self._free or
-                not (self._pending or self._shared.work)):
-            return
-        piece = (self._pending.popleft() if self._pending
-                 else self._shared.work.take())
-        piece.buffer = self._free.pop()
-        try:
-            self._shared.work.load(piece)
+        while (self._read is None and self._free and
+                (self._pending or self._shared.work)):
+            piece = (self._pending.popleft() if self._pending
+                     else self._shared.work.take())
+            piece.buffer = self._free.pop()
+            try:
+                self._shared.work.load(piece)
+            except OSError as error:
+                piece.failures += 1
+                self._give_back(piece)
+                self._retry(piece, 'reading the source: %s' % error)
+                continue
             if not piece.runs:
                 self._release(piece)
             self._read = piece
-        except OSError as error:
-            piece.failures += 1
-            self._give_back(piece)
-            self._retry(piece, 'reading the source: %s' % error)
 
     def _queue(self) -> None:
         """Queue a frame for what was read, or the end if that was all."""

@@ -45,7 +45,7 @@ class Piece:
     :ivar compare: whether to ask first if it is there already
     :ivar failures: how often it has failed
     :ivar buffer: where its data is, while it is under way
-    :ivar is_known: whether the source was looked at, for:
+    :ivar is_known: whether the source was looked at ahead, for:
     :ivar runs: where data is in it
     :ivar proof: of its bytes, if they are to be compared
     """
@@ -114,7 +114,7 @@ class Work:
         """Find what is to be said of an extent, and copy its data.
 
         The buffer has its data then, and anything where zeros are. If it has
-        to be sent again, it is read again.
+        to be sent again, it is looked at again.
 
         :raises OSError: if the source can't be read
         """
@@ -155,5 +155,5 @@ class Work:
         if extent.device not in self._maps:
             device = self._job.devices[extent.device]
             self._maps[extent.device] = mapping.Mapping(
-                device.path, device.size)
+                device.path, device.size, self._job.careful)
         return self._maps[extent.device]

@@ -39,13 +39,15 @@ for step in steps:
         os.kill(os.getpid(), signal.SIGKILL)
     elif step == 'die once' and turn == 1:
         os.kill(os.getpid(), signal.SIGKILL)
+    elif step == 'bad memory' and turn == 1:
+        os.kill(os.getpid(), signal.SIGBUS)
     elif step == 'complain':
         sys.stderr.write('something is wrong')
     elif step == 'wait':
         signal.pause()
     elif step.startswith('exit'):
         sys.exit(int(step[4:]))
-    elif step != 'die once':
+    elif step not in ('die once', 'bad memory'):
         print(step, flush=True)
 """
 
@@ -154,6 +156,17 @@ class TransferTestCase(test.NoDBTestCase):
         self._transfer('die once', event(**DONE))
         self.assertEqual([False, True], [job.resume for job in self._jobs()])
         self.assertEqual((2, []), (self.started, self.running))
+
+    def test_killed_by_memory_that_is_damaged(self):
+        """The next one is careful, and so can say where it is."""
+        self._fails('bad memory', event(
+            event='error', message='reading the source', device='old'))
+        self.assertEqual([(False, False), (True, True)],
+                         [(job.resume, job.careful) for job in self._jobs()])
+
+    def test_killed_by_something_else(self):
+        self._fails('die')
+        self.assertEqual([False] * 3, [job.careful for job in self._jobs()])
 
     def test_killed_each_time(self):
         self.assertIn('killed by SIGKILL', str(self._fails('die')))

@@ -14,9 +14,11 @@
 
 import os
 import signal
+import sys
 import time
 
 import ddt
+import fixtures
 import psutil
 
 from nova.tests.unit.virt.pmem import base
@@ -210,11 +212,50 @@ class FaultTestCase(base.CopyTestCase):
                        'new0': 'can not be read back'}[name],
                       result.last['message'])
 
+    def test_device_whose_damage_only_reading_shows(self):
+        """Who reads it is killed, and whoever waits for it told."""
+        self.useFixture(fixtures.EnvironmentVariable(
+            'PYTHONPATH', os.pathsep.join([self._without_asking(), *filter(
+                None, [os.environ.get('PYTHONPATH')])])))
+        self.pmem.write('old0', 3 * MIB, bytes(MIB))
+        fault = self.pmem.inject('hang', 'new0', at=MIB)
+        process = self.start(receiver=(
+            'sh', '-c', 'OS_DEFAULT__STATE_PATH=%s OS_DEFAULT__HOST=host2 '
+            'NOVA_PMEM_STAND_INS=1 exec %s -m nova.virt.pmem.receiver %s' % (
+                self.state, sys.executable, base.MIGRATION)))
+        fault.wait()
+        os.truncate(self.pmem.path('new0'), 3 * MIB)
+        fault.release()
+        result = self.result(process)
+        self.assertIn('was killed by SIGBUS',
+                      result.told('retry')[0]['message'])
+
+    def _without_asking(self):
+        """Return a folder whose modules have Python never ask the kernel."""
+        folder = self.useFixture(fixtures.TempDir()).path
+        with open(os.path.join(folder, 'sitecustomize.py'), 'w') as file:
+            file.write('from nova.virt.pmem import mapping\n'
+                       'mapping._MADV_POPULATE_READ = 12345\n')
+        return folder
+
     def test_extent_that_hangs_once(self):
         self.pmem.inject('hang', 'new0', at=MIB + 5)
         result = self.succeed(stall_timeout=3)
         retry, = result.told('retry')
         self.assertIn('in 1.5 seconds and was killed', retry['message'])
+
+    @ddt.data(0, 2 * MIB, 3 * MIB - 1, 4 * MIB - 1)
+    def test_byte_that_changes_anywhere_in_an_extent(self, place):
+        """All of a large one is looked at, data and zeros, page by page."""
+        for number in (0, 1):
+            self.pmem.write('old0', number * 2 * MIB + MIB, bytes(MIB))
+        fault = self.pmem.inject('hang', 'new0', at=0)
+        process = self.start(extent=4 * MIB)
+        fault.wait()
+        self.pmem.write('new0', place, b'!')
+        fault.release()
+        self.assertEqual(0, self.result(process).status)
+        self.assert_copied()
 
     def test_byte_that_changes_on_the_device_after_writing(self):
         # The fault is planned for the very end of the device.

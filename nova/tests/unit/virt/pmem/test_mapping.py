@@ -13,6 +13,7 @@
 import errno
 import mmap
 import os
+import signal
 from unittest import mock
 
 import ddt
@@ -100,6 +101,28 @@ class MappingTestCase(test.NoDBTestCase):
         self.assertEqual(errno.EFAULT, error.errno)
         with self.mapping.at_hand(0, 2 * MIB) as data:
             self.assertTrue(self.data[:2 * MIB] == data)
+
+    def test_memory_that_only_reading_shows_to_be_damaged(self):
+        """Who is careful is told, and who is not is killed."""
+        careful = mapping.Mapping(self.path, len(self.data), careful=True)
+        self.addCleanup(careful.close)
+        for place in ((0, 6 * MIB), (3 * MIB - 1, 2 * MIB + 3), (5, 7)):
+            with careful.at_hand(*place) as data:
+                self.assertTrue(
+                    self.data[place[0]:place[0] + place[1]] == data)
+        os.truncate(self.path, 3 * MIB)
+        # The kernel knows of nothing.
+        self.useFixture(fixtures.MockPatchObject(
+            mapping, '_MADV_POPULATE_READ', 12345))
+        error = self.assertRaises(
+            OSError, careful.at_hand(2 * MIB, 2 * MIB).__enter__)
+        self.assertEqual(errno.EFAULT, error.errno)
+        pid = os.fork()
+        if not pid:
+            with self.mapping.at_hand(2 * MIB, 2 * MIB):
+                self.mapping.is_zero(3 * MIB, 1)
+            os._exit(0)
+        self.assertEqual(signal.SIGBUS, os.waitpid(pid, 0)[1])
 
     def test_kernel_that_can_not_say_so(self):
         with mock.patch.object(mapping, '_MADV_POPULATE_READ', 12345):

@@ -28,6 +28,7 @@ from hypothesis import strategies as st
 from nova.tests.unit.virt.pmem import base
 from nova.virt.pmem import admission
 from nova.virt.pmem import extents
+from nova.virt.pmem import inbox
 from nova.virt.pmem import receiver
 from nova.virt.pmem import settings as pmem_settings
 from nova.virt.pmem import wire
@@ -259,7 +260,8 @@ class AdmissionTestCase(ReceiverTestCase):
     @ddt.data(('stream', -1), ('stream', 1.5), ('stream', None),
               ('extent', 100 * MIB), ('extent', 0), ('extent', True),
               ('stall_timeout', 0), ('stall_timeout', 'x'),
-              ('stall_timeout', float('nan')), ('reconnect', 1))
+              ('stall_timeout', float('nan')), ('reconnect', 1),
+              ('careful', None))
     @ddt.unpack
     def test_hello(self, name, value):
         self.refused('the sender asks for', hello=wire.hello(
@@ -342,6 +344,35 @@ class SessionTestCase(ReceiverTestCase):
                                side_effect=ZeroDivisionError('a bug')):
             self.refused('ZeroDivisionError: a bug',
                          frames=[self.frame(0, data=b'x')])
+
+    @settings(deadline=None, database=None)
+    @given(st.lists(st.integers(1, 3 * MIB), max_size=9), st.booleans())
+    def test_spans_and_what_is_between_are_all(self, lengths, data_first):
+        runs, end = [], 0
+        for number, length in enumerate(lengths):
+            if number % 2 != data_first:
+                runs.append(extents.Run(end, length))
+            end += length
+        total = end + 5
+        cleared = []
+        frame = inbox.Frame(wire.Header(wire.DATA, 0), runs, mock.Mock(
+            clear=lambda *run: cleared.append(extents.Run(*run))))
+        spans = receiver._spans(frame)
+        between = list(receiver._between(spans, total))
+        end = 0
+        for part in sorted([*spans, *between]):
+            self.assertEqual(end, part.offset)
+            self.assertGreater(part.length, 0)
+            end = part.end
+        self.assertEqual(total, end)
+        # A span is made of runs, and zeros that are put into the buffer.
+        end = None
+        for part in sorted([*runs, *cleared]):
+            if part.offset not in [span.offset for span in spans]:
+                self.assertEqual(end, part.offset)
+            end = part.end
+        for one, two in zip(spans, spans[1:]):
+            self.assertGreater(two.offset - one.end, receiver.RUN_COST)
 
     @settings(deadline=None, database=None, max_examples=40)
     @given(st.data())

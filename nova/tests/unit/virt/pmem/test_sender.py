@@ -54,6 +54,11 @@ while True:
         sys.stdout.flush()
 '''
 
+# A receiver that answers what it can, and ends.
+QUITTER = LIAR.replace(
+    '    for run in wire.unpack_runs(', '    if not answers: break\n'
+    '    for run in wire.unpack_runs(')
+
 # A receiver that notes how many runs each frame has, and answers none.
 MUTE = LIAR.replace(
     'answers = sys.argv[1:]',
@@ -199,6 +204,23 @@ class LiarTestCase(SenderTestCase):
         self.assertEqual(2 * MIB, totals['bytes'])
 
 
+class BreakTestCase(SenderTestCase):
+
+    def test_answers_count_that_came_before(self):
+        """Wherever it is noticed that nobody reads any more."""
+        self.add_pair(8 * MIB)
+        hello = wire.hello(devices=[
+            {'name': 'new0', 'size': 8 * MIB, 'source_size': 8 * MIB}])
+        stored = [wire.line(stored=[0, number * MIB, MIB])
+                  for number in range(3)]
+        words = [text.decode().strip() for text in (hello, *stored)]
+        error = self.assertRaises(
+            stream.Failed, self.run_sender, attempts=1,
+            receiver=(sys.executable, '-c', QUITTER, *words))
+        self.assertRegex(str(error), r'^%d bytes at offset %d: ' % (
+            MIB, 3 * MIB))
+
+
 class HandshakeTestCase(SenderTestCase):
 
     def setUp(self):
@@ -226,6 +248,17 @@ class HandshakeTestCase(SenderTestCase):
         hello, = self.told(streams=1, resume=True)
         self.assertIs(True, hello['reconnect'])
 
+    def test_who_comes_after_one_that_was_killed_is_careful(self):
+        self.assertRaises(
+            stream.Failed, self.run_sender, attempts=2, receiver=(
+                'sh', '-c', 'read -r line; echo "$line" >> %s; kill -BUS $$' %
+                self.log))
+        with open(self.log) as log:
+            told = [wire.parse_line(line) for line in log]
+        self.assertEqual([(False, False), (True, True)],
+                         [(each['careful'], each['reconnect'])
+                          for each in told])
+
 
 @ddt.ddt
 class WindowTestCase(SenderTestCase):
@@ -243,6 +276,9 @@ class WindowTestCase(SenderTestCase):
         log = os.path.join(self.useFixture(fixtures.TempDir()).path, 'log')
         hello = wire.hello(devices=[
             {'name': 'new0', 'size': 20 * MIB, 'source_size': 20 * MIB}])
+        # Nothing but what happens wakes the sender.
+        self.useFixture(fixtures.MockPatchObject(
+            sender, 'PROGRESS_INTERVAL', 1000))
         error = self.assertRaises(
             stream.Failed, self.run_sender, stall_timeout=1, attempts=1,
             receiver=(sys.executable, '-c', MUTE, log,
@@ -263,7 +299,7 @@ class RandomCopyTestCase(SenderTestCase):
         known = len(self.pmem._namespaces)
         for number in range(data.draw(st.integers(1, 2))):
             names = ('old%d' % (known + number), 'new%d' % (known + number))
-            size = data.draw(st.integers(1, 2)) * 2 * MIB
+            size = data.draw(st.integers(1, 5)) * 2 * MIB
             more = data.draw(st.integers(0, 1)) * 2 * MIB
             self.pairs.append(names)
             self.pmem.add_namespace(names[0], size)
@@ -279,7 +315,7 @@ class RandomCopyTestCase(SenderTestCase):
             receiver=('sh', '-c', self._cut(cuts)), attempts=len(cuts) + 1,
             streams=data.draw(st.integers(1, 3)),
             extent=data.draw(st.sampled_from(
-                [700 * KIB, MIB, 2 * MIB])),
+                [700 * KIB, MIB, 2 * MIB, 8 * MIB])),
             resume=data.draw(st.booleans()))
         self.assert_copied()
         self.assertEqual(
