@@ -634,6 +634,8 @@ def wipe_old(host: str, instance: 'objects.Instance',
             _target(device, device.devpath, device.size)
             for device in devices))
     pmem_ticket.write(ticket)
+    # The new one has all of its namespaces, so it goes even if it is damaged.
+    pmem_ticket.close(dataclasses.replace(ticket, kind=pmem_ticket.HOLD))
     _end_other_holds(ticket)
     wiping = _wiper(host).wipe(ticket, functools.partial(
         _close, ticket, list(ticket.targets), namespaces))

@@ -468,7 +468,8 @@ class TicketFault(Fault):
         world = case.world
         host, __ = case.moment.tickets[0]
         name = OLD if host == SOURCE else NEW
-        if os.path.exists(case.path):
+        is_open = os.path.exists(case.path)
+        if is_open:
             os.unlink(case.path)
         if world.PMEM_OWNER:
             # Who owned the node was in the ticket only.
@@ -476,7 +477,8 @@ class TicketFault(Fault):
         found = world.show(case.server)
         used = found and (found['OS-EXT-SRV-ATTR:host'] == host or
                           found['status'] == 'VERIFY_RESIZE')
-        if not used:
+        # What has no ticket any more may be another server's by now.
+        if is_open and not used:
             world.pmem.write(name, 0, bytes(SIZE))
         return True
 

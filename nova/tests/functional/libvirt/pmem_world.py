@@ -266,11 +266,18 @@ class World(pmem_base.PmemServersTestBase):
     def _watch_guests(self):
         """See each guest that starts on a namespace that is not clean.
 
-        Namespaces are the server's own if it had them when it was off.
+        Namespaces are the server's own if it had them when it was off. As
+        QEMU does, refuse to start one whose devices are not there.
         """
         original = fakelibvirt.Domain.createWithFlags
 
         def create(domain, flags):
+            for device in domain._def['devices']['vpmems']:
+                if not os.path.exists(device['path']):
+                    raise fakelibvirt.make_libvirtError(
+                        fakelibvirt.libvirtError,
+                        "can't open backing store %s for guest RAM" %
+                        device['path'])
             self._look_at(domain)
             return original(domain, flags)
 

@@ -571,6 +571,22 @@ class HoldTestCase(PmemCopyTestCase):
         self.assertEqual(['ns_2'], self._wiped())
         self.assertEqual({'ns_1'}, pmem_copy.dirty_names())
 
+    @ddt.data(True, False)
+    def test_confirming_ends_it_even_if_it_is_damaged(self, is_known):
+        """Nor does it come back, whoever remembers it."""
+        if not is_known:
+            pmem_ticket._written.clear()
+        with open(pmem_ticket._path(uuids.migration, 'hold'), 'w') as file:
+            file.write('{"host": ')
+        pmem_copy.wipe_old('host2', self.instance, self.migration,
+                           self.claimed, lambda: self.namespaces)
+        self.assertEqual(['ns_1', 'ns_2'], self._wiped())
+        self.migration.status = 'confirmed'
+        self._settle()
+        self.assertEqual([], self._held())
+        self.assertEqual([], pmem_ticket.damaged())
+        self.assertEqual(['ns_1', 'ns_2'], self._wiped())
+
     def test_confirming_wipes_and_ends_it(self):
         self.cleanup.side_effect = lambda path: self.assertEqual(
             ['wipe'], self._held())
