@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Faults that a deployment knows how to cause.
+
+What makes a copy fail or hang differs with the deployment: a module option of
+the kernel, a bad block, a tool that was replaced. So each fault is two
+commands in the options of ``[pmem_copy]``, run on a compute host: one that
+causes it and one that takes it back.
+"""
+
+from collections.abc import Mapping
+import enum
+from typing import NamedTuple
+
+import fixtures
+
+from pmem_copy_tempest_plugin import shell
+
+
+class Kind(NamedTuple):
+    """A fault as the tests know it.
+
+    :ivar option: what the names of its two options begin with
+    :ivar role: on which host of the move the commands run
+    :ivar effect: what it causes
+    """
+
+    option: str
+    role: str
+    effect: str
+
+
+class Fault(enum.Enum):
+    """The faults that the scenarios need."""
+
+    READ = Kind('read_failure', 'source', (
+        'every attempt to read {device} for the copy fails'))
+    WRITE = Kind('write_failure', 'destination', (
+        'every attempt of a copy to write a namespace fails'))
+    HANG = Kind('copy_hang', 'source', (
+        'a copy of {device} makes no headway, or takes minutes'))
+    START = Kind('start_failure', 'destination', (
+        'no guest can be started'))
+
+
+class CausedFault(fixtures.Fixture):
+    """A fault, from ``setUp`` to ``undo`` or the end of the test."""
+
+    def __init__(self, hosts: shell.HostShell, host: str, command: str,
+                 undo_command: str, values: Mapping[str, str]) -> None:
+        """Describe it.
+
+        :param hosts: runs the commands
+        :param host: where
+        :param command: what causes the fault
+        :param undo_command: what takes it back
+        :param values: what the placeholders of both commands stand for
+        """
+        super().__init__()
+        self._hosts = hosts
+        self._host = host
+        self._command = command
+        self._undo_command = undo_command
+        self._values = values
+        self._is_there = False
+
+    def _setUp(self) -> None:
+        # A command that failed may have done half of its work.
+        self._is_there = True
+        self.addCleanup(self.undo)
+        self._hosts.run_command(self._host, self._command, self._values)
+
+    def undo(self) -> None:
+        """Take the fault back, if that has not been done."""
+        if self._is_there:
+            self._hosts.run_command(
+                self._host, self._undo_command, self._values)
+            self._is_there = False

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Commands on compute hosts."""
+
+from collections.abc import Mapping
+import shlex
+import subprocess
+
+
+class CommandFailed(Exception):
+    """A command on a compute host did not do what it was to."""
+
+
+class HostShell:
+    """Runs shell commands on compute hosts, usually by ssh."""
+
+    def __init__(self, command: str, addresses: Mapping[str, str],
+                 timeout: float) -> None:
+        """Describe how a host is reached.
+
+        :param command: what leads there, as ``ssh root@{address}``. A command
+            line for a POSIX shell is put behind it, as one argument.
+        :param addresses: where hosts are reached if not by their names
+        :param timeout: in seconds, for one command
+        """
+        self._command = command
+        self._addresses = addresses
+        self._timeout = timeout
+
+    def run(self, host: str, script: str, data: bytes = b'') -> bytes:
+        """Run a command line on a host.
+
+        :param host: the host as Nova calls it
+        :param script: for a POSIX shell
+        :param data: its standard input
+        :returns: its standard output
+        :raises CommandFailed: if it ends with another status than 0, or does
+            not end in time
+        """
+        values = {'host': host, 'address': self._addresses.get(host, host)}
+        words = [word.format(**values) for word in shlex.split(self._command)]
+        try:
+            done = subprocess.run(
+                [*words, script], input=data, capture_output=True, check=False,
+                timeout=self._timeout)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise CommandFailed(
+                f'on {host}: "{script}": {error}') from error
+        if done.returncode:
+            said = done.stderr.decode(errors='replace').strip()[-500:]
+            raise CommandFailed(
+                f'on {host}: "{script}" ended with status {done.returncode}: '
+                f'{said!r}')
+        return done.stdout
+
+    def run_command(self, host: str, command: str, values: Mapping[str, str],
+                    data: bytes = b'') -> bytes:
+        """Run a command of the configuration, with its placeholders filled.
+
+        :param command: with placeholders such as ``{device}``
+        :param values: what they stand for; they are quoted for the shell
+        :raises CommandFailed: as ``run`` does, or for an unknown placeholder
+        """
+        quoted = {name: shlex.quote(value) for name, value in values.items()}
+        try:
+            script = command.format(**quoted)
+        except (KeyError, IndexError, ValueError) as error:
+            raise CommandFailed(
+                f'"{command}" can not be filled in with '
+                f'{", ".join(sorted(values))}: {error!r}') from error
+        return self.run(host, script, data)
