@@ -60,14 +60,14 @@ OPTIONS = [
 ]
 
 for _fault in faults.Fault:
-    _name, _role, _effect = _fault.value
+    _name, _effect = _fault.value
     OPTIONS += [
         cfg.StrOpt(f'{_name}_command', default='', help=(
-            f'After it was run on the {_role} host of a move, {_effect}. '
-            '{server} stands for the id of the server, {device} for the path '
-            'of its first namespace on the source. Tests that need it are '
-            'skipped without it.')),
+            'A command that is run on the destination of a move before it is '
+            f'asked for; until it is undone, {_effect}. {{server}} stands for '
+            'the id of the server. Tests that need it are skipped without '
+            'it.')),
         cfg.StrOpt(f'{_name}_undo_command', default='true', help=(
-            f'Takes {_name}_command back, on the same host. It may also be '
-            'run if there is nothing to take back.')),
+            f'Undoes {_name}_command on that host. It may be run more than '
+            'once.')),
     ]

@@ -20,26 +20,20 @@ class Kind(NamedTuple):
     """A fault as the tests know it.
 
     :ivar option: what the names of its two options begin with
-    :ivar role: on which host of the move the commands run
     :ivar effect: what it causes
     """
 
     option: str
-    role: str
     effect: str
 
 
 class Fault(enum.Enum):
-    """The faults that the scenarios need."""
+    """The faults that the scenarios need, all on the destination of a move."""
 
-    READ = Kind('read_failure', 'source', (
-        'every attempt to read {device} for the copy fails'))
-    WRITE = Kind('write_failure', 'destination', (
-        'every attempt of a copy to write a namespace fails'))
-    HANG = Kind('copy_hang', 'source', (
-        'a copy of {device} makes no headway, or takes minutes'))
-    START = Kind('start_failure', 'destination', (
-        'no guest can be started'))
+    COPY = Kind('copy_failure', 'every copy to that host fails in the end')
+    HANG = Kind('copy_hang', (
+        'a copy to that host begins, and makes no headway or takes minutes'))
+    START = Kind('start_failure', 'no guest can be started on that host')
 
 
 class CausedFault(fixtures.Fixture):

@@ -2,6 +2,7 @@
 """Commands on compute hosts."""
 
 from collections.abc import Mapping
+import re
 import shlex
 import subprocess
 
@@ -56,15 +57,12 @@ class HostShell:
                     data: bytes = b'') -> bytes:
         """Run a command of the configuration, with its placeholders filled.
 
-        :param command: with placeholders such as ``{device}``
-        :param values: what they stand for; they are quoted for the shell
-        :raises CommandFailed: as ``run`` does, or for an unknown placeholder
+        :param command: with placeholders such as ``{device}``; other braces
+            are the shell's
+        :param values: what the placeholders stand for, not yet quoted
+        :raises CommandFailed: as ``run`` does
         """
-        quoted = {name: shlex.quote(value) for name, value in values.items()}
-        try:
-            script = command.format(**quoted)
-        except (KeyError, IndexError, ValueError) as error:
-            raise CommandFailed(
-                f'"{command}" can not be filled in with '
-                f'{", ".join(sorted(values))}: {error!r}') from error
+        script = re.sub(
+            r'{(\w+)}', lambda match: shlex.quote(values[match[1]])
+            if match[1] in values else match[0], command)
         return self.run(host, script, data)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Servers with known data in their vPMEM, and hosts that fail on demand."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import functools
 import time
 from typing import Any
@@ -203,20 +203,16 @@ class PmemScenario(base.PmemMixin, manager.ScenarioTest):
     # Faults
 
     def cause(self, fault: faults.Fault, server: Mapping[str, Any],
-              destination: str, devices: Collection[probe.Device],
-              ) -> faults.CausedFault:
+              host: str) -> faults.CausedFault:
         """Cause a fault, until it is undone or the test ends.
 
-        :param destination: the host that the server is to move to
-        :param devices: those of the server
+        :param host: where a server is to move to
         """
-        kind = fault.value
         caused = faults.CausedFault(
-            self.hosts,
-            server[probe.HOST] if kind.role == 'source' else destination,
-            CONF.pmem_copy[f'{kind.option}_command'],
-            CONF.pmem_copy[f'{kind.option}_undo_command'],
-            {'server': server['id'], 'device': next(iter(devices)).path})
+            self.hosts, host,
+            CONF.pmem_copy[f'{fault.value.option}_command'],
+            CONF.pmem_copy[f'{fault.value.option}_undo_command'],
+            {'server': server['id']})
         self.useFixture(caused)
         return caused
 
