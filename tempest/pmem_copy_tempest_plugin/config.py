@@ -25,9 +25,10 @@ OPTIONS = [
     cfg.StrOpt('host_command', default=(
         'ssh -o BatchMode=yes -o ConnectTimeout=10 root@{address}'), help=(
         'What leads to a compute host, with user, key and port if need be. A '
-        'command line for a POSIX shell is put behind it as one argument. '
-        '{address} stands for what host_addresses has, and {host} for the '
-        'name of the host.')),
+        'command line for a POSIX shell is put behind it as one argument, or '
+        'quoted in place of {script}, as in: ssh x@{address} "sudo sh -c '
+        '{script}". {address} stands for what host_addresses has, and {host} '
+        'for the name of the host.')),
     cfg.DictOpt('host_addresses', default={}, help=(
         'host:address pairs for hosts that are not reached by their names.')),
     cfg.IntOpt('host_timeout', default=60, min=1, help=(

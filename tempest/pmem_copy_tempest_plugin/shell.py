@@ -11,6 +11,12 @@ class CommandFailed(Exception):
     """A command on a compute host did not do what it was to."""
 
 
+def fill(text: str, values: Mapping[str, str]) -> str:
+    """Replace placeholders such as ``{device}``; other braces stay."""
+    return re.sub(r'{(\w+)}', lambda match: values.get(match[1], match[0]),
+                  text)
+
+
 class HostShell:
     """Runs shell commands on compute hosts, usually by ssh."""
 
@@ -19,7 +25,8 @@ class HostShell:
         """Describe how a host is reached.
 
         :param command: what leads there, as ``ssh root@{address}``. A command
-            line for a POSIX shell is put behind it, as one argument.
+            line for a POSIX shell is put behind it as one argument, or
+            quoted where it says ``{script}``.
         :param addresses: where hosts are reached if not by their names
         :param timeout: in seconds, for one command
         """
@@ -37,11 +44,14 @@ class HostShell:
         :raises CommandFailed: if it ends with another status than 0, or does
             not end in time
         """
-        values = {'host': host, 'address': self._addresses.get(host, host)}
-        words = [word.format(**values) for word in shlex.split(self._command)]
+        values = {'host': host, 'address': self._addresses.get(host, host),
+                  'script': shlex.quote(script)}
+        words = [fill(word, values) for word in shlex.split(self._command)]
+        if '{script}' not in self._command:
+            words.append(script)
         try:
             done = subprocess.run(
-                [*words, script], input=data, capture_output=True, check=False,
+                words, input=data, capture_output=True, check=False,
                 timeout=self._timeout)
         except (OSError, subprocess.TimeoutExpired) as error:
             raise CommandFailed(
@@ -62,7 +72,6 @@ class HostShell:
         :param values: what the placeholders stand for, not yet quoted
         :raises CommandFailed: as ``run`` does
         """
-        script = re.sub(
-            r'{(\w+)}', lambda match: shlex.quote(values[match[1]])
-            if match[1] in values else match[0], command)
+        script = fill(command, {
+            name: shlex.quote(value) for name, value in values.items()})
         return self.run(host, script, data)

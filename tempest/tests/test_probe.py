@@ -109,6 +109,11 @@ class TestHostShell:
         assert self.shell().run('host1', 'echo $A') == b'host1\n'
         assert self.shell().run('host2', 'echo $A') == b'192.0.2.2\n'
 
+    def test_place_of_the_script(self):
+        """As with ``ssh HOST "sudo sh -c {script}"``: two shells read it."""
+        assert self.shell('sh -c "env B={host} sh -c {script}"').run(
+            'host1', "echo '$B' $B") == b'$B host1\n'
+
     def test_input(self):
         assert self.shell().run('host1', 'cat', b'\0\xff') == b'\0\xff'
 
