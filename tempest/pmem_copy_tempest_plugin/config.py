@@ -31,7 +31,7 @@ OPTIONS = [
         'for the name of the host.')),
     cfg.DictOpt('host_addresses', default={}, help=(
         'host:address pairs for hosts that are not reached by their names.')),
-    cfg.IntOpt('host_timeout', default=60, min=1, help=(
+    cfg.IntOpt('host_timeout', default=120, min=1, help=(
         'Seconds that a command on a host may take.')),
     cfg.StrOpt('describe_command', default=(
         'virsh -c qemu:///system dumpxml {server}'), help=(

@@ -7,7 +7,6 @@ commands in the options of ``[pmem_copy]``, run on a compute host: one that
 causes it and one that takes it back.
 """
 
-from collections.abc import Mapping
 import enum
 from typing import NamedTuple
 
@@ -40,32 +39,30 @@ class CausedFault(fixtures.Fixture):
     """A fault, from ``setUp`` to ``undo`` or the end of the test."""
 
     def __init__(self, hosts: shell.HostShell, host: str, command: str,
-                 undo_command: str, values: Mapping[str, str]) -> None:
+                 undo_command: str, server_id: str) -> None:
         """Describe it.
 
         :param hosts: runs the commands
         :param host: where
         :param command: what causes the fault
-        :param undo_command: what takes it back
-        :param values: what the placeholders of both commands stand for
+        :param undo_command: what undoes it
+        :param server_id: what ``{server}`` stands for in both
         """
         super().__init__()
         self._hosts = hosts
         self._host = host
-        self._command = command
-        self._undo_command = undo_command
-        self._values = values
+        self._command = shell.fill_quoted(command, server=server_id)
+        self._undo_command = shell.fill_quoted(undo_command, server=server_id)
         self._is_there = False
 
     def _setUp(self) -> None:
         # A command that failed may have done half of its work.
         self._is_there = True
         self.addCleanup(self.undo)
-        self._hosts.run_command(self._host, self._command, self._values)
+        self._hosts.run(self._host, self._command)
 
     def undo(self) -> None:
-        """Take the fault back, if that has not been done."""
+        """Undo the fault, if that has not been done."""
         if self._is_there:
-            self._hosts.run_command(
-                self._host, self._undo_command, self._values)
+            self._hosts.run(self._host, self._undo_command)
             self._is_there = False

@@ -4,6 +4,7 @@
 import abc
 import base64
 from collections.abc import Callable, Iterable, Mapping, Sequence
+import itertools
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
@@ -37,6 +38,14 @@ class Device(NamedTuple):
     size: int
 
 
+class Block(NamedTuple):
+    """A part of a device; offset and length are in bytes."""
+
+    device: Device
+    offset: int
+    length: int = pattern.BLOCK
+
+
 class Probe(abc.ABC):
     """Reads and writes the vPMEM devices of servers."""
 
@@ -52,18 +61,30 @@ class Probe(abc.ABC):
         """
 
     @abc.abstractmethod
-    def read(self, device: Device, offset: int, length: int) -> bytes:
-        """Return a part of a device, offset and length in bytes.
+    def read(self, blocks: Sequence[Block]) -> list[bytes]:
+        """Return what is in some blocks.
 
-        :raises ProbeError: if it can't be read, or less was
+        They come together, since it may take long to get there.
+
+        :raises ProbeError: if one can't be read, or only in part
         """
 
     @abc.abstractmethod
-    def write(self, device: Device, offset: int, data: bytes) -> None:
-        """Write to a device, from an offset in bytes.
+    def _write(self, contents: Mapping[Block, bytes]) -> None:
+        """Write to some blocks, whatever comes of it.
 
-        :raises ProbeError: if it can't be written
+        :raises ProbeError: if that is seen to fail
         """
+
+    def write(self, contents: Mapping[Block, bytes]) -> None:
+        """Write to some blocks, and read them back.
+
+        :raises ProbeError: if what was written is not there
+        """
+        self._write(contents)
+        for block, data in zip(contents, self.read(list(contents))):
+            if data != contents[block]:
+                raise ProbeError(f'what was written to {block} is not there')
 
 
 def parse_domain(host: str, text: str | bytes) -> list[Device]:
@@ -116,21 +137,18 @@ class HostProbe(Probe):
         self._describe = describe
         self._list_all = list_all
         self._read = read
-        self._write = write
+        self._write_command = write
 
-    def _run(self, host: str, command: str, data: bytes = b'',
-             **values: object) -> bytes:
+    def _run(self, host: str, script: str, data: bytes = b'') -> bytes:
         try:
-            return self._hosts.run_command(
-                host, command,
-                {name: str(value) for name, value in values.items()}, data)
+            return self._hosts.run(host, script, data)
         except shell.CommandFailed as error:
             raise ProbeError(str(error)) from error
 
     def devices(self, server: Mapping[str, Any]) -> list[Device]:
         host = server[HOST]
-        return parse_domain(
-            host, self._run(host, self._describe, server=server['id']))
+        return parse_domain(host, self._run(
+            host, shell.fill_quoted(self._describe, server=server['id'])))
 
     def all_devices(self, host: str) -> list[Device]:
         """Return all namespaces of a host, used or not.
@@ -139,33 +157,49 @@ class HostProbe(Probe):
         """
         try:
             # It has no placeholders, and may well have braces.
-            lines = self._hosts.run(
-                host, self._list_all).decode().splitlines()
+            lines = self._run(host, self._list_all).decode().splitlines()
             found = [Device(host, path, int(size))
                      for path, size in map(str.split, lines)]
-        except (shell.CommandFailed, ValueError) as error:
-            raise ProbeError(str(error)) from error
+        except ValueError as error:
+            raise ProbeError(f'on {host}: {error}') from error
         if not found:
             raise ProbeError(f'on {host}: "{self._list_all}" names nothing')
         return found
 
-    def read(self, device: Device, offset: int, length: int) -> bytes:
-        data = self._run(device.host, self._read, device=device.path,
-                         offset=offset, length=length)
-        # daxio counts a short copy as a success.
-        if len(data) != length:
-            raise ProbeError(
-                f'on {device.host}: {len(data)} of {length} bytes were read '
-                f'from {device.path} at {offset}')
-        return data
+    @staticmethod
+    def _command(command: str, block: Block) -> str:
+        return shell.fill_quoted(
+            command, device=block.device.path, offset=str(block.offset),
+            length=str(block.length))
 
-    def write(self, device: Device, offset: int, data: bytes) -> None:
-        self._run(device.host, self._write, data, device=device.path,
-                  offset=offset, length=len(data))
-        if self.read(device, offset, len(data)) != data:
-            raise ProbeError(
-                f'on {device.host}: {len(data)} bytes were written to '
-                f'{device.path} at {offset} and are not there')
+    def read(self, blocks: Sequence[Block]) -> list[bytes]:
+        found = []
+        # Logging in takes longer than reading, so it is done once a host.
+        for host, group in itertools.groupby(
+                blocks, lambda block: block.device.host):
+            wanted = list(group)
+            data = self._run(host, ' && '.join(
+                self._command(self._read, block) for block in wanted))
+            total = sum(block.length for block in wanted)
+            # daxio counts a short copy as a success.
+            if len(data) != total:
+                raise ProbeError(f'on {host}: {len(data)} of {total} bytes '
+                                 f'were read: {wanted}')
+            for block in wanted:
+                found.append(data[:block.length])
+                data = data[block.length:]
+        return found
+
+    def _write(self, contents: Mapping[Block, bytes]) -> None:
+        for host, group in itertools.groupby(
+                contents, lambda block: block.device.host):
+            blocks = list(group)
+            self._run(
+                host, ' && '.join(
+                    f'head -c {block.length} | ' +
+                    self._command(self._write_command, block)
+                    for block in blocks),
+                b''.join(contents[block] for block in blocks))
 
 
 class GuestProbe(Probe):
@@ -219,35 +253,34 @@ class GuestProbe(Probe):
             # Whatever the client of the guest raises: it is one of many.
             raise ProbeError(f'in the guest: "{command}": {error}') from error
 
-    def _dd(self, offset: int, length: int) -> str:
-        if offset % self.PAGE or length % self.PAGE:
-            raise ProbeError(f'{length} bytes at {offset} are no whole pages')
-        return f'sudo dd bs={self.PAGE} count={length // self.PAGE} '
+    def _dd(self, block: Block) -> str:
+        if block.offset % self.PAGE or block.length % self.PAGE:
+            raise ProbeError(f'not whole pages: {block}')
+        return f'sudo dd bs={self.PAGE} count={block.length // self.PAGE} '
 
-    def read(self, device: Device, offset: int, length: int) -> bytes:
+    def read(self, blocks: Sequence[Block]) -> list[bytes]:
+        return [self._read(block) for block in blocks]
+
+    def _read(self, block: Block) -> bytes:
+        path = block.device.path
         # The guest's cache may be older than what is on the device.
         answer = self._run(
-            f'sudo blockdev --flushbufs {device.path}; ' +
-            self._dd(offset, length) +
-            f'if={device.path} skip={offset // self.PAGE} | base64')
+            f'sudo blockdev --flushbufs {path}; {self._dd(block)}'
+            f'if={path} skip={block.offset // self.PAGE} | base64')
         data = base64.b64decode(answer)
-        if len(data) != length:
+        if len(data) != block.length:
             raise ProbeError(
-                f'in the guest: {len(data)} of {length} bytes were read from '
-                f'{device.path} at {offset}')
+                f'in the guest: {len(data)} bytes were read: {block}')
         return data
 
-    def write(self, device: Device, offset: int, data: bytes) -> None:
-        text = base64.b64encode(data).decode()
-        # One argument of a command has at most 128 KiB on Linux.
-        self._run(
-            f'echo {text} | base64 -d | ' + self._dd(offset, len(data)) +
-            f'iflag=fullblock of={device.path} seek={offset // self.PAGE} '
-            'conv=fsync')
-        if self.read(device, offset, len(data)) != data:
-            raise ProbeError(
-                f'in the guest: {len(data)} bytes were written to '
-                f'{device.path} at {offset} and are not there')
+    def _write(self, contents: Mapping[Block, bytes]) -> None:
+        for block, data in contents.items():
+            text = base64.b64encode(data).decode()
+            # One argument of a command has at most 128 KiB on Linux.
+            self._run(
+                f'echo {text} | base64 -d | {self._dd(block)}iflag=fullblock '
+                f'of={block.device.path} seek={block.offset // self.PAGE} '
+                'conv=fsync')
 
 
 def _places(probe: Probe, device: Device) -> list[pattern.Place]:
@@ -265,10 +298,11 @@ def not_zero(probe: Probe, devices: Iterable[Device]) -> list[str]:
     :returns: a line for each place
     :raises ProbeError: if a device can't be read
     """
-    return [f'{place.name} of {device} is not zero'
-            for device in devices for place in _places(probe, device)
-            if any(probe.read(
-                device, place.start(device.size), pattern.BLOCK))]
+    looks = {f'{place.name} of {device} is not zero':
+             Block(device, place.start(device.size))
+             for device in devices for place in _places(probe, device)}
+    return [line for line, data in zip(
+        looks, probe.read(list(looks.values()))) if any(data)]
 
 
 class Mark:
@@ -287,10 +321,11 @@ class Mark:
         self._probe = probe
         self._pattern = pattern.Pattern()
         self.devices = list(devices)
-        for index, device in enumerate(self.devices):
-            for place in _places(self._probe, device):
-                probe.write(device, place.start(device.size),
-                            self._pattern.block(index, place))
+        probe.write({
+            Block(device, place.start(device.size)):
+            self._pattern.block(index, place)
+            for index, device in enumerate(self.devices)
+            for place in _places(probe, device)})
 
     def missing(self, devices: Sequence[Device]) -> list[str]:
         """Say where the data is not, that should be on these devices.
@@ -304,43 +339,48 @@ class Mark:
             return [f'{len(devices)} devices have no room for what was on '
                     f'{len(self.devices)}']
         wrong = []
+        looks: dict[str, tuple[Block, bytes]] = {}
         for index, (old, new) in enumerate(zip(self.devices, devices)):
             if new.size < old.size:
                 wrong.append(f'{new} has no room for what was on {old}')
                 continue
             for place in _places(self._probe, old):
-                if not self._holds(new, index, place):
-                    wrong.append(f'{place.name} of {new} does not have what '
-                                 f'was written to {old}')
+                looks[f'{place.name} of {new} does not have what was written '
+                      f'to {old}'] = (Block(new, place.start(new.size)),
+                                      self._pattern.block(index, place))
             if new.size > old.size and self._probe.sees_hosts:
                 # What the guest has gained, before the label area.
-                if any(self._probe.read(
-                        new, old.size - pattern.LABEL_AREA, pattern.BLOCK)):
-                    wrong.append(f'{new} is not zero behind the data')
-        return wrong
-
-    def _holds(self, device: Device, index: int,
-               place: pattern.Place) -> bool:
-        found = self._probe.read(
-            device, place.start(device.size), pattern.BLOCK)
-        return found == self._pattern.block(index, place)
+                looks[f'{new} is not zero behind the data'] = (
+                    Block(new, old.size - pattern.LABEL_AREA),
+                    bytes(pattern.BLOCK))
+        found = self._probe.read([block for block, _ in looks.values()])
+        return wrong + [line for (line, (_, expected)), data in zip(
+            looks.items(), found) if data != expected]
 
     def left_on(self, devices: Iterable[Device]) -> list[str]:
         """Say where this data still is.
 
-        Others may have written to the same devices since.
+        All places are looked at on devices that it was written to. On others
+        the first one and the last one of the guest are: a copy begins with
+        the one, a wipe ends with the other.
 
         :returns: a line for each place
         :raises ProbeError: if a device can't be read
         """
-        found = []
+        looks: dict[str, tuple[Block, bytes]] = {}
         for device in devices:
             for index, old in enumerate(self.devices):
-                for place in _places(self._probe, old):
-                    if place.start(device.size) + pattern.BLOCK > device.size:
-                        continue
-                    if self._holds(device, index, place):
-                        found.append(
-                            f'{place.name} of {device} still has what was '
-                            f'written to {old}')
-        return found
+                places = _places(self._probe, old)
+                if device not in self.devices:
+                    guest = pattern.guest_places(old.size)
+                    places = [guest[0], guest[-1]]
+                for place in places:
+                    start = place.start(device.size)
+                    if start + pattern.BLOCK <= device.size:
+                        looks[f'{place.name} of {device} still has what was '
+                              f'written to {old}'] = (
+                                  Block(device, start),
+                                  self._pattern.block(index, place))
+        found = self._probe.read([block for block, _ in looks.values()])
+        return [line for (line, (_, ours)), data in zip(
+            looks.items(), found) if data == ours]

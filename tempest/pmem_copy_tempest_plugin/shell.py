@@ -17,6 +17,12 @@ def fill(text: str, values: Mapping[str, str]) -> str:
                   text)
 
 
+def fill_quoted(command: str, **values: str) -> str:
+    """Replace placeholders by values, quoted for a shell."""
+    return fill(command, {
+        name: shlex.quote(value) for name, value in values.items()})
+
+
 class HostShell:
     """Runs shell commands on compute hosts, usually by ssh."""
 
@@ -62,16 +68,3 @@ class HostShell:
                 f'on {host}: "{script}" ended with status {done.returncode}: '
                 f'{said!r}')
         return done.stdout
-
-    def run_command(self, host: str, command: str, values: Mapping[str, str],
-                    data: bytes = b'') -> bytes:
-        """Run a command of the configuration, with its placeholders filled.
-
-        :param command: with placeholders such as ``{device}``; other braces
-            are the shell's
-        :param values: what the placeholders stand for, not yet quoted
-        :raises CommandFailed: as ``run`` does
-        """
-        script = fill(command, {
-            name: shlex.quote(value) for name, value in values.items()})
-        return self.run(host, script, data)

@@ -130,14 +130,13 @@ class TestHostShell:
             self.shell(timeout=0.2).run('host1', 'exec sleep 20')
 
     def test_values_are_quoted(self):
-        assert self.shell().run_command(
-            'host1', 'echo {device}', {'device': "a  b'; exit 1"}
-        ) == b"a  b'; exit 1\n"
+        script = shell.fill_quoted('echo {device}', device="a  b'; exit 1")
+        assert self.shell().run('host1', script) == b"a  b'; exit 1\n"
 
     def test_other_braces_are_left_alone(self):
-        assert self.shell().run_command(
-            'host1', "A=1; echo ${A} {b} '{\"c\": 0}'", {'device': 'd'}
-        ) == b'1 {b} {"c": 0}\n'
+        script = shell.fill_quoted(
+            "A=1; echo ${A} {b} '{\"c\": 0}'", device='d')
+        assert self.shell().run('host1', script) == b'1 {b} {"c": 0}\n'
 
 
 @pytest.fixture
@@ -204,24 +203,52 @@ class TestHostProbe:
             tools.all_devices(HOST)
 
     def test_short_read(self, host_probe, devices):
-        with pytest.raises(probe.ProbeError, match='10 of 20 bytes'):
-            host_probe.read(devices[0], 8 * MIB - 10, 20)
+        with pytest.raises(probe.ProbeError, match='15 of 25 bytes'):
+            host_probe.read([probe.Block(devices[0], 0, 5),
+                             probe.Block(devices[0], 8 * MIB - 10, 20)])
+
+    def test_second_read_fails(self, host_probe, devices):
+        gone = devices[1]._replace(path='/no/such')
+        with pytest.raises(probe.ProbeError, match='No such file'):
+            host_probe.read([probe.Block(devices[0], 0), probe.Block(gone, 0),
+                             probe.Block(devices[1], 0)])
+
+    def test_nothing_to_read(self, host_probe):
+        assert host_probe.read([]) == []
 
     def test_write_that_is_not_there(self, hosts, devices):
         tools = probe.HostProbe(hosts, '', '', 'head -c {length} /dev/zero',
                                 'cat >/dev/null')
-        with pytest.raises(probe.ProbeError, match='are not there'):
-            tools.write(devices[0], 0, b'abc')
+        with pytest.raises(probe.ProbeError, match='is not there'):
+            tools.write({probe.Block(devices[0], 0, 3): b'abc'})
 
     def test_write(self, host_probe, devices):
-        host_probe.write(devices[0], 4096, b'abc')
-        assert host_probe.read(devices[0], 4095, 5) == b'\0abc\0'
+        host_probe.write({probe.Block(devices[0], 4096, 3): b'abc',
+                          probe.Block(devices[1], 1, 2): b'de',
+                          probe.Block(devices[0], 0, 1): b'f'})
+        assert host_probe.read([
+            probe.Block(devices[0], 4095, 5), probe.Block(devices[1], 0, 4),
+            probe.Block(devices[0], 0, 2)]) == [
+                b'\0abc\0', b'\0de\0', b'f\0']
+
+    def test_each_block_is_read_on_its_host(self, tmp_path, devices):
+        """In the order asked for, and with one login for neighbours."""
+        hosts = shell.HostShell(
+            f'env H={{host}} LOG={tmp_path}/log sh -c', {}, 60)
+        tools = probe.HostProbe(
+            hosts, '', '', 'echo $H >>$LOG && echo $H', '')
+        on_2 = devices[0]._replace(host='host2')
+        blocks = [probe.Block(device, 0, 6)
+                  for device in (devices[0], devices[1], on_2, devices[0])]
+        assert tools.read(blocks) == [
+            b'host1\n', b'host1\n', b'host2\n', b'host1\n']
 
 
 class TestMark:
     def test_zero_and_not(self, host_probe, devices):
         assert probe.not_zero(host_probe, devices) == []
-        host_probe.write(devices[1], 12 * MIB - 1, b'x')
+        host_probe.write(
+            {probe.Block(devices[1], 12 * MIB - 1, 1): b'x'})
         assert probe.not_zero(host_probe, devices) == [
             f'the end of the label area of {devices[1]} is not zero']
 
@@ -270,7 +297,8 @@ class TestMark:
         mark = probe.Mark(host_probe, devices[:1])
         assert mark.left_on(devices[1:]) == []
         copy(devices[0], devices[1])
-        assert len(mark.left_on(devices)) == 12
+        # All places of the one, the first and the last of the other.
+        assert len(mark.left_on(devices)) == 6 + 2
 
     def test_another_pattern_is_not_left(self, host_probe, devices):
         mark = probe.Mark(host_probe, devices[:1])
@@ -316,8 +344,8 @@ class TestGuestProbe:
 
     def test_no_whole_pages(self, tools):
         device = tools.devices(SERVER)[0]
-        with pytest.raises(probe.ProbeError, match='no whole pages'):
-            tools.read(device, 1, 4096)
+        with pytest.raises(probe.ProbeError, match='not whole pages'):
+            tools.read([probe.Block(device, 1)])
 
     def test_mark(self, tools):
         devices = tools.devices(SERVER)
@@ -329,16 +357,16 @@ class TestGuestProbe:
     def test_failure(self, tools):
         device = tools.devices(SERVER)[0]
         with pytest.raises(probe.ProbeError, match='in the guest'):
-            tools.read(device._replace(path='/no/such'), 0, 4096)
+            tools.read([probe.Block(device._replace(path='/no/such'), 0)])
 
 
 class TestCausedFault:
     def caused(self, hosts, tmp_path, command):
         undo = f'echo off {{server}} >>{tmp_path}/log'
         return faults.CausedFault(
-            hosts, HOST, command, undo, {'server': '5b5b'})
+            hosts, HOST, command, undo, '5b5b')
 
-    def test_taken_back_once(self, hosts, tmp_path):
+    def test_undone_once(self, hosts, tmp_path):
         fault = self.caused(
             hosts, tmp_path, f'echo on {{server}} >>{tmp_path}/log')
         with fault:
@@ -346,7 +374,7 @@ class TestCausedFault:
         assert (tmp_path / 'log').read_text() == (
             'on 5b5b\noff 5b5b\n')
 
-    def test_taken_back_if_it_failed(self, hosts, tmp_path):
+    def test_undone_if_it_failed(self, hosts, tmp_path):
         with pytest.raises(Exception):
             self.caused(hosts, tmp_path, 'exit 1').setUp()
         assert (tmp_path / 'log').read_text() == 'off 5b5b\n'

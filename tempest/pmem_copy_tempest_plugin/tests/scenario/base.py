@@ -49,7 +49,6 @@ class PmemScenario(base.PmemMixin, manager.ScenarioTest):
             CONF.pmem_copy.host_command, CONF.pmem_copy.host_addresses,
             CONF.pmem_copy.host_timeout)
         self._keypair: dict[str, Any] = {}
-        self._addresses: dict[str, str] = {}
         if CONF.pmem_copy.probe == 'host':
             self.probe: probe.Probe = probe.HostProbe(
                 self.hosts, CONF.pmem_copy.describe_command,
@@ -84,11 +83,8 @@ class PmemScenario(base.PmemMixin, manager.ScenarioTest):
         return server, probe.Mark(self.probe, devices)
 
     def _connect(self, server: Mapping[str, Any]) -> Callable[[str], str]:
-        # It stays the server's when that moves.
-        if server['id'] not in self._addresses:
-            self._addresses[server['id']] = self.get_server_ip(server)
         return self.get_remote_client(
-            self._addresses[server['id']],
+            self.get_server_ip(server),
             private_key=self._keypair['private_key'],
             server=server).exec_command
 
@@ -212,7 +208,7 @@ class PmemScenario(base.PmemMixin, manager.ScenarioTest):
             self.hosts, host,
             CONF.pmem_copy[f'{fault.value.option}_command'],
             CONF.pmem_copy[f'{fault.value.option}_undo_command'],
-            {'server': server['id']})
+            server['id'])
         self.useFixture(caused)
         return caused
 
