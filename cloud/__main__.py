@@ -13,6 +13,8 @@ from cloud import LOGS
 from cloud import TOP
 from cloud import Unable
 from cloud import WORK
+from cloud.host import command_of
+from cloud.host import descendants
 from cloud.host import Failed
 
 PID = WORK / 'pid'
@@ -25,6 +27,8 @@ def arguments() -> argparse.Namespace:
     run = what.add_parser('run', help='bring it up, run tests, end it')
     run.add_argument('tests', nargs='*', help='what pytest is to run')
     what.add_parser('up', help='bring it up, and leave it up')
+    test = what.add_parser('test', help='run tests on one that is up')
+    test.add_argument('tests', nargs='*', help='what pytest is to run')
     what.add_parser('down', help='end it')
     what.add_parser('stay', help=argparse.SUPPRESS)
     return parser.parse_known_args()[0]
@@ -39,6 +43,8 @@ def main() -> int:
         box.check()
         if options.what == 'down':
             return _down()
+        if options.what == 'test':
+            return _test()
         held = box.lock()
         if options.what == 'up':
             return _up(held)
@@ -51,9 +57,12 @@ def main() -> int:
 def _inside(options: argparse.Namespace, tests: list[str]) -> int:
     from cloud.cloud import Cloud
 
-    box.furnish()
     cloud = Cloud()
-    cloud.up()
+    if options.what == 'test':
+        cloud.find()
+    else:
+        box.furnish()
+        cloud.up()
     if options.what == 'stay':
         print('ready', flush=True)
         signal.pause()
@@ -79,7 +88,7 @@ def _up(held: int) -> int:
 
 def _rc(pid: int) -> str:
     """Return a script that leads a shell's ``openstack`` into the box."""
-    enter = 'nsenter --target $(pgrep -P %d) --mount --net --pid --' % pid
+    enter = ' '.join([*_enter(pid), '--'])
     return (
         '# To be sourced. OS_CLOUD is admin, member or reader.\n'
         'export OS_CLOUD=${{OS_CLOUD:-admin}}\n'
@@ -93,17 +102,40 @@ def _rc(pid: int) -> str:
         '}}\n').format(enter=enter, work=WORK, top=TOP, env=ENV)
 
 
-def _down() -> int:
+def _enter(pid: int) -> list[str]:
+    """Return the beginning of a command that is run in the box.
+
+    :param pid: of ``unshare``, whose child is the first process inside
+    """
+    return ['nsenter', '--target', str(descendants(pid)[1]), '--mount',
+            '--net', '--ipc', '--pid']
+
+
+def _test() -> int:
+    return subprocess.run(
+        [*_enter(_running()), '--wd=%s' % TOP, '--', sys.executable, '-B', '-m', 'cloud',
+         *sys.argv[1:]], env=os.environ | {
+            box.INSIDE: '1', 'PYTHONPATH': str(TOP)}).returncode
+
+
+def _running() -> int:
+    """Return the process to end when the cloud is to end.
+
+    :raises Unable: if there is none
+    """
     try:
         pid = int(PID.read_text())
     except FileNotFoundError:
+        pid = 0
+    if 'cloud.init' not in command_of(pid):
         raise Unable('the cloud of this checkout is not up')
-    with open('/proc/%d/cmdline' % pid) as line:
-        if 'cloud.init' not in line.read():
-            raise Unable('the cloud of this checkout is not up')
-    os.kill(pid, signal.SIGKILL)
-    held = box.wait_for_lock()
-    os.close(held)
+    return pid
+
+
+def _down() -> int:
+    os.kill(_running(), signal.SIGKILL)
+    os.close(box.wait_for_lock())
+    box.forget()
     PID.unlink()
     RC.unlink(missing_ok=True)
     return 0

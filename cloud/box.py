@@ -101,17 +101,17 @@ def run(command: list[str], held: int) -> int:
     def end(number: int, _frame: object) -> None:
         box.kill()
         box.wait()
-        _forget()
+        forget()
         sys.exit(128 + number)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, end)
     status = box.wait()
-    _forget()
+    forget()
     return status
 
 
-def _forget() -> None:
+def forget() -> None:
     """Remove what the mounts were on; on them nothing is left."""
     with contextlib.suppress(FileNotFoundError):
         HOSTS.rmdir()
@@ -123,6 +123,9 @@ def furnish() -> None:
     What the hosts write is in memory, so it goes with them.
     """
     subprocess.run(['ip', 'link', 'set', 'lo', 'up'], check=True)
+    for host in range(2, 5):
+        subprocess.run(['ip', 'address', 'add', '127.0.0.%d/8' % host, 'dev',
+                        'lo'], check=True)
     subprocess.run(['mount', '-t', 'tmpfs', '-o', 'mode=755,size=90%',
                     'cloud', HOSTS], check=True)
 

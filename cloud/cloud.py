@@ -1,14 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The whole: a controller, two compute hosts, and what they are seeded with."""
 
-import contextlib
 import json
 import os
-import pathlib
 import shutil
 import time
 
-from cloud import controller
 from cloud import ENV
 from cloud import LOGS
 from cloud import seed
@@ -50,6 +47,14 @@ class Cloud:
         self._join()
         say('the cloud is up after %.0f s' % (time.monotonic() - begun))
 
+    def find(self) -> None:
+        """Find all of it, when another process has brought it up."""
+        os.environ['OS_CLIENT_CONFIG_FILE'] = str(CLOUDS)
+        for host in self.hosts:
+            host.find()
+        for host in self.computes:
+            host.memory.find()
+
     def _services(self) -> None:
         together(self.controller.start_database, self.controller.start_broker)
         if not self.controller.has_schemas:
@@ -58,6 +63,7 @@ class Cloud:
         self.controller.start_apis()
         self.controller.await_apis()
         timed(self._seed)
+        # They log in when they start.
         self.controller.start_nova()
 
     def _seed(self) -> None:
@@ -77,12 +83,11 @@ class Cloud:
         say('  nova-computes: %.1f s' % (time.monotonic() - begun))
 
 
-@contextlib.contextmanager
-def environment() -> dict[str, str]:
-    """Yield the environment of a client."""
-    yield os.environ | {
+def environment(user: str = 'admin') -> dict[str, str]:
+    """Return the environment of a client.
+
+    :param user: one of those in ``cloud/seed.py``
+    """
+    return os.environ | {
         'PATH': '%s:%s' % (ENV / 'bin', os.environ['PATH']),
-        'OS_CLIENT_CONFIG_FILE': str(CLOUDS)}
-
-
-__all__ = ['Cloud', 'controller', 'pathlib']
+        'OS_CLIENT_CONFIG_FILE': str(CLOUDS), 'OS_CLOUD': user}

@@ -15,7 +15,6 @@ from cloud.host import descendants
 from cloud.host import Failed
 from cloud.host import Host
 from cloud.host import PATH
-from cloud.host import Service
 from cloud.host import until
 from cloud.pmem import Memory
 
@@ -84,6 +83,14 @@ class Compute(Host):
         self.memory = Memory(self)
         self.options: dict[str, dict[str, object]] = {}
         self.qemu_user = 'libvirt-qemu'
+        self.libvirtd = self.service('libvirtd', '/usr/sbin/libvirtd')
+        # Files stand in for devices here, which the receiver is told.
+        self.sshd = self.service(
+            'sshd', '/usr/sbin/sshd', '-D', '-e', '-o',
+            'SetEnv=NOVA_PMEM_STAND_INS=1')
+        self.nova = self.service(
+            'nova-compute', 'nova-compute', '--config-file',
+            '/etc/nova/nova.conf', user='nova', NOVA_PMEM_STAND_INS='1')
 
     def configure(self) -> None:
         """Make users, keys and configuration."""
@@ -178,20 +185,8 @@ class Compute(Host):
 
     # Services
 
-    def prepare_services(self) -> None:
-        """Describe what runs here."""
-        self.libvirtd = self.service('libvirtd', '/usr/sbin/libvirtd')
-        # Files stand in for devices here, which the receiver is told.
-        self.sshd = self.service(
-            'sshd', '/usr/sbin/sshd', '-D', '-e', '-o',
-            'SetEnv=NOVA_PMEM_STAND_INS=1')
-        self.nova = self.service(
-            'nova-compute', 'nova-compute', '--config-file',
-            '/etc/nova/nova.conf', user='nova', NOVA_PMEM_STAND_INS='1')
-
     def start_services(self) -> None:
         """Start all but nova-compute."""
-        self.prepare_services()
         self.libvirtd.start()
         self.sshd.start()
         until(lambda: controller.listens(self.address, 22),
@@ -281,6 +276,3 @@ def _uid(pid: int) -> int | None:
         return os.stat('/proc/%d' % pid).st_uid
     except OSError:
         return None
-
-
-__all__ = ['Compute', 'Service']

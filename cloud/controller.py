@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The host with everything but the compute services."""
 
+from collections import abc
 from concurrent import futures
 import hashlib
 import http.client
@@ -54,21 +55,27 @@ def auth(user: str, project: str = 'service') -> dict[str, str]:
             'region_name': 'RegionOne'}
 
 
+def token_auth(user: str) -> dict[str, str]:
+    """Return how an API looks at its callers' tokens."""
+    return auth(user) | {'www_authenticate_uri': url('keystone'),
+                         'memcached_servers': ADDRESS + ':11211'}
+
+
 def nova_conf() -> dict[str, dict[str, object]]:
     """Return what all of Nova's services are configured with."""
     return {
         'DEFAULT': {'transport_url': RABBIT, 'my_ip': ADDRESS,
                     'state_path': '/var/lib/nova'},
         'oslo_concurrency': {'lock_path': '/var/lib/nova/tmp'},
-        'keystone_authtoken': auth('nova') | {
-            'www_authenticate_uri': url('keystone')},
+        'keystone_authtoken': token_auth('nova'),
         'service_user': auth('nova') | {'send_service_user_token': 'true'},
         'placement': auth('placement'),
         'neutron': auth('neutron'),
         'glance': auth('glance') | {'num_retries': 2},
         'barbican': {'auth_endpoint': url('keystone') + '/v3'},
         'vnc': {'enabled': 'false'},
-        'workarounds': {},
+        'conductor': {'workers': 1},
+        'scheduler': {'workers': 1},
     }
 
 
@@ -77,7 +84,41 @@ class Controller(Host):
 
     def __init__(self) -> None:
         super().__init__('controller', ADDRESS)
-        self.services: dict[str, Service] = {}
+        self.services = {each.name: each for each in self._describe()}
+
+    def _describe(self) -> abc.Iterator[Service]:
+        """Yield all that runs here, in the order in which it starts."""
+        # What is in a cache of the kernel's lives as long as this machine.
+        yield self.service(
+            'mariadb', '/usr/sbin/mariadbd', '--no-defaults', '--user=mysql',
+            '--datadir=' + _DATA, '--socket=' + _SOCKET, '--skip-networking',
+            '--innodb-flush-log-at-trx-commit=0', '--max-connections=500',
+            '--innodb-buffer-pool-size=128M', '--skip-name-resolve')
+        yield self.service(
+            'rabbitmq', '/usr/lib/rabbitmq/bin/rabbitmq-server',
+            user='rabbitmq', HOME='/var/lib/cloud-rabbit',
+            RABBITMQ_NODENAME='rabbit@localhost',
+            RABBITMQ_NODE_IP_ADDRESS=ADDRESS,
+            RABBITMQ_MNESIA_BASE='/var/lib/cloud-rabbit',
+            RABBITMQ_LOGS='-', ERL_EPMD_ADDRESS=ADDRESS,
+            RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=(
+                '-kernel inet_dist_use_interface {127,0,0,1} +S 1:1'),
+            RABBITMQ_ENABLED_PLUGINS_FILE='/dev/null')
+        # Or keystone is asked of each request's token.
+        yield self.service(
+            'memcached', 'memcached', '-u', 'nobody', '-l', ADDRESS)
+        for name, port in PORTS.items():
+            yield self.service(
+                name + '-api', 'uwsgi', '--http-socket',
+                '%s:%d' % (ADDRESS, port), '--module',
+                _WSGI[name] + ':application', '--master', '--die-on-term',
+                '--processes', '1', '--threads', '8', '--enable-threads',
+                '--lazy-apps', '--need-app', '--thunder-lock',
+                '--buffer-size', '65535', '--add-header', 'Connection: close',
+                '--procname-prefix', name + ' ', '--disable-logging')
+        for name in ('nova-conductor', 'nova-scheduler'):
+            yield self.service(name, name, '--debug', '--config-file',
+                               '/etc/nova/nova.conf')
 
     def configure(self) -> None:
         """Write the configuration of everything."""
@@ -99,11 +140,11 @@ class Controller(Host):
             'cache': {'enabled': 'true', 'backend': 'dogpile.cache.memory'}})
         self._conf('placement', {
             'placement_database': {'connection': database('placement')},
-            'keystone_authtoken': auth('placement')})
+            'keystone_authtoken': token_auth('placement')})
         self._conf('glance-api', common, {
             'DEFAULT': {'enabled_backends': 'file:file'},
             'database': {'connection': database('glance')},
-            'keystone_authtoken': auth('glance'),
+            'keystone_authtoken': token_auth('glance'),
             'paste_deploy': {'flavor': 'keystone'},
             'glance_store': {'default_backend': 'file'},
             'file': {'filesystem_store_datadir': '/var/lib/glance/images'}})
@@ -114,7 +155,7 @@ class Controller(Host):
                         'notify_nova_on_port_data_changes': 'false'},
             'oslo_concurrency': {'lock_path': '/var/lib/neutron/tmp'},
             'database': {'connection': database('neutron')},
-            'keystone_authtoken': auth('neutron')})
+            'keystone_authtoken': token_auth('neutron')})
         self.write('/etc/neutron/plugins/ml2/ml2_conf.ini', ini.text({
             'ml2': {'type_drivers': 'local', 'tenant_network_types': 'local',
                     'mechanism_drivers': 'logger',
@@ -141,12 +182,7 @@ class Controller(Host):
             self.run('mariadb-install-db', '--no-defaults', '--user=mysql',
                      '--auth-root-authentication-method=normal',
                      '--skip-test-db', '--datadir=' + _DATA)
-        # What is in a cache of the kernel's lives as long as this machine.
-        self._start(
-            'mariadb', '/usr/sbin/mariadbd', '--no-defaults', '--user=mysql',
-            '--datadir=' + _DATA, '--socket=' + _SOCKET, '--skip-networking',
-            '--innodb-flush-log-at-trx-commit=0', '--max-connections=500',
-            '--innodb-buffer-pool-size=128M', '--skip-name-resolve')
+        self.services['mariadb'].start()
         self.await_database()
         if not self.has_schemas:
             self.run('mariadb', '--no-defaults', '-S', _SOCKET, '-e', ' '.join(
@@ -161,23 +197,14 @@ class Controller(Host):
                         'ping', check=False).returncode == 0
 
     def start_broker(self) -> None:
+        self.services['memcached'].start()
         self.run('install', '-d', '-o', 'rabbitmq', '/var/lib/cloud-rabbit',
                  '/var/log/cloud/rabbit')
-        self.services['rabbitmq'] = self.service(
-            'rabbitmq', '/usr/lib/rabbitmq/bin/rabbitmq-server',
-            user='rabbitmq', HOME='/var/lib/cloud-rabbit',
-            RABBITMQ_NODENAME='rabbit@localhost',
-            RABBITMQ_NODE_IP_ADDRESS=ADDRESS,
-            RABBITMQ_MNESIA_BASE='/var/lib/cloud-rabbit',
-            RABBITMQ_LOGS='-', ERL_EPMD_ADDRESS=ADDRESS,
-            RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=(
-                '-kernel inet_dist_use_interface {127,0,0,1} +S 1:1'),
-            RABBITMQ_ENABLED_PLUGINS_FILE='/dev/null').start()
-        until(lambda: listens(ADDRESS, 5672), 'RabbitMQ does not listen')
+        self.services['rabbitmq'].start()
+        self.await_broker()
 
-    def _start(self, name: str, *command: object) -> Service:
-        self.services[name] = self.service(name, *command).start()
-        return self.services[name]
+    def await_broker(self) -> None:
+        until(lambda: listens(ADDRESS, 5672), 'RabbitMQ does not listen')
 
     # The services
 
@@ -231,17 +258,7 @@ class Controller(Host):
 
     def start_apis(self) -> None:
         for name in PORTS:
-            self.start_api(name)
-
-    def start_api(self, name: str) -> None:
-        self._start(
-            name + '-api', 'uwsgi', '--http-socket',
-            '%s:%d' % (ADDRESS, PORTS[name]), '--module',
-            _WSGI[name] + ':application', '--master', '--die-on-term',
-            '--processes', '1', '--threads', '8', '--enable-threads',
-            '--lazy-apps', '--need-app', '--thunder-lock',
-            '--buffer-size', '65535', '--add-header', 'Connection: close',
-            '--procname-prefix', name + ' ', '--disable-logging')
+            self.services[name + '-api'].start()
 
     def await_apis(self) -> None:
         for name in PORTS:
@@ -258,7 +275,22 @@ class Controller(Host):
 
     def start_nova(self) -> None:
         for name in ('nova-conductor', 'nova-scheduler'):
-            self._start(name, name, '--config-file', '/etc/nova/nova.conf')
+            self.services[name].start()
+        # A nova-compute that finds no conductor looks again much later.
+        conductor = self.services['nova-conductor']
+        until(lambda: 'Creating RPC server for service' in conductor.text(),
+              'nova-conductor does not start', 120)
+
+    def repair(self) -> None:
+        """Start what does not run; without waiting if all does."""
+        gone = [name for name, service in self.services.items()
+                if not service.runs]
+        for name in gone:
+            self.services[name].start()
+            if name == 'mariadb':
+                self.await_database()
+            elif name == 'rabbitmq':
+                self.await_broker()
 
     def discover(self, hosts: int) -> None:
         """Take compute hosts into the cell, when all have come up."""

@@ -131,6 +131,18 @@ class Host:
              '/bin/sh', '-c', script], stdin=subprocess.DEVNULL)
         until(self._find_init, 'host %s does not start' % self.name)
 
+    def find(self) -> None:
+        """Find the host that another process has started.
+
+        :raises Failed: if there is none
+        """
+        for pid in descendants(1):
+            if 'cloud/init.py' in command_of(pid) and os.readlink(
+                    '/proc/%d/root' % pid) == str(self.root):
+                self.pid = pid
+                return
+        raise Failed('there is no host %s' % self.name)
+
     def _find_init(self) -> bool:
         assert self._init is not None
         if self._init.poll() is not None:
@@ -157,7 +169,7 @@ class Host:
                         else str(word) for word in command]
 
     def run(self, *command: object, user: str = 'root', check: bool = True,
-            timeout: float = 120,
+            timeout: float = 600,
             **kwargs: object) -> subprocess.CompletedProcess:
         """Run a command there, and return what it said, as text.
 
@@ -198,21 +210,31 @@ class Service:
         self.groups = groups
         self.environment = more
         self.log = host.logs / (name + '.log')
-        self._entered: subprocess.Popen | None = None
 
     def start(self) -> 'Service':
         with open(self.log, 'a') as log:
-            self._entered = subprocess.Popen(
+            entered = subprocess.Popen(
                 self.host.command(*self.command, user=self.user,
                                   groups=self.groups),
                 env=environment(self.user) | self.environment,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 start_new_session=True)
+        # Others than this process may have to find it.
+        self._note.write_text('%d' % entered.pid)
         return self
 
     @property
+    def _note(self) -> pathlib.Path:
+        return HOSTS / self.host.name / (self.name + '.pid')
+
+    @property
+    def _entered(self) -> int:
+        """The process that has entered the host, and waits for the other."""
+        return int(self._note.read_text()) if self._note.exists() else 0
+
+    @property
     def pid(self) -> int:
-        """The process itself, and not the one that has entered the host.
+        """The process itself.
 
         :raises Failed: if it is not there
         """
@@ -220,13 +242,14 @@ class Service:
             if not self.runs:
                 raise Failed('%s does not run on %s; see %s' % (
                     self.name, self.host.name, self.log))
-            return sum(_children(self._entered.pid)[:1])
+            return sum(_children(self._entered)[:1])
         return until(entered, '%s does not get onto %s' % (
             self.name, self.host.name))
 
     @property
     def runs(self) -> bool:
-        return self._entered is not None and self._entered.poll() is None
+        return 'nsenter' in command_of(self._entered) or bool(
+            _children(self._entered))
 
     def tree(self) -> list[int]:
         """Return it and all that it has started, itself first."""
@@ -257,8 +280,8 @@ class Service:
 
     def wait(self, timeout: float = 30) -> None:
         """Wait until it has ended."""
-        if self._entered is not None:
-            self._entered.wait(timeout)
+        until(lambda: not self.runs, '%s does not end on %s' % (
+            self.name, self.host.name), timeout)
 
     def text(self, since: int = 0) -> str:
         """Return its log from an offset on, in bytes."""

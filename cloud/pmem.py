@@ -20,6 +20,7 @@ from cloud.host import until
 
 MIB = 1024 * 1024
 ALIGN = 2 * MIB
+LABEL_AREA = 2 * MIB
 TOOLS = TOP / 'nova' / 'tests' / 'fixtures' / 'pmem_tools'
 REGISTRY = '/var/lib/pmem-stand-ins'
 
@@ -36,6 +37,14 @@ done < /proc/self/status
 export PMEM_STAND_IN_DIR={registry}
 exec /usr/bin/python3 -B -E -S {tool} "$@"
 """
+
+
+def standard() -> list[tuple[str, str, int]]:
+    """Return the namespaces that each host has: name, label, size."""
+    sizes = [(label, size) for label, (count, size) in LABELS.items()
+             for _ in range(count)]
+    return [('ns_%d' % number, label, size)
+            for number, (label, size) in enumerate(sizes)]
 
 
 class Namespace:
@@ -71,9 +80,21 @@ class Namespace:
             device.write(data)
 
     def digest(self, size: int | None = None) -> str:
-        """Return the digest of its first bytes, or of all."""
+        """Return the digest of what a guest finds here.
+
+        QEMU keeps the label area of a guest's device at its end, so it is
+        elsewhere on a larger one; what is between is zero.
+
+        :param size: in bytes, of the device that this is the copy of
+        """
         with open(self.file, 'rb') as device:
-            return hashlib.sha256(device.read(size)).hexdigest()
+            data = device.read()
+        size = size or self.size
+        between = data[size - LABEL_AREA:-LABEL_AREA]
+        if any(between):
+            return 'not zero between'
+        return hashlib.sha256(data[:size - LABEL_AREA] +
+                              data[-LABEL_AREA:]).hexdigest()
 
     def is_zero(self) -> bool:
         with open(self.file, 'rb') as device:
@@ -108,20 +129,27 @@ class Memory:
         for tool in ('ndctl', 'daxio'):
             self.host.write('/usr/local/bin/' + tool, _WRAPPER.format(
                 registry=REGISTRY, tool=TOOLS / tool), 0o755)
-        for label, (count, size) in LABELS.items():
-            for _ in range(count):
-                self.add('ns_%d' % len(self.namespaces), label, size)
+        for name, label, size in standard():
+            self.add(name, label, size)
+
+    def find(self) -> None:
+        """Find the namespaces that another process has made."""
+        for name, label, size in standard():
+            self._describe(name, label, size)
+
+    def _describe(self, name: str, label: str, size: int) -> Namespace:
+        namespace = Namespace(
+            self.host, name, label, size, '/dev/dax0.%d' % self._number)
+        self._number += 1
+        self.namespaces[name] = namespace
+        return namespace
 
     def add(self, name: str, label: str, size: int) -> Namespace:
         """Make a namespace, all zero, of a size in bytes."""
-        path = '/dev/dax0.%d' % self._number
-        self._number += 1
-        node = self.host.path(path)
-        with open(node, 'xb') as file:
+        namespace = self._describe(name, label, size)
+        with open(namespace.file, 'xb') as file:
             file.truncate(size)
-        node.chmod(0o600)
-        namespace = Namespace(self.host, name, label, size, path)
-        self.namespaces[name] = namespace
+        namespace.file.chmod(0o600)
         self.store()
         return namespace
 

@@ -13,7 +13,7 @@ class _Plugin:
     def __init__(self, cloud: Cloud) -> None:
         self._cloud = cloud
 
-    @pytest.fixture(scope='session')
+    @pytest.fixture
     def whole_cloud(self) -> Cloud:
         return self._cloud
 
@@ -22,5 +22,7 @@ def run(cloud: Cloud, arguments: list[str]) -> int:
     """Run pytest, by default on all tests, and return its status."""
     return int(pytest.main(
         ['-p', 'no:cacheprovider', '--rootdir', str(TOP / 'cloud'),
+         # The libraries of the client are full of them.
+         '-W', 'ignore',
          *(arguments or [str(TOP / 'cloud' / 'tests')])],
         plugins=[_Plugin(cloud)]))
