@@ -160,6 +160,8 @@ class Compute(Host):
                     'virt_type': 'qemu', 'cpu_mode': 'custom',
                     'cpu_models': 'qemu64', 'images_type': 'qcow2',
                     'pmem_namespaces': self.memory.of_config(),
+                    # Tests of what hangs wait for it.
+                    'pmem_copy_stall_timeout': 15,
                     'num_pcie_ports': 4}}, self.options, sections)))
 
     def write_qemu_conf(self) -> None:

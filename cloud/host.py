@@ -7,6 +7,7 @@ nothing with another host but the loopback.
 """
 
 from collections import abc
+import contextlib
 import os
 import pathlib
 import shlex
@@ -259,10 +260,12 @@ class Service:
                ) -> None:
         """Signal it, or some of its processes."""
         for pid in [self.pid] if pids is None else pids:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
-            except ProcessLookupError:
-                pass
+        if number in (signal.SIGKILL, signal.SIGCONT):
+            # ``nsenter`` stops itself when its child is stopped.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._entered, signal.SIGCONT)
 
     def kill(self) -> None:
         """End it and all it has started, as when a host loses power."""

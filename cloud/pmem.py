@@ -6,6 +6,8 @@ tree. All hosts have the same names and the same device nodes, for different
 namespaces, as hosts in the field do.
 """
 
+from collections import abc
+import contextlib
 import hashlib
 import json
 import os
@@ -36,6 +38,16 @@ while read -r name value; do
 done < /proc/self/status
 export PMEM_STAND_IN_DIR={registry}
 exec /usr/bin/python3 -B -E -S {tool} "$@"
+"""
+
+#: What ``ndctl`` prints, with the entries that a test adds.
+_NDCTL = """\
+#!/bin/sh
+odd={registry}/odd.json
+[ -e $odd ] || exec {registry}/ndctl "$@"
+{registry}/ndctl "$@" | /usr/bin/python3 -c '
+import json, sys
+print(json.dumps(json.load(sys.stdin) + json.load(open(sys.argv[1]))))' $odd
 """
 
 
@@ -126,9 +138,11 @@ class Memory:
         faults.chmod(0o777)
         (self.registry / 'calls').touch()
         (self.registry / 'calls').chmod(0o666)
-        for tool in ('ndctl', 'daxio'):
-            self.host.write('/usr/local/bin/' + tool, _WRAPPER.format(
+        for tool, path in (('ndctl', REGISTRY), ('daxio', '/usr/local/bin')):
+            self.host.write('%s/%s' % (path, tool), _WRAPPER.format(
                 registry=REGISTRY, tool=TOOLS / tool), 0o755)
+        self.host.write('/usr/local/bin/ndctl', _NDCTL.format(
+            registry=REGISTRY), 0o755)
         for name, label, size in standard():
             self.add(name, label, size)
 
@@ -153,11 +167,8 @@ class Memory:
         self.store()
         return namespace
 
-    def store(self, odd: tuple[dict, ...] = ()) -> None:
-        """Write down what ``ndctl`` shall list.
-
-        :param odd: entries that are no namespaces of this host
-        """
+    def store(self) -> None:
+        """Write down what ``ndctl`` shall list."""
         records = [{
             'name': each.name, 'listed': each.name, 'path': each.path,
             'size': each.size, 'align': ALIGN, 'enabled': True,
@@ -165,9 +176,22 @@ class Memory:
             'uuid': str(uuid.uuid5(uuid.NAMESPACE_DNS, '%s.%s' % (
                 each.name, self.host.name)))}
             for each in self.namespaces.values()]
-        whole = self.registry / 'namespaces.json.new'
-        whole.write_text(json.dumps(records + list(odd)))
-        whole.rename(self.registry / 'namespaces.json')
+        self._write('namespaces.json', records)
+
+    @contextlib.contextmanager
+    def odd(self, *entries: dict) -> abc.Iterator[None]:
+        """Let ``ndctl`` list further entries, as they are."""
+        self._write('odd.json', entries)
+        try:
+            yield
+        finally:
+            (self.registry / 'odd.json').unlink()
+
+    def _write(self, name: str, content: object) -> None:
+        """Write a file so that nobody sees half of it."""
+        whole = self.registry / (name + '.new')
+        whole.write_text(json.dumps(content))
+        whole.rename(self.registry / name)
 
     def replace_node(self, name: str) -> Namespace:
         """Give a namespace another device node, with the same bytes.

@@ -44,7 +44,7 @@ class Server:
         self.uuid = uuid
         self.name = name
         self.seen: list[tuple[str, str | None]] = []
-        self._digests: list[str] = []
+        self.digests: list[str] = []
         self._sizes: list[int] = []
 
     # How it is
@@ -104,26 +104,26 @@ class Server:
 
     def fill(self) -> 'Server':
         """Have its guest write all of its persistent memory."""
-        self._digests = []
+        self.digests = []
         namespaces = self.namespaces()
         assert namespaces, '%s has no vPMEM' % self.name
         for index, namespace in enumerate(namespaces):
-            self._digests.append(namespace.fill((self.uuid, index)))
+            self.digests.append(namespace.fill((self.uuid, index)))
         self._sizes = [each.size for each in namespaces]
         return self
 
     def remember(self) -> None:
         """Take what its memory holds now for what it has to hold."""
-        self._digests = [each.digest(size) for each, size in zip(
+        self.digests = [each.digest(size) for each, size in zip(
             self.namespaces(), self._sizes)]
 
     def has_its_data(self) -> None:
         """Check that its guest finds what it has written."""
         found = self.namespaces()
-        assert len(found) >= len(self._digests), (
+        assert len(found) >= len(self.digests), (
             '%s has only %s' % (self.name, found))
         for namespace, size, digest in zip(
-                found, self._sizes, self._digests):
+                found, self._sizes, self.digests):
             assert namespace.digest(size) == digest, (
                 '%s of %s does not hold the data' % (namespace, self.name))
 
@@ -229,7 +229,7 @@ class Scene:
         self.flavors = {
             each['name']: each['id']
             for each in self.call('GET', '/flavors')['flavors']}
-        self._image = next(self._connection.image.images()).id
+        self.image = next(self._connection.image.images()).id
 
     def call(self, method: str, path: str, body: dict | None = None,
              microversion: str = COPIES) -> dict:
@@ -255,20 +255,19 @@ class Scene:
     # Servers
 
     def boot(self, flavor: str = 'small', on: Compute | None = None,
-             wait: bool = True) -> Server:
+             fill: bool = True) -> Server:
         """Boot a server, fill its persistent memory, and return it."""
         name = 'server-%d' % len(self.servers)
-        body = {'name': name, 'imageRef': self._image, 'networks': 'none',
+        body = {'name': name, 'imageRef': self.image, 'networks': 'none',
                 'flavorRef': self.flavors[flavor]}
         if on is not None:
             body['host'] = on.name
         made = self.call('POST', '/servers', {'server': body})['server']
         server = Server(self, made['id'], name)
         self.servers.append(server)
-        if wait:
-            server.becomes('ACTIVE')
-            if flavor != 'plain':
-                server.fill()
+        server.becomes('ACTIVE')
+        if fill and flavor != 'plain':
+            server.fill()
         return server
 
     @contextlib.contextmanager
@@ -296,6 +295,50 @@ class Scene:
         for name, states in seen.items():
             assert not any(state[0] == 'ERROR' for state in states), (
                 '%s was shown as ERROR: %s' % (name, states))
+
+    @staticmethod
+    def where(host: Compute, server: Server) -> Namespace:
+        """Return what a server has, or has left, on a host."""
+        for namespace in host.memory.namespaces.values():
+            if namespace.digest() in server.digests:
+                return namespace
+        raise LookupError('%s has nothing on %s' % (server.name, host.name))
+
+    def reserved(self, host: Compute, label: str) -> int:
+        """Return how many namespaces placement does not offer."""
+        placement = self._connection.placement
+        [provider] = placement.resource_providers(name=host.name)
+        inventory = placement.get(
+            '/resource_providers/%s/inventories' % provider.id).json()
+        return inventory['inventories'][
+            'CUSTOM_PMEM_NAMESPACE_' + label]['reserved']
+
+    # What goes wrong with hosts
+
+    @contextlib.contextmanager
+    def full_disk(self, host: Compute, folder: str) -> abc.Iterator[None]:
+        """Let a folder of a host have no room."""
+        host.run('install', '-d', '-o', 'nova', '-m', '700', folder)
+        host.run('mount', '-t', 'tmpfs', '-o', 'size=4k', 'full', folder)
+        try:
+            host.run('chown', 'nova', folder)
+            host.run('sh', '-c', 'head -c 4096 /dev/zero > %s/.full' % folder)
+            yield
+        finally:
+            host.run('umount', folder)
+
+    @contextlib.contextmanager
+    def forced_down(self, host: Compute) -> abc.Iterator[None]:
+        """Let a host count as fenced, as an operator does."""
+        [service] = self.call(
+            'GET', '/os-services?binary=nova-compute&host=' + host.name)[
+                'services']
+        path = '/os-services/' + service['id']
+        self.call('PUT', path, {'forced_down': True})
+        try:
+            yield
+        finally:
+            self.call('PUT', path, {'forced_down': False})
 
     # What has to hold
 
@@ -405,6 +448,9 @@ class Held:
         """Wait until it is held."""
         until(lambda: any(each.fired for each in self._faults),
               'no copy to %s has begun' % self.host.name, 120)
+
+    def wait_later(self) -> None:
+        """Nothing: the copy is left to hang."""
 
     def release(self) -> None:
         """Let it go on, and no other be held."""
