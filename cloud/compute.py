@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A compute host: libvirtd, sshd and nova-compute, as nova's own user."""
 
+from collections import abc
+from concurrent import futures
+import contextlib
 import os
 import pwd
 import signal
@@ -45,7 +48,7 @@ log_outputs = "3:stderr"
 
 SSHD_CONFIG = """\
 ListenAddress {address}
-Port 22
+Port {port}
 HostKey /etc/ssh/cloud_host_key
 PidFile none
 UsePAM no
@@ -58,7 +61,7 @@ PrintLastLog no
 Subsystem sftp /usr/lib/openssh/sftp-server
 """
 
-_SSH_CONFIG = """\
+SSH_CONFIG = """\
 Host *
     StrictHostKeyChecking no
     UserKnownHostsFile /dev/null
@@ -111,7 +114,8 @@ class Compute(Host):
             self.path('/usr/local/bin/nova-pmem-receive').symlink_to(receiver)
 
     def sshd_config(self, **options: object) -> str:
-        return SSHD_CONFIG.format(**{'address': self.address} | options)
+        return SSHD_CONFIG.format(
+            **{'address': self.address, 'port': 22} | options)
 
     def _add_users(self) -> None:
         known = {each.pw_name for each in pwd.getpwall()}
@@ -178,7 +182,7 @@ class Compute(Host):
         public = shared.with_suffix('.pub').read_text()
         for name, text in (('id_ed25519', shared.read_text()),
                            ('authorized_keys', public),
-                           ('config', _SSH_CONFIG)):
+                           ('config', SSH_CONFIG)):
             self.write('/var/lib/nova/.ssh/' + name, text, 0o600, (uid, uid))
         # The probe of the tests looks at devices, which are root's.
         self.write('/root/.ssh/authorized_keys', public, 0o600)
@@ -194,6 +198,32 @@ class Compute(Host):
         until(lambda: controller.listens(self.address, 22),
               'sshd does not listen on %s' % self.name)
         self.await_libvirtd()
+
+    @contextlib.contextmanager
+    def serving_ssh(self, *lines: str, address: str | None = None,
+                    port: int = 22) -> abc.Iterator[None]:
+        """Have another sshd for a while.
+
+        :param lines: of its configuration, instead of those that it has of
+            the same keywords
+        """
+        address = address or self.address
+        keywords = {line.split()[0] for line in lines}
+        usual = self.sshd_config(address=address, port=port).splitlines()
+        self._restart_sshd('\n'.join([*lines, *(
+            line for line in usual if line.split()[0] not in keywords)]) +
+            '\n', address, port)
+        try:
+            yield
+        finally:
+            self._restart_sshd(self.sshd_config(), self.address, 22)
+
+    def _restart_sshd(self, text: str, address: str, port: int) -> None:
+        self.sshd.stop()
+        self.write('/etc/ssh/sshd_config', text)
+        self.sshd.start()
+        until(lambda: controller.listens(address, port),
+              'sshd does not listen on %s' % self.name)
 
     def await_libvirtd(self) -> None:
         until(lambda: self.virsh('uri', check=False).returncode == 0,
@@ -215,6 +245,13 @@ class Compute(Host):
         since = self.nova.size()
         self.nova.start()
         self.await_nova(since)
+
+    def restart_nova(self, **sections: dict[str, object]) -> None:
+        """Restart nova-compute, with other options than the usual if need be.
+        """
+        self.nova.kill()
+        self.write_nova_conf(**sections)
+        self.start_nova()
 
     def await_nova(self, since: int = 0) -> None:
         def is_up() -> bool:
@@ -258,9 +295,28 @@ class Compute(Host):
         return [line.split('<path>')[1].split('</path>')[0]
                 for line in xml.stdout.splitlines() if '/dev/dax' in line]
 
+    def guest(self, server_id: str) -> str:
+        """Return the number of a running guest; each start gives another."""
+        return self.virsh('domid', server_id, check=False).stdout.strip()
+
     def runs_guest(self, server_id: str) -> bool:
         return self.virsh('domstate', server_id,
                           check=False).stdout.strip() == 'running'
+
+
+@contextlib.contextmanager
+def configured(*hosts: Compute,
+               **sections: dict[str, object]) -> abc.Iterator[None]:
+    """Have the nova-computes of hosts run with other options for a while."""
+    def restart(**sections: dict[str, object]) -> None:
+        with futures.ThreadPoolExecutor() as pool:
+            list(pool.map(lambda host: host.restart_nova(**sections), hosts))
+
+    restart(**sections)
+    try:
+        yield
+    finally:
+        restart()
 
 
 def _runs_nova_compute(pid: int) -> bool:

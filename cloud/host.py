@@ -81,6 +81,25 @@ class Host:
         path.chmod(mode)
         os.chown(path, *owner)
 
+    @contextlib.contextmanager
+    def replaced(self, inside: str, text: str,
+                 like: str | None = None) -> abc.Iterator[None]:
+        """Have a file say something else for a while, or be there.
+
+        :param like: another file, whose mode and owner a new one gets
+        """
+        path = self.path(inside)
+        before = path.read_text() if path.exists() else None
+        known = (path if like is None else self.path(like)).stat()
+        self.write(inside, text, known.st_mode, (known.st_uid, known.st_gid))
+        try:
+            yield
+        finally:
+            if before is None:
+                path.unlink()
+            else:
+                path.write_text(before)
+
     def mount(self, names: abc.Mapping[str, str]) -> None:
         """Make the host's root.
 
@@ -155,17 +174,16 @@ class Host:
         return True
 
     def command(self, *command: object, user: str = 'root',
-                groups: str | None = None) -> list[str]:
+                group: str | None = None) -> list[str]:
         """Return a command that runs another one on this host.
 
-        :param groups: what ``setpriv`` is to do about groups, if not to take
-            those of the user
+        :param group: its primary group, if not the user's own
         """
         enter = ['nsenter', '--target', str(self.pid), '--mount', '--uts',
                  '--pid', '--root', '--wd', '--']
         if user != 'root':
-            enter += ['setpriv', '--reuid', user, '--regid', user,
-                      *(groups or '--init-groups').split()]
+            enter += ['setpriv', '--reuid', user, '--regid', group or user,
+                      '--init-groups']
         return enter + [os.fspath(word) if isinstance(word, os.PathLike)
                         else str(word) for word in command]
 
@@ -187,13 +205,13 @@ class Host:
         return done
 
     def service(self, name: str, *command: object, user: str = 'root',
-                groups: str | None = None,
+                group: str | None = None,
                 **more: str) -> 'Service':
         """Return a service that is not started yet.
 
         :param more: what is in its environment besides the usual
         """
-        return Service(self, name, [*command], user, groups, more)
+        return Service(self, name, [*command], user, group, more)
 
 
 class Service:
@@ -203,12 +221,12 @@ class Service:
     """
 
     def __init__(self, host: Host, name: str, command: list, user: str,
-                 groups: str | None, more: dict[str, str]) -> None:
+                 group: str | None, more: dict[str, str]) -> None:
         self.host = host
         self.name = name
         self.command = command
         self.user = user
-        self.groups = groups
+        self.group = group
         self.environment = more
         self.log = host.logs / (name + '.log')
 
@@ -216,7 +234,7 @@ class Service:
         with open(self.log, 'a') as log:
             entered = subprocess.Popen(
                 self.host.command(*self.command, user=self.user,
-                                  groups=self.groups),
+                                  group=self.group),
                 env=environment(self.user) | self.environment,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 start_new_session=True)
@@ -249,8 +267,14 @@ class Service:
 
     @property
     def runs(self) -> bool:
-        return 'nsenter' in command_of(self._entered) or bool(
-            _children(self._entered))
+        entered = self._entered
+        try:
+            with open('/proc/%d/stat' % entered) as stat:
+                name, state = stat.read().split('(')[1].split(')')
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+        # Whoever has started it may not have buried it yet.
+        return name == 'nsenter' and state.split()[0] not in 'ZX'
 
     def tree(self) -> list[int]:
         """Return it and all that it has started, itself first."""

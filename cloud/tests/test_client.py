@@ -7,6 +7,7 @@ import subprocess
 import pytest
 
 from cloud.cloud import environment
+from cloud.compute import configured
 
 pytestmark = pytest.mark.core
 
@@ -90,8 +91,7 @@ def test_server_that_was_shut_off(scene, source, target):
 
 def test_move_that_is_confirmed_by_the_clock(scene, source, target):
     server = scene.boot(on=source)
-    with target.configured(DEFAULT={'resize_confirm_window': 1}), \
-            source.configured(DEFAULT={'resize_confirm_window': 1}):
+    with configured(source, target, DEFAULT={'resize_confirm_window': 1}):
         done = openstack('server', 'migrate', '--copy-pmem-devices', '--wait',
                          server.uuid)
         assert done.returncode == 0, done.stderr
