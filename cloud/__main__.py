@@ -9,16 +9,33 @@ import sys
 
 from cloud import box
 from cloud import ENV
+from cloud.host import command_of
+from cloud.host import descendants
+from cloud.host import Failed
 from cloud import LOGS
 from cloud import TOP
 from cloud import Unable
 from cloud import WORK
-from cloud.host import command_of
-from cloud.host import descendants
-from cloud.host import Failed
 
 PID = WORK / 'pid'
 RC = WORK / 'rc'
+
+_RC = """\
+# To be sourced. OS_CLOUD is admin, member or reader.
+export OS_CLOUD=${{OS_CLOUD:-admin}}
+export OS_CLIENT_CONFIG_FILE={work}/clouds.yaml
+openstack() {{
+    {enter} {env}/bin/openstack "$@"
+}}
+# cloud-shell cmp1 [COMMAND]: be root on a host
+cloud-shell() {{
+    host=$1
+    shift
+    [ $# -gt 0 ] || set -- /bin/bash
+    {enter} env PYTHONPATH={top} \\
+        {env}/bin/python -m cloud.enter "$host" "$@"
+}}
+"""
 
 
 def arguments() -> argparse.Namespace:
@@ -89,17 +106,7 @@ def _up(held: int) -> int:
 def _rc(pid: int) -> str:
     """Return a script that leads a shell's ``openstack`` into the box."""
     enter = ' '.join([*_enter(pid), '--'])
-    return (
-        '# To be sourced. OS_CLOUD is admin, member or reader.\n'
-        'export OS_CLOUD=${{OS_CLOUD:-admin}}\n'
-        'export OS_CLIENT_CONFIG_FILE={work}/clouds.yaml\n'
-        'openstack() {{ {enter} {env}/bin/openstack "$@"; }}\n'
-        '# cloud-shell cmp1 [COMMAND]: be root on a host\n'
-        'cloud-shell() {{\n'
-        '    host=$1; shift\n'
-        '    [ $# -gt 0 ] || set -- /bin/bash\n'
-        '    {enter} env PYTHONPATH={top} {env}/bin/python -m cloud.enter "$host" "$@"\n'
-        '}}\n').format(enter=enter, work=WORK, top=TOP, env=ENV)
+    return _RC.format(enter=enter, work=WORK, top=TOP, env=ENV)
 
 
 def _enter(pid: int) -> list[str]:
@@ -113,9 +120,9 @@ def _enter(pid: int) -> list[str]:
 
 def _test() -> int:
     return subprocess.run(
-        [*_enter(_running()), '--wd=%s' % TOP, '--', sys.executable, '-B', '-m', 'cloud',
-         *sys.argv[1:]], env=os.environ | {
-            box.INSIDE: '1', 'PYTHONPATH': str(TOP)}).returncode
+        [*_enter(_running()), '--wd=%s' % TOP, '--', sys.executable, '-B',
+         '-m', 'cloud', *sys.argv[1:]],
+        env=os.environ | {box.INSIDE: '1'}).returncode
 
 
 def _running() -> int:

@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The whole: a controller, two compute hosts, and what they are seeded with."""
+"""The whole: a controller, two compute hosts, and what they start with."""
 
 import json
 import os
 import shutil
 import time
 
-from cloud import ENV
-from cloud import LOGS
-from cloud import seed
-from cloud import WORK
 from cloud.compute import Compute
 from cloud.controller import Controller
 from cloud.controller import timed
 from cloud.controller import together
+from cloud import ENV
 from cloud.host import say
+from cloud import LOGS
+from cloud import seed
+from cloud import WORK
 
 #: Where the client finds its credentials.
 CLOUDS = WORK / 'clouds.yaml'

@@ -12,13 +12,13 @@ import uuid
 
 from cloud import controller
 from cloud import ENV
-from cloud import HOSTS
-from cloud import ini
 from cloud.host import descendants
 from cloud.host import Failed
 from cloud.host import Host
 from cloud.host import PATH
 from cloud.host import until
+from cloud import HOSTS
+from cloud import ini
 from cloud.pmem import Memory
 
 #: Users that Debian's packages of these services make.

@@ -12,12 +12,12 @@ import subprocess
 import time
 
 from cloud import ENV
-from cloud import ini
 from cloud.host import Failed
 from cloud.host import Host
 from cloud.host import say
 from cloud.host import Service
 from cloud.host import until
+from cloud import ini
 from cloud import WORK
 
 ADDRESS = '127.0.0.1'

@@ -16,9 +16,9 @@ import random
 import shutil
 import uuid
 
-from cloud import TOP
 from cloud.host import Host
 from cloud.host import until
+from cloud import TOP
 
 MIB = 1024 * 1024
 ALIGN = 2 * MIB

@@ -4,15 +4,14 @@
 import re
 import subprocess
 
-from cloud import controller
-from cloud import ENV
-from cloud import HOSTS
-from cloud import ini
-from cloud import TOP
-from cloud import WORK
 from cloud.cloud import Cloud
 from cloud.cloud import environment
+from cloud import controller
+from cloud import HOSTS
+from cloud import ini
 from cloud.scene import Scene
+from cloud import TOP
+from cloud import WORK
 
 FOLDER = WORK / 'tempest'
 
@@ -96,6 +95,3 @@ def _configure(cloud: Cloud) -> None:
             'host_addresses': ','.join('%s:%s' % (each.name, each.address)
                                        for each in cloud.computes),
             **faults}}))
-
-
-__all__ = ['Broken', 'ENV', 'run']

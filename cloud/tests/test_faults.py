@@ -10,9 +10,9 @@ import time
 
 import pytest
 
-from cloud import scene as scenes
 from cloud.host import until
 from cloud.pmem import MIB
+from cloud.scene import TICKETS
 from cloud.tests.conftest import is_open
 
 #: Seconds that a database or broker is away.
@@ -225,7 +225,7 @@ def test_wipe_fails_and_is_tried_again(scene, source, target):
 
 def test_no_room_for_tickets(scene, source, target):
     server = scene.boot(on=source)
-    with scene.full_disk(target, scenes.TICKETS), scene.never_error(server):
+    with scene.full_disk(target, TICKETS), scene.never_error(server):
         server.migrate()
         server.migration_is('error')
         server.becomes('ACTIVE')
