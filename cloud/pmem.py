@@ -214,6 +214,10 @@ class Memory:
         return ', '.join('%s:%s' % (label, '|'.join(names))
                          for label, names in labels.items())
 
+    def of_label(self, label: str) -> list[Namespace]:
+        return [each for each in self.namespaces.values()
+                if each.label == label]
+
     def at(self, path: str) -> Namespace:
         """Return the namespace that has a device node."""
         for each in self.namespaces.values():
