@@ -52,7 +52,9 @@ def read(stream: BinaryIO) -> Results:
     :param stream: in subunit's format, version 2
     """
     results = Results()
-    case = subunit.ByteStreamToStreamResult(stream)
+    # What a worker has printed may stand between the events.
+    case = subunit.ByteStreamToStreamResult(
+        stream, non_subunit_name='printed')
     results.startTestRun()
     case.run(results)
     results.stopTestRun()

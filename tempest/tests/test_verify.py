@@ -34,6 +34,18 @@ def test_no_test_at_all():
         '0 tests of the plugin passed, and at least 1 should have']
 
 
+def test_no_results():
+    """What stestr prints instead of results must not pass for some."""
+    data = io.BytesIO(b'No tests in repository\n')
+    assert len(verify.complaints(verify.read(data))) == 1
+
+
+def test_something_printed_in_between():
+    data = io.BytesIO(stream((TEST % 1, 'success')) + b'Look!\n' +
+                      stream((TEST % 2, 'fail')))
+    assert verify.complaints(verify.read(data)) == [f'failed: {TEST % 2}']
+
+
 def test_only_others():
     assert len(judge((OTHER, 'success'))) == 1
 
