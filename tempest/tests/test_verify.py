@@ -24,9 +24,9 @@ def stream(*events, reason=b''):
     return data.getvalue()
 
 
-def judge(*events, at_least=1, reason=b''):
+def judge(*events, reason=b'', **options):
     data = io.BytesIO(stream(*events, reason=reason))
-    return verify.complaints(verify.read(data), at_least)
+    return verify.complaints(verify.read(data), **options)
 
 
 def test_no_test_at_all():
@@ -80,6 +80,20 @@ def test_one_does_not_end():
 
 def test_too_few():
     assert len(judge((TEST % 1, 'success'), at_least=2)) == 1
+
+
+@pytest.mark.parametrize('status, said', [
+    ('fail', []),
+    ('success', [f'known to fail, and passed: {TEST % 2}']),
+    ('skip', [f'skipped: {TEST % 2}: no reason given'])])
+def test_known_to_fail(status, said):
+    assert judge((TEST % 1, 'success'), (TEST % 2, status),
+                 open_tests=['CopyTest.test_2']) == said
+
+
+def test_known_to_fail_and_gone():
+    assert judge((TEST % 1, 'success'), open_tests=['test_2']) == [
+        'known to fail, and did not run: test_2']
 
 
 def test_all_is_well():
