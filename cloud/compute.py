@@ -159,6 +159,10 @@ class Compute(Host):
                     'update_resources_interval': 10,
                     'rootwrap_config': '/etc/nova/rootwrap.conf',
                     'shutdown_timeout': 0,
+                    # Guests end at once here, and copies within seconds; so
+                    # does a nova-compute that is asked to end.
+                    'graceful_shutdown_timeout': 60,
+                    'manager_shutdown_timeout': 40,
                     'allow_resize_to_same_host': 'false'},
                 'libvirt': {
                     'virt_type': 'qemu', 'cpu_mode': 'custom',

@@ -79,7 +79,7 @@ def _identity(cloud) -> None:
 def _flavors(cloud) -> None:
     for number, (name, labels) in zip(itertools.count(1), FLAVORS.items()):
         flavor = cloud.compute.create_flavor(
-            name=name, ram=64, vcpus=1, disk=0, flavorid=str(number))
+            name=name, ram=64, vcpus=1, disk=1, flavorid=str(number))
         if labels:
             cloud.compute.create_flavor_extra_specs(
                 flavor, {'hw:pmem': labels})

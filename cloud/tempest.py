@@ -27,33 +27,53 @@ _SSH = ('ssh -i %s -o BatchMode=yes -o StrictHostKeyChecking=no '
         '-o UserKnownHostsFile=/dev/null -o LogLevel=ERROR root@{address}')
 
 
+#: Tests of the plugin that have to fail until an issue is done, by the issue.
+OPEN = {'H': ('test_guest_does_not_start_on_the_destination',)}
+
+
 class Broken(Exception):
-    """Tempest did not run as it should."""
+    """Tempest did not run as it should; the message is one line."""
 
 
-def run(cloud: Cloud, *tests: str) -> int:
-    """Run tests, and return how many passed.
+def run_plugin(cloud: Cloud) -> int:
+    """Run this project's tests, and return how many passed.
 
-    :param tests: regular expressions of their names
-    :raises Broken: if one failed, or was skipped, or none ran
+    :raises Broken: if one was skipped, or ended otherwise than it should
     """
-    _configure(cloud)
-    regex = '|'.join('(%s)' % test for test in tests)
-    status = subprocess.run(
-        ['tempest', 'run', '--concurrency', '1', '--config-file',
-         FOLDER / 'etc' / 'tempest.conf', '--regex', regex],
-        cwd=FOLDER, env=environment()).returncode
+    _run(cloud, PLUGIN)
     results = subprocess.run(['stestr', 'last', '--subunit'], cwd=FOLDER,
                              env=environment(), capture_output=True).stdout
+    open_ = ['--open=' + name for names in OPEN.values() for name in names]
     verified = subprocess.run(
-        ['pmem-copy-tempest-verify', '-'], input=results, env=environment(),
-        capture_output=True)
+        ['pmem-copy-tempest-verify', *open_, '-'], input=results,
+        env=environment(), capture_output=True)
     said = verified.stdout.decode() + verified.stderr.decode()
-    print(said, end='')
-    passed = re.search(r'(\d+) passed', said)
-    if status or verified.returncode or not passed:
-        raise Broken('Tempest: ' + said.strip().splitlines()[-1])
-    return int(passed[1])
+    if verified.returncode:
+        raise Broken('Tempest: ' + '; '.join(said.strip().splitlines()))
+    return int(said.split()[0])
+
+
+def run_novas(cloud: Cloud) -> int:
+    """Run Tempest's own tests of moves, and return how many passed.
+
+    :raises Broken: if one failed or was skipped, or none ran
+    """
+    _run(cloud, '|'.join(NOVAS))
+    said = subprocess.run(['stestr', 'last'], cwd=FOLDER, text=True,
+                          env=environment(), capture_output=True).stdout
+    counts = {what: int(re.search(r'- %s: *(\d+)' % what, said)[1])
+              for what in ('Passed', 'Skipped', 'Failed')}
+    if counts['Skipped'] or counts['Failed'] or not counts['Passed']:
+        raise Broken("Tempest's own tests: %s" % counts)
+    return counts['Passed']
+
+
+def _run(cloud: Cloud, regex: str) -> None:
+    _configure(cloud)
+    subprocess.run(
+        ['tempest', 'run', '--concurrency', '1', '--config-file',
+         FOLDER / 'etc' / 'tempest.conf', '--regex', regex],
+        cwd=FOLDER, env=environment())
 
 
 def _configure(cloud: Cloud) -> None:
@@ -69,7 +89,7 @@ def _configure(cloud: Cloud) -> None:
         faults[name + '_command'] = plan + what
         faults[name + '_undo_command'] = plan + 'mend'
     (FOLDER / 'etc' / 'tempest.conf').write_text(ini.text({
-        'DEFAULT': {'log_file': FOLDER / 'tempest.log'},
+        'DEFAULT': {'log_file': 'tempest.log', 'log_dir': FOLDER},
         'oslo_concurrency': {'lock_path': FOLDER / 'locks'},
         'auth': {'use_dynamic_credentials': 'true',
                  'create_isolated_networks': 'false',
