@@ -6,6 +6,7 @@ import subprocess
 import pytest
 
 from pmem_copy_tempest_plugin import faults
+from pmem_copy_tempest_plugin import marks
 from pmem_copy_tempest_plugin import pattern
 from pmem_copy_tempest_plugin import probe
 from pmem_copy_tempest_plugin import shell
@@ -246,35 +247,35 @@ class TestHostProbe:
 
 class TestMark:
     def test_zero_and_not(self, host_probe, devices):
-        assert probe.not_zero(host_probe, devices) == []
+        assert marks.not_zero(host_probe, devices) == []
         host_probe.write(
             {probe.Block(devices[1], 12 * MIB - 1, 1): b'x'})
-        assert probe.not_zero(host_probe, devices) == [
+        assert marks.not_zero(host_probe, devices) == [
             f'the end of the label area of {devices[1]} is not zero']
 
     def test_intact_where_it_was_written(self, host_probe, devices):
-        mark = probe.Mark(host_probe, devices)
+        mark = marks.Mark(host_probe, devices)
         assert mark.missing(devices) == []
 
     def test_empty_device(self, host_probe, devices):
-        mark = probe.Mark(host_probe, devices[:1])
+        mark = marks.Mark(host_probe, devices[:1])
         assert len(mark.missing(devices[1:])) == 6
 
     def test_fewer_devices(self, host_probe, devices):
-        mark = probe.Mark(host_probe, devices)
+        mark = marks.Mark(host_probe, devices)
         assert len(mark.missing(devices[:1])) == 1
 
     def test_devices_in_another_order(self, host_probe, devices):
-        mark = probe.Mark(host_probe, devices)
+        mark = marks.Mark(host_probe, devices)
         assert mark.missing(devices[::-1])
 
     def test_larger_device(self, host_probe, devices):
-        mark = probe.Mark(host_probe, devices[:1])
+        mark = marks.Mark(host_probe, devices[:1])
         copy(devices[0], devices[1])
         assert mark.missing(devices[1:]) == []
 
     def test_label_area_left_where_it_was(self, host_probe, devices):
-        mark = probe.Mark(host_probe, devices[:1])
+        mark = marks.Mark(host_probe, devices[:1])
         with open(devices[0].path, 'rb') as file:
             data = file.read()
         with open(devices[1].path, 'r+b') as file:
@@ -284,7 +285,7 @@ class TestMark:
                 devices[1]) + ' is not zero behind the data']
 
     def test_one_bit_is_wrong(self, host_probe, devices):
-        mark = probe.Mark(host_probe, devices[:1])
+        mark = marks.Mark(host_probe, devices[:1])
         with open(devices[0].path, 'r+b') as file:
             file.seek(pattern.EXTENT)
             byte = file.read(1)[0]
@@ -294,15 +295,15 @@ class TestMark:
             'the end of an extent']
 
     def test_left_on_both(self, host_probe, devices):
-        mark = probe.Mark(host_probe, devices[:1])
+        mark = marks.Mark(host_probe, devices[:1])
         assert mark.left_on(devices[1:]) == []
         copy(devices[0], devices[1])
         # All places of the one, the first and the last of the other.
         assert len(mark.left_on(devices)) == 6 + 2
 
     def test_another_pattern_is_not_left(self, host_probe, devices):
-        mark = probe.Mark(host_probe, devices[:1])
-        probe.Mark(host_probe, devices[:1])
+        mark = marks.Mark(host_probe, devices[:1])
+        marks.Mark(host_probe, devices[:1])
         assert mark.left_on(devices) == []
 
 
@@ -349,10 +350,10 @@ class TestGuestProbe:
 
     def test_mark(self, tools):
         devices = tools.devices(SERVER)
-        assert probe.not_zero(tools, devices) == []
-        mark = probe.Mark(tools, devices)
+        assert marks.not_zero(tools, devices) == []
+        mark = marks.Mark(tools, devices)
         assert mark.missing(devices) == []
-        assert len(probe.not_zero(tools, devices)) == 4
+        assert len(marks.not_zero(tools, devices)) == 4
 
     def test_failure(self, tools):
         device = tools.devices(SERVER)[0]

@@ -10,6 +10,7 @@ from tempest import config
 from tempest.scenario import manager
 
 from pmem_copy_tempest_plugin import faults
+from pmem_copy_tempest_plugin import marks
 from pmem_copy_tempest_plugin import probe
 from pmem_copy_tempest_plugin import shell
 from pmem_copy_tempest_plugin.tests import base
@@ -60,7 +61,7 @@ class PmemScenario(base.PmemMixin, manager.ScenarioTest):
 
     # Servers
 
-    def boot_marked(self) -> tuple[dict[str, Any], probe.Mark]:
+    def boot_marked(self) -> tuple[dict[str, Any], marks.Mark]:
         """Boot a server, and write known data to all of its vPMEM.
 
         Its devices must have been zero before: what another server has left
@@ -79,8 +80,8 @@ class PmemScenario(base.PmemMixin, manager.ScenarioTest):
         devices = self.devices(server)
         self.assertEqual(
             len(CONF.pmem_copy.labels.split(',')), len(devices), devices)
-        self.assertEqual([], probe.not_zero(self.probe, devices))
-        return server, probe.Mark(self.probe, devices)
+        self.assertEqual([], marks.not_zero(self.probe, devices))
+        return server, marks.Mark(self.probe, devices)
 
     def _connect(self, server: Mapping[str, Any]) -> Callable[[str], str]:
         return self.get_remote_client(
@@ -92,7 +93,7 @@ class PmemScenario(base.PmemMixin, manager.ScenarioTest):
         """Return the vPMEM devices of a server, where it is now."""
         return self.probe.devices(server)
 
-    def assert_intact(self, server_id: str, mark: probe.Mark) -> None:
+    def assert_intact(self, server_id: str, mark: marks.Mark) -> None:
         """Check that a server has all its data, wherever it is."""
         self.assertEqual(
             [], mark.missing(self.devices(self.show(server_id))))
@@ -157,7 +158,7 @@ class PmemScenario(base.PmemMixin, manager.ScenarioTest):
 
     # What is left where
 
-    def assert_wiped(self, mark: probe.Mark,
+    def assert_wiped(self, mark: marks.Mark,
                      except_on: Sequence[probe.Device] = ()) -> None:
         """Wait until no namespace of any host has the data any more.
 
@@ -171,7 +172,7 @@ class PmemScenario(base.PmemMixin, manager.ScenarioTest):
             lambda: self._left(mark, except_on), lambda left: not left,
             'no data of the server left')
 
-    def _left(self, mark: probe.Mark,
+    def _left(self, mark: marks.Mark,
               except_on: Sequence[probe.Device]) -> list[str]:
         kept = {(device.host, device.path) for device in except_on}
         # Nobody knows which namespace a move that failed had claimed.

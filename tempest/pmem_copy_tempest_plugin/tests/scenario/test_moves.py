@@ -4,6 +4,7 @@
 from tempest.common import waiters
 from tempest.lib import decorators
 
+from pmem_copy_tempest_plugin import marks
 from pmem_copy_tempest_plugin import probe
 from pmem_copy_tempest_plugin.tests.scenario import base
 
@@ -47,7 +48,7 @@ class CopyTest(base.PmemScenario):
         self.migrate(server, copy_pmem_devices='yes')
         after = self.moved(server)
         # What the guest writes after the move is gone when it is reverted.
-        later = probe.Mark(self.probe, self.devices(after))
+        later = marks.Mark(self.probe, self.devices(after))
         self.revert(server['id'])
 
         self.assertEqual(
@@ -99,7 +100,7 @@ class NoCopyTest(base.PmemScenario):
         after = self.moved(server)
 
         self.assertEqual(
-            [], probe.not_zero(self.probe, self.devices(after)))
+            [], marks.not_zero(self.probe, self.devices(after)))
         self.confirm(server['id'])
         self.assert_wiped(mark)
 
@@ -111,7 +112,7 @@ class NoCopyTest(base.PmemScenario):
         after = self.moved(server)
 
         self.assertEqual(
-            [], probe.not_zero(self.probe, self.devices(after)))
+            [], marks.not_zero(self.probe, self.devices(after)))
         self.revert(server['id'])
         self.assert_intact(server['id'], mark)
 
