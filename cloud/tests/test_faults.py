@@ -12,6 +12,7 @@ import pytest
 
 from cloud.host import until
 from cloud.pmem import MIB
+from cloud.scene import PATIENCE
 from cloud.scene import TICKETS
 from cloud.tests.conftest import is_open
 
@@ -25,6 +26,26 @@ def settles(server, source, target) -> str:
     server.runs_on(source if status == 'ACTIVE' else target)
     server.has_its_data()
     return status
+
+
+def never_began(server, source) -> bool:
+    """Whether a request was lost before there was a record of the move.
+
+    Nova's own: a conductor that loses the database as it begins leaves a
+    server in resize_prep for good. No host has heard of the move, so there is
+    nothing to put right but the state, which is for an operator to do.
+    """
+    def is_clear() -> bool:
+        return (server.show()['OS-EXT-STS:task_state'] != 'resize_prep' or
+                not server.migrations())
+
+    until(is_clear, '%s is left half-way' % server.name, PATIENCE, 0.5)
+    if server.migrations() or server.show()['status'] != 'RESIZE':
+        return False
+    server.runs_on(source)
+    server.has_its_data()
+    server.act({'os-resetState': {'state': 'active'}})
+    return True
 
 
 # nova-compute
@@ -150,7 +171,8 @@ def test_outage_in_each_phase(scene, source, target, service):
     time.sleep(OUTAGE)
     scene.controller.repair()
     settles(copied, source, target)
-    settles(asked, source, target)
+    if not never_began(asked, source):
+        settles(asked, source, target)
     for server, status in ((confirmed, 'confirmed'), (reverted, 'reverted')):
         server.becomes('ACTIVE', 'VERIFY_RESIZE')
         if server.migrations()[0]['status'] == 'finished':
