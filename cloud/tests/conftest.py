@@ -26,6 +26,7 @@ def is_open(issue: str, reason: str) -> pytest.MarkDecorator:
 @pytest.fixture
 def scene(whole_cloud: object) -> abc.Iterator[Scene]:
     scene = Scene(whole_cloud)
+    scene.begin()
     yield scene
     scene.end()
 
