@@ -307,7 +307,13 @@ class Service:
 
     def wait(self, timeout: float = 30) -> None:
         """Wait until it has ended."""
-        until(lambda: not self.runs, '%s does not end on %s' % (
+        def has_ended() -> bool:
+            if self.runs:
+                # When what it waits for is stopped, nsenter stops itself.
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self._entered, signal.SIGCONT)
+            return not self.runs
+        until(has_ended, '%s does not end on %s' % (
             self.name, self.host.name), timeout)
 
     def text(self, since: int = 0) -> str:

@@ -192,6 +192,24 @@ class Server:
               [status], 'the migration of %s is not %s' % (self.name, status),
               timeout, interval=0.4)
 
+    def ends_move(self, status: str, timeout: float = PATIENCE) -> None:
+        """Wait until its migration has ended, and check how.
+
+        :param status: ``finished`` or ``error``
+        """
+        ended = until(lambda: next((
+            each['status'] for each in self.migrations()[:1]
+            if each['status'] in ('finished', 'error', 'failed')), None),
+            'the move of %s does not end' % self.name, timeout, interval=0.4)
+        self.becomes('VERIFY_RESIZE', 'ACTIVE', 'SHUTOFF', 'ERROR')
+        assert ended == status, 'the move is %s: %s' % (ended, self.reason())
+
+    def arrives(self) -> None:
+        """Wait for the end of its move, and check that all went well."""
+        self.ends_move('finished')
+        self.runs_on(self.host)
+        self.has_its_data()
+
     def events(self) -> list[dict]:
         """Return the events of its last action."""
         actions = self.scene.call(

@@ -14,13 +14,16 @@ def pytest_configure(config: pytest.Config) -> None:
         'markers', 'core: in the short set of "make cloud"')
 
 
-def is_open(issue: str, reason: str) -> pytest.MarkDecorator:
+def is_open(issue: str, reason: str,
+            raises: type[Exception] = Exception) -> pytest.MarkDecorator:
     """Mark a case that fails until an issue is done.
 
     It runs, and is counted by its name. When it passes, the mark has to go.
+
+    :param raises: what it fails with; any other failure is one
     """
     return pytest.mark.xfail(
-        reason='%s: %s' % (issue, reason), strict=True)
+        reason='%s: %s' % (issue, reason), strict=True, raises=raises)
 
 
 @pytest.fixture
