@@ -6,6 +6,7 @@ from collections import abc
 import pytest
 
 from cloud.compute import Compute
+from cloud.host import Failed
 from cloud.scene import Scene
 
 
@@ -14,8 +15,11 @@ def pytest_configure(config: pytest.Config) -> None:
         'markers', 'core: in the short set of "make cloud"')
 
 
-def is_open(issue: str, reason: str,
-            raises: type[Exception] = Exception) -> pytest.MarkDecorator:
+def is_open(
+    issue: str, reason: str,
+    raises: type[Exception] | tuple[type[Exception], ...] = (
+        AssertionError, Failed),
+) -> pytest.MarkDecorator:
     """Mark a case that fails until an issue is done.
 
     It runs, and is counted by its name. When it passes, the mark has to go.
