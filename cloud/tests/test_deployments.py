@@ -1,14 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """The ways that deployments differ, each with the result that is right."""
 
+import collections
 from collections import abc
 import contextlib
 import functools
+import signal
+import time
 
 from cloud import compute
 from cloud.compute import Compute
 from cloud.compute import SSH_CONFIG
+from cloud.host import Failed
+from cloud.host import parent_of
+from cloud.host import until
+from cloud.pmem import MIB
+from cloud.scene import Scene
 from cloud.scene import Server
+from cloud.scene import TICKETS
 from cloud.tests import conftest
 import pytest
 
@@ -40,6 +49,11 @@ def _untouched(server: Server) -> abc.Iterator[None]:
     guest = host.guest(server.uuid)
     yield
     assert host.guest(server.uuid) == guest, 'its guest was stopped'
+
+
+def _tickets(host: Compute) -> list[str]:
+    """Return the names of the open tickets that a host sees."""
+    return [path.name for path in host.path(TICKETS).glob('[!.]*')]
 
 
 def _moves(server: Server) -> Server:
@@ -197,3 +211,398 @@ def test_ipv6(scene, source, target):
     with target.serving_ssh(address='::1'), compute.configured(
             target, DEFAULT={'my_ip': '::1'}):
         _moves(scene.boot(on=source))
+
+
+#: How a container of its own is for sshd: no devices, no configuration, no
+#: tools, and processes that nobody else sees.
+_CONTAINER = """
+set -eu
+for folder in /etc/nova $HIDDEN; do mount -t tmpfs none $folder; done
+for tool in ndctl daxio; do mount --bind /dev/null /usr/local/bin/$tool; done
+mount -t tmpfs none /mnt
+for node in null zero random urandom tty; do
+    mknod -m 666 /mnt/$node c $(stat -c '0x%t 0x%T' /dev/$node)
+done
+mount --move /mnt /dev
+exec /usr/sbin/sshd -D -e
+"""
+
+
+@contextlib.contextmanager
+def _sshd_in_a_container(target: Compute,
+                         hidden: str = '') -> abc.Iterator[None]:
+    """Have sshd run where nova-compute does not.
+
+    :param hidden: a folder that it has not in common with nova-compute
+    """
+    elsewhere = target.service(
+        'sshd-elsewhere', 'unshare', '--mount', '--pid', '--fork',
+        '--mount-proc', '--kill-child=KILL', '/bin/sh', '-c', _CONTAINER,
+        HIDDEN=hidden)
+    target.sshd.stop()
+    elsewhere.start()
+    try:
+        target.await_sshd()
+        yield
+    finally:
+        elsewhere.kill()
+        target.sshd.start()
+        target.await_sshd()
+
+
+@is_open('I', 'the receiver looks for all of it where ssh lands')
+def test_sshd_in_a_container(scene, source, target):
+    server = scene.boot(on=source)
+    with _sshd_in_a_container(target):
+        _moves(server)
+
+
+@is_open('J', 'what is refused is so when the guest is off')
+def test_sshd_in_a_container_without_the_state(scene, source, target):
+    server = scene.boot(on=source)
+    target.run('mkdir', '-p', TICKETS, user='nova')
+    with _sshd_in_a_container(target, hidden=TICKETS):
+        reason = _is_refused(server)
+    assert 'socket' in reason and target.name in reason, reason
+
+
+# Whose processes they are
+
+@contextlib.contextmanager
+def _qemu_as_nova(*hosts: Compute) -> abc.Iterator[None]:
+    for host in hosts:
+        host.qemu_user = 'nova'
+        host.write_qemu_conf()
+        host.restart_libvirtd()
+    try:
+        yield
+    finally:
+        for host in hosts:
+            host.qemu_user = 'libvirt-qemu'
+            host.write_qemu_conf()
+            host.restart_libvirtd()
+
+
+def test_qemu_as_nova(scene, source, target):
+    with _qemu_as_nova(source, target):
+        server, *others = [scene.boot(on=host, wait=False)
+                           for host in (source, source, target)]
+        for each in scene.servers:
+            each.becomes('ACTIVE')
+            each.fill()
+        with contextlib.ExitStack() as guests:
+            for each in others:
+                guests.enter_context(_untouched(each))
+            scene.fail_copies(target, action='exit', status=1)
+            server.migrate()
+            server.ends_move('error')
+            target.memory.heal()
+            server.runs_on(source)
+            _moves(server)
+            server.revert()
+            server.runs_on(source)
+        for each in scene.servers:
+            each.has_its_data()
+            each.delete(wait=False)
+        for each in scene.servers:
+            each.delete()
+
+
+@pytest.fixture
+def other_group(target: Compute) -> abc.Iterator[None]:
+    """nova-compute with libvirt's group as its primary one, ssh without."""
+    target.nova.group = 'libvirt'
+    target.restart_nova()
+    yield
+    target.nova.group = None
+    target.restart_nova()
+
+
+def test_other_primary_group(scene, source, target, other_group):
+    _moves(scene.boot(on=source))
+
+
+@is_open('H', 'who may not be looked at is taken for gone')
+def test_leftover_of_another_primary_group(
+        scene, source, target, other_group):
+    server = scene.boot(on=source)
+    held = scene.hold_copy(target)
+    server.migrate()
+    held.wait()
+    # Neither a writer nor who has started it notices that all is over.
+    writers = target.processes('daxio')
+    writers += [parent_of(pid) for pid in writers]
+    assert writers
+    target.nova.signal(signal.SIGSTOP, writers)
+    server.delete()
+    with contextlib.suppress(Failed):
+        # That the ticket stays open as long as they live is as good.
+        until(lambda: not scene.leftovers(), '', 30, interval=0.5)
+    held.release()
+    target.nova.signal(signal.SIGCONT, writers)
+    until(lambda: not target.processes('daxio'), 'a writer does not end')
+    until(lambda: not _tickets(target), 'a ticket stays')
+    left = scene.leftovers()
+    assert not left, left
+
+
+# What hosts share
+
+@contextlib.contextmanager
+def _shared_folder(source: Compute, target: Compute,
+                   folder: str) -> abc.Iterator[None]:
+    target.share(source, folder)
+    try:
+        yield
+    finally:
+        # Guests may have files open there.
+        target.run('umount', '--lazy', folder)
+
+
+def test_shared_instances(scene, source, target):
+    """The disks don't cross; the data does."""
+    with _shared_folder(source, target, _HOME + '/instances'):
+        server = scene.boot(on=source)
+        had = server.namespaces()
+        _moves(server)
+        server.confirm()
+        assert had[0].is_zero()
+        server.has_its_data()
+        server.delete()
+
+
+@pytest.fixture
+def shared_state(source: Compute, target: Compute) -> abc.Iterator[None]:
+    """All of the state path on one disk, but for whose it is."""
+    ids = {host: host.path(_HOME + '/compute_id').read_text()
+           for host in (source, target)}
+    for host, text in ids.items():
+        host.nova.kill()
+        host.write('/etc/nova/compute_id', text)
+        host.path(_HOME + '/compute_id').unlink()
+    try:
+        with _shared_folder(source, target, _HOME):
+            for host in ids:
+                host.start_nova()
+            yield
+            for host in ids:
+                host.nova.kill()
+    finally:
+        for host, text in ids.items():
+            host.path('/etc/nova/compute_id').unlink()
+            host.write(_HOME + '/compute_id', text)
+            host.restart_nova()
+
+
+@is_open('H', 'a ticket counts on any host that sees it')
+def test_shared_state_path(scene, source, target, shared_state):
+    server, other, _ = _equal_names(scene, source, target)
+    held = scene.hold_copy(target)
+    server.migrate()
+    held.wait()
+    # What the ticket of the one names is the other's, but on another host.
+    other.act({'reboot': {'type': 'HARD'}})
+    status = other.becomes('ACTIVE', 'ERROR')
+    held.release()
+    server.ends_move('finished')
+    server.has_its_data()
+    for each in scene.servers:
+        each.delete()
+    assert status == 'ACTIVE'
+
+
+def _equal_names(scene: Scene, source: Compute,
+                 target: Compute) -> list[Server]:
+    """Boot servers whose namespaces have equal names on different hosts.
+
+    :returns: one that can only move to the namespace with the name of what
+        the second one has on the source; this one; and one that has on the
+        target what is named as what the first one has
+    """
+    servers = [scene.boot('large', on=host, wait=False)
+               for host in (source, source, target)]
+    for each in servers:
+        each.becomes('ACTIVE')
+        each.fill()
+    third = servers.pop()
+    name = third.namespaces()[0].name
+    servers.sort(key=lambda each: each.namespaces()[0].name != name)
+    return [*servers, third]
+
+
+# Options of Nova
+
+def test_one_namespace_and_rare_updates(scene, source, target):
+    with compute.configured(
+            source, target, DEFAULT={'update_resources_interval': 600},
+            libvirt={'pmem_namespaces': 'SMALL:ns_0'}):
+        server = scene.boot(on=source)
+        _moves(server)
+        server.confirm()
+        _boots_soon(scene, source).delete()
+        server.delete()
+        _boots_soon(scene, target).delete()
+
+
+def _boots_soon(scene: Scene, host: Compute) -> Server:
+    """Boot a server before anything that happens by the clock."""
+    def boots() -> Server | None:
+        server = scene.boot(on=host, wait=False)
+        if server.becomes('ACTIVE', 'ERROR') == 'ACTIVE':
+            return server
+        server.delete()
+        return None
+    until(host.memory.namespaces['ns_0'].is_zero, 'it is not wiped')
+    return until(boots, 'no server gets what was freed', 15, interval=1)
+
+
+def test_confirmed_by_the_clock_with_the_source_down(scene, source, target):
+    server = scene.boot(on=source)
+    had = server.namespaces()[0]
+    _moves(server)
+    wipes = source.memory.count('daxio', '-z', had.path)
+    source.nova.kill()
+    with compute.configured(target, DEFAULT={
+            'resize_confirm_window': 1, 'periodic_fuzzy_delay': 0}):
+        server.migration_is('confirming', timeout=150)
+        assert not had.is_zero()
+        source.start_nova()
+        server.migration_is('confirmed')
+    server.becomes('ACTIVE')
+    until(lambda: not _tickets(source), 'a ticket stays')
+    assert had.is_zero()
+    assert source.memory.count('daxio', '-z', had.path) == wipes + 1
+    server.has_its_data()
+
+
+@pytest.fixture
+def soft_delete(scene: Scene) -> abc.Iterator[None]:
+    with scene.controller.configured(
+            'nova-api', reclaim_instance_interval=600):
+        yield
+
+
+def test_restored_after_a_move(scene, source, target, soft_delete):
+    server = _moves(scene.boot(on=source))
+    server.delete(wait=False)
+    server.becomes('SOFT_DELETED')
+    server.act({'restore': None})
+    server.becomes('ACTIVE')
+    server.runs_on(target)
+    server.has_its_data()
+
+
+@is_open('H', 'the rollback undoes it')
+def test_restored_after_a_copy(scene, source, target, soft_delete):
+    server = scene.boot(on=source)
+    held = scene.hold_copy(target)
+    server.migrate()
+    held.wait()
+    server.delete(wait=False)
+    held.release()
+    server.ends_move('error')
+    status = server.show()['status']
+    assert status == 'SOFT_DELETED', status
+    server.act({'restore': None})
+    server.becomes('ACTIVE')
+    server.has_its_data()
+
+
+@is_open('H', 'the new host looks for the old names')
+def test_guests_resumed_with_equal_names(scene, source, target):
+    server, _, stranger = _equal_names(scene, source, target)
+    held = scene.hold_copy(target)
+    server.migrate()
+    held.wait()
+    target.nova.signal(signal.SIGSTOP, target.nova_processes())
+    held.release()
+    # The target has the server by everybody's word, and knows nothing of it.
+    until(lambda: server.host is target, 'the source does not let go')
+    target.nova.kill()
+    target.virsh('destroy', stranger.uuid)
+    before = collections.Counter(target.starts())
+    with compute.configured(target, DEFAULT={
+            'resume_guests_state_on_host_boot': 'true'}):
+        stranger.becomes('ACTIVE')
+        stranger.has_its_data()
+        server.ends_move('finished', 'error')
+        stranger.runs_on(target)
+        server.has_its_data()
+    mine = stranger.namespaces()[0].path
+    starts = collections.Counter(target.starts()) - before
+    assert {uuid for uuid, path in starts if path == mine} == {stranger.uuid}
+
+
+# Tools
+
+_NEEDS_B_NO = """\
+#!/bin/sh
+case " $* " in
+    *' -b no '*|*'=no '*) ;;
+    *' -z '*|*' --zero '*)
+        echo 'daxio: failed to clear bad blocks on a device' >&2
+        exit 1 ;;
+esac
+"""
+
+
+@is_open('H', 'a wipe asks for clearing bad blocks')
+def test_wipe_that_cannot_clear_bad_blocks(scene, source):
+    server = scene.boot(on=source)
+    had = server.namespaces()[0]
+    tool = source.path('/usr/local/bin/daxio').read_text()
+    with source.replaced('/usr/local/bin/daxio', tool.replace(
+            '#!/bin/sh\n', _NEEDS_B_NO)):
+        server.delete()
+        was_zero = had.is_zero()
+    had.clear()
+    assert was_zero, 'it was not wiped'
+
+
+@is_open('H', 'a wipe is not read back')
+def test_wipe_that_leaves_a_page(scene, source):
+    server = scene.boot(on=source)
+    had = server.namespaces()[0]
+    source.memory.plan(tool='daxio', device=had.name, side='zero',
+                       at=4 * MIB, action='flip')
+    server.delete()
+    with contextlib.suppress(Failed):
+        until(had.is_zero, '', 30, interval=0.5)
+    was_zero = had.is_zero()
+    had.clear()
+    assert was_zero, 'it was not wiped again'
+
+
+# Tokens
+
+@contextlib.contextmanager
+def _token_expires_in_the_copy(
+        scene: Scene, server: Server, target: Compute) -> abc.Iterator[None]:
+    """Have a copy last longer than the token of who asked for it."""
+    # Or there is nothing that a token is needed for afterwards.
+    target.run('rm', '-rf', _HOME + '/instances/_base')
+    held = scene.hold_copy(target)
+    token, until_ = scene.controller.short_token()
+    scene.call('POST', '/servers/%s/action' % server.uuid,
+               {'migrate': {'copy_pmem_devices': True}}, token=token)
+    held.wait()
+    time.sleep(max(0, until_ - time.time()))
+    held.release()
+    yield
+
+
+def test_token_that_expires(scene, source, target):
+    server = scene.boot(on=source)
+    with _token_expires_in_the_copy(scene, server, target):
+        server.arrives()
+
+
+def test_token_that_expires_without_service_user(scene, source, target):
+    server = scene.boot(on=source)
+    with compute.configured(target, service_user={
+            'send_service_user_token': 'false'}):
+        with _token_expires_in_the_copy(scene, server, target):
+            server.ends_move('error')
+        server.runs_on(source)
+        server.has_its_data()
+        assert 'token' in server.reason(), server.reason()
