@@ -215,8 +215,9 @@ class Host:
 
     def processes(self, word: str) -> list[int]:
         """Return the processes that have a word in their command lines."""
-        return [pid for pid in descendants(self.pid)
-                if word in command_of(pid)]
+        return [pid for pid in map(int, filter(str.isdigit, os.listdir(
+            '/proc'))) if _processes_of(pid) == _processes_of(self.pid) and
+            word in command_of(pid)]
 
     def service(self, name: str, *command: object, user: str = 'root',
                 group: str | None = None,
@@ -365,6 +366,14 @@ def _children(pid: int) -> list[int]:
     except (FileNotFoundError, ProcessLookupError):
         pass
     return found
+
+
+def _processes_of(pid: int) -> str | None:
+    """Return the process namespace that a process is in."""
+    try:
+        return os.readlink('/proc/%d/ns/pid' % pid)
+    except OSError:
+        return None
 
 
 def parent_of(pid: int) -> int:

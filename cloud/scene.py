@@ -279,6 +279,14 @@ class Scene:
     def boot(self, flavor: str = 'small', on: Compute | None = None,
              fill: bool = True) -> Server:
         """Boot a server, fill its persistent memory, and return it."""
+        server = self.new(flavor, on)
+        server.becomes('ACTIVE')
+        if fill and flavor != 'plain':
+            server.fill()
+        return server
+
+    def new(self, flavor: str = 'small', on: Compute | None = None) -> Server:
+        """Have a server booted, and return it before it is."""
         name = 'server-%d' % len(self.servers)
         body = {'name': name, 'imageRef': self.image, 'networks': 'none',
                 'flavorRef': self.flavors[flavor]}
@@ -287,9 +295,6 @@ class Scene:
         made = self.call('POST', '/servers', {'server': body})['server']
         server = Server(self, made['id'], name)
         self.servers.append(server)
-        server.becomes('ACTIVE')
-        if fill and flavor != 'plain':
-            server.fill()
         return server
 
     @contextlib.contextmanager

@@ -15,6 +15,7 @@ from cloud.host import Failed
 from cloud.host import parent_of
 from cloud.host import until
 from cloud.pmem import MIB
+from cloud.pmem import Namespace
 from cloud.scene import Scene
 from cloud.scene import Server
 from cloud.scene import TICKETS
@@ -270,26 +271,27 @@ def test_sshd_in_a_container_without_the_state(scene, source, target):
 
 @contextlib.contextmanager
 def _qemu_as_nova(*hosts: Compute) -> abc.Iterator[None]:
-    for host in hosts:
-        host.qemu_user = 'nova'
-        host.write_qemu_conf()
-        host.restart_libvirtd()
+    def restart(user: str) -> None:
+        for host in hosts:
+            host.qemu_user = user
+            # It would disable its host while it misses libvirtd.
+            host.nova.kill()
+            host.write_qemu_conf()
+            host.restart_libvirtd()
+            host.start_nova()
+
+    usual = hosts[0].qemu_user
+    restart('nova')
     try:
         yield
     finally:
-        for host in hosts:
-            host.qemu_user = 'libvirt-qemu'
-            host.write_qemu_conf()
-            host.restart_libvirtd()
+        restart(usual)
 
 
 def test_qemu_as_nova(scene, source, target):
     with _qemu_as_nova(source, target):
-        server, *others = [scene.boot(on=host, wait=False)
+        server, *others = [scene.boot(on=host)
                            for host in (source, source, target)]
-        for each in scene.servers:
-            each.becomes('ACTIVE')
-            each.fill()
         with contextlib.ExitStack() as guests:
             for each in others:
                 guests.enter_context(_untouched(each))
@@ -329,18 +331,16 @@ def test_leftover_of_another_primary_group(
     held = scene.hold_copy(target)
     server.migrate()
     held.wait()
-    # Neither a writer nor who has started it notices that all is over.
-    writers = target.processes('daxio')
-    writers += [parent_of(pid) for pid in writers]
-    assert writers
-    target.nova.signal(signal.SIGSTOP, writers)
+    # The writer hangs, and who has started it does not see that all is over.
+    receivers = [parent_of(pid) for pid in target.processes('daxio')]
+    target.nova.signal(signal.SIGSTOP, receivers)
     server.delete()
     with contextlib.suppress(Failed):
         # That the ticket stays open as long as they live is as good.
         until(lambda: not scene.leftovers(), '', 30, interval=0.5)
     held.release()
-    target.nova.signal(signal.SIGCONT, writers)
     until(lambda: not target.processes('daxio'), 'a writer does not end')
+    target.nova.signal(signal.SIGCONT, receivers)
     until(lambda: not _tickets(target), 'a ticket stays')
     left = scene.leftovers()
     assert not left, left
@@ -419,11 +419,8 @@ def _equal_names(scene: Scene, source: Compute,
         the second one has on the source; this one; and one that has on the
         target what is named as what the first one has
     """
-    servers = [scene.boot('large', on=host, wait=False)
+    servers = [scene.boot('large', on=host)
                for host in (source, source, target)]
-    for each in servers:
-        each.becomes('ACTIVE')
-        each.fill()
     third = servers.pop()
     name = third.namespaces()[0].name
     servers.sort(key=lambda each: each.namespaces()[0].name != name)
@@ -447,7 +444,7 @@ def test_one_namespace_and_rare_updates(scene, source, target):
 def _boots_soon(scene: Scene, host: Compute) -> Server:
     """Boot a server before anything that happens by the clock."""
     def boots() -> Server | None:
-        server = scene.boot(on=host, wait=False)
+        server = scene.new(on=host)
         if server.becomes('ACTIVE', 'ERROR') == 'ACTIVE':
             return server
         server.delete()
@@ -553,9 +550,7 @@ def test_wipe_that_cannot_clear_bad_blocks(scene, source):
     tool = source.path('/usr/local/bin/daxio').read_text()
     with source.replaced('/usr/local/bin/daxio', tool.replace(
             '#!/bin/sh\n', _NEEDS_B_NO)):
-        server.delete()
-        was_zero = had.is_zero()
-    had.clear()
+        was_zero = _is_deleted_and_wiped(server, had)
     assert was_zero, 'it was not wiped'
 
 
@@ -565,12 +560,20 @@ def test_wipe_that_leaves_a_page(scene, source):
     had = server.namespaces()[0]
     source.memory.plan(tool='daxio', device=had.name, side='zero',
                        at=4 * MIB, action='flip')
-    server.delete()
-    with contextlib.suppress(Failed):
-        until(had.is_zero, '', 30, interval=0.5)
-    was_zero = had.is_zero()
-    had.clear()
-    assert was_zero, 'it was not wiped again'
+    assert _is_deleted_and_wiped(server, had), 'it was not wiped again'
+
+
+def _is_deleted_and_wiped(server: Server, had: Namespace) -> bool:
+    """Delete a server; say whether what it had is soon wiped.
+
+    Nothing is left to the tests that follow.
+    """
+    server.delete(wait=False)
+    try:
+        return until(had.is_zero, '', 20, interval=0.5)
+    except Failed:
+        had.clear()
+        return False
 
 
 # Tokens
