@@ -6,6 +6,7 @@ from concurrent import futures
 import contextlib
 import os
 import pwd
+import re
 import signal
 import subprocess
 import uuid
@@ -199,9 +200,12 @@ class Compute(Host):
         """Start all but nova-compute."""
         self.libvirtd.start()
         self.sshd.start()
-        until(lambda: controller.listens(self.address, 22),
-              'sshd does not listen on %s' % self.name)
+        self.await_sshd()
         self.await_libvirtd()
+
+    def await_sshd(self, address: str | None = None, port: int = 22) -> None:
+        until(lambda: controller.listens(address or self.address, port),
+              'sshd does not listen on %s' % self.name)
 
     @contextlib.contextmanager
     def serving_ssh(self, *lines: str, address: str | None = None,
@@ -226,8 +230,7 @@ class Compute(Host):
         self.sshd.stop()
         self.write('/etc/ssh/sshd_config', text)
         self.sshd.start()
-        until(lambda: controller.listens(address, port),
-              'sshd does not listen on %s' % self.name)
+        self.await_sshd(address, port)
 
     def await_libvirtd(self) -> None:
         until(lambda: self.virsh('uri', check=False).returncode == 0,
@@ -302,6 +305,17 @@ class Compute(Host):
     def guest(self, server_id: str) -> str:
         """Return the number of a running guest; each start gives another."""
         return self.virsh('domid', server_id, check=False).stdout.strip()
+
+    def starts(self) -> list[tuple[str, str]]:
+        """Return what guests were started: server and vPMEM node."""
+        found = []
+        for log in sorted(self.path('/var/log/libvirt/qemu').glob('*.log')):
+            for line in log.read_text(errors='replace').splitlines():
+                if line.startswith('-uuid '):
+                    server = line.split()[1]
+                found += [(server, path) for path in
+                          re.findall(r'"mem-path":"(/dev/dax[^"]*)"', line)]
+        return found
 
     def runs_guest(self, server_id: str) -> bool:
         return self.virsh('domstate', server_id,

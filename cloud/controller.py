@@ -3,8 +3,10 @@
 
 from collections import abc
 from concurrent import futures
+import contextlib
 import hashlib
 import http.client
+import json
 import pathlib
 import shutil
 import socket
@@ -273,6 +275,48 @@ class Controller(Host):
             return answers(name)
         until(is_up, '%s does not answer' % service.name, timeout=120)
 
+    @contextlib.contextmanager
+    def configured(self, name: str,
+                   **options: object) -> abc.Iterator[None]:
+        """Have one of Nova's services run with other options for a while.
+
+        :param name: of the service
+        :param options: of the section ``[DEFAULT]``
+        """
+        conf = self.path('/etc/nova/nova.conf').read_text()
+        with self.replaced('/etc/nova/nova.conf', '%s\n%s' % (
+                conf, ini.text({'DEFAULT': options}))):
+            self._restart(name)
+            yield
+        self._restart(name)
+
+    def _restart(self, name: str) -> None:
+        self.services[name].kill()
+        self.services[name].start()
+        if name.endswith('-api'):
+            self.await_api(name.removesuffix('-api'))
+
+    def short_token(self, seconds: int = 30) -> tuple[str, float]:
+        """Return a token of the administrator, and when it expires.
+
+        It comes from a second keystone, which dies with that.
+        """
+        conf = self.path('/etc/keystone/keystone.conf').read_text()
+        self.write('/etc/keystone/short.conf', conf + ini.text(
+            {'token': {'expiration': seconds}}))
+        command = [*self.services['keystone-api'].command]
+        port = PORTS['keystone'] + 1
+        command[2] = '%s:%d' % (ADDRESS, port)
+        second = self.service('keystone-short', *command,
+                              OS_KEYSTONE_CONFIG_FILES='short.conf',
+                              OS_KEYSTONE_CONFIG_DIR='/etc/keystone')
+        second.start()
+        try:
+            until(lambda: listens(ADDRESS, port), 'keystone does not listen')
+            return _log_in(port), time.time() + seconds
+        finally:
+            second.kill()
+
     def start_nova(self) -> None:
         for name in ('nova-conductor', 'nova-scheduler'):
             self.services[name].start()
@@ -331,6 +375,19 @@ def listens(address: str, port: int) -> bool:
             return True
     except OSError:
         return False
+
+
+def _log_in(port: int) -> str:
+    """Return a token of the administrator, from a keystone at a port."""
+    connection = http.client.HTTPConnection(ADDRESS, port, timeout=60)
+    domain = {'name': 'Default'}
+    with contextlib.closing(connection):
+        connection.request('POST', '/v3/auth/tokens', json.dumps({'auth': {
+            'identity': {'methods': ['password'], 'password': {'user': {
+                'name': 'admin', 'password': PASSWORD, 'domain': domain}}},
+            'scope': {'project': {'name': 'admin', 'domain': domain}}}}),
+            {'Content-Type': 'application/json'})
+        return connection.getresponse().getheader('X-Subject-Token')
 
 
 def answers(service: str) -> bool:

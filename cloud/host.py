@@ -204,6 +204,21 @@ class Host:
                 (done.stderr or done.stdout).strip()[-2000:]))
         return done
 
+    def share(self, other: 'Host', folder: str) -> None:
+        """Have a folder of another host, which was mounted before this one.
+
+        It is mounted over this one's own, until somebody unmounts it.
+        """
+        # From this host's mounts, but not from its root.
+        _run('nsenter', '--target', self.pid, '--mount', '--', 'mount',
+             '--bind', other.path(folder), self.path(folder))
+
+    def processes(self, word: str) -> list[int]:
+        """Return the processes that have a word in their command lines."""
+        return [pid for pid in map(int, filter(str.isdigit, os.listdir(
+            '/proc'))) if _processes_of(pid) == _processes_of(self.pid) and
+            word in command_of(pid)]
+
     def service(self, name: str, *command: object, user: str = 'root',
                 group: str | None = None,
                 **more: str) -> 'Service':
@@ -351,6 +366,20 @@ def _children(pid: int) -> list[int]:
     except (FileNotFoundError, ProcessLookupError):
         pass
     return found
+
+
+def _processes_of(pid: int) -> str | None:
+    """Return the process namespace that a process is in."""
+    try:
+        return os.readlink('/proc/%d/ns/pid' % pid)
+    except OSError:
+        return None
+
+
+def parent_of(pid: int) -> int:
+    """Return the parent of a process."""
+    with open('/proc/%d/stat' % pid) as stat:
+        return int(stat.read().rpartition(')')[2].split()[1])
 
 
 def command_of(pid: int) -> str:

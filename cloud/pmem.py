@@ -225,6 +225,12 @@ class Memory:
                 return each
         raise LookupError('no namespace of %s is %s' % (self.host.name, path))
 
+    def count(self, tool: str, *words: str) -> int:
+        """Return how often a tool was called with some words."""
+        calls = map(json.loads, (self.registry / 'calls').open())
+        return sum(call['tool'] == tool and set(words) <= set(call['args'])
+                   for call in calls)
+
     # What goes wrong
 
     def plan(self, **fault: object) -> 'Fault':

@@ -8,7 +8,12 @@ import functools
 from cloud import compute
 from cloud.compute import Compute
 from cloud.compute import SSH_CONFIG
+from cloud.host import Failed
+from cloud.host import until
+from cloud.pmem import MIB
+from cloud.pmem import Namespace
 from cloud.scene import Server
+from cloud.scene import TICKETS
 from cloud.tests import conftest
 import pytest
 
@@ -197,3 +202,143 @@ def test_ipv6(scene, source, target):
     with target.serving_ssh(address='::1'), compute.configured(
             target, DEFAULT={'my_ip': '::1'}):
         _moves(scene.boot(on=source))
+
+
+#: How a container of its own is for sshd: no devices, no configuration, no
+#: tools, and processes that nobody else sees.
+_CONTAINER = """
+set -eu
+for folder in /etc/nova $HIDDEN; do mount -t tmpfs none $folder; done
+for tool in ndctl daxio; do mount --bind /dev/null /usr/local/bin/$tool; done
+mount -t tmpfs none /mnt
+for node in null zero random urandom tty; do
+    mknod -m 666 /mnt/$node c $(stat -c '0x%t 0x%T' /dev/$node)
+done
+mount --move /mnt /dev
+exec /usr/sbin/sshd -D -e
+"""
+
+
+@contextlib.contextmanager
+def _sshd_in_a_container(target: Compute,
+                         hidden: str = '') -> abc.Iterator[None]:
+    """Have sshd run where nova-compute does not.
+
+    :param hidden: a folder that it has not in common with nova-compute
+    """
+    elsewhere = target.service(
+        'sshd-elsewhere', 'unshare', '--mount', '--pid', '--fork',
+        '--mount-proc', '--kill-child=KILL', '/bin/sh', '-c', _CONTAINER,
+        HIDDEN=hidden)
+    target.sshd.stop()
+    elsewhere.start()
+    try:
+        target.await_sshd()
+        yield
+    finally:
+        elsewhere.kill()
+        target.sshd.start()
+        target.await_sshd()
+
+
+@is_open('I', 'the receiver looks for all of it where ssh lands')
+def test_sshd_in_a_container(scene, source, target):
+    server = scene.boot(on=source)
+    with _sshd_in_a_container(target):
+        _moves(server)
+
+
+@is_open('J', 'what is refused is so when the guest is off')
+def test_sshd_in_a_container_without_the_state(scene, source, target):
+    server = scene.boot(on=source)
+    target.run('mkdir', '-p', TICKETS, user='nova')
+    with _sshd_in_a_container(target, hidden=TICKETS):
+        reason = _is_refused(server)
+    assert 'socket' in reason and target.name in reason, reason
+
+
+# Whose processes they are
+
+@pytest.fixture
+def other_group(target: Compute) -> abc.Iterator[None]:
+    """nova-compute with libvirt's group as its primary one, ssh without."""
+    target.nova.group = 'libvirt'
+    target.restart_nova()
+    yield
+    target.nova.group = None
+    target.restart_nova()
+
+
+def test_other_primary_group(scene, source, target, other_group):
+    _moves(scene.boot(on=source))
+
+
+# What hosts share
+
+@contextlib.contextmanager
+def _shared_folder(source: Compute, target: Compute,
+                   folder: str) -> abc.Iterator[None]:
+    target.share(source, folder)
+    try:
+        yield
+    finally:
+        # Guests may have files open there.
+        target.run('umount', '--lazy', folder)
+
+
+def test_shared_instances(scene, source, target):
+    """The disks don't cross; the data does."""
+    with _shared_folder(source, target, _HOME + '/instances'):
+        server = scene.boot(on=source)
+        had = server.namespaces()
+        _moves(server)
+        server.confirm()
+        assert had[0].is_zero()
+        server.has_its_data()
+        server.delete()
+
+
+# Tools
+
+_NEEDS_B_NO = """\
+#!/bin/sh
+case " $* " in
+    *' -b no '*|*'=no '*) ;;
+    *' -z '*|*' --zero '*)
+        echo 'daxio: failed to clear bad blocks on a device' >&2
+        exit 1 ;;
+esac
+"""
+
+
+@is_open('H', 'a wipe asks for clearing bad blocks')
+def test_wipe_that_cannot_clear_bad_blocks(scene, source):
+    server = scene.boot(on=source)
+    had = server.namespaces()[0]
+    tool = source.path('/usr/local/bin/daxio').read_text()
+    with source.replaced('/usr/local/bin/daxio', tool.replace(
+            '#!/bin/sh\n', _NEEDS_B_NO)):
+        was_zero = _is_deleted_and_wiped(server, had)
+    assert was_zero, 'it was not wiped'
+
+
+@is_open('H', 'a wipe is not read back')
+def test_wipe_that_leaves_a_page(scene, source):
+    server = scene.boot(on=source)
+    had = server.namespaces()[0]
+    source.memory.plan(tool='daxio', device=had.name, side='zero',
+                       at=4 * MIB, action='flip')
+    assert _is_deleted_and_wiped(server, had), 'it was not wiped again'
+
+
+def _is_deleted_and_wiped(server: Server, had: Namespace) -> bool:
+    """Delete a server; say whether what it had is soon wiped.
+
+    Nothing is left to the tests that follow.
+    """
+    server.delete(wait=False)
+    try:
+        return until(had.is_zero, '', 20, interval=0.5)
+    except Failed:
+        had.clear()
+        return False
