@@ -6,7 +6,8 @@ TOX := .venv/bin/tox
 # One environment runs all that needs Nova.
 IN := $(TOX) exec -qq -e nova --
 
-.PHONY: help demo lab test test-tool test-client test-unit test-functional \
+.PHONY: help demo lab test test-tool test-client test-tempest test-unit \
+	test-functional \
 	test-unpatched test-unwiped test-faults faults bench lint work upstream \
 	cloud cloud-env cloud-up cloud-down clean
 
@@ -18,7 +19,7 @@ demo: work .venv/nova
 	$(IN) python -m demo
 
 ## make test             all tests
-test: lint test-tool test-client test-unit test-functional test-unpatched \
+test: lint test-tool test-client test-tempest test-unit test-functional test-unpatched \
 		test-unwiped
 	@echo 'make test: everything passed'
 
@@ -29,6 +30,10 @@ test-tool: .venv/nova
 ## make test-client      the client plugin, in an environment of its own
 test-client: $(TOX)
 	$(TOX) run -q -e client
+
+## make test-tempest     what the Tempest plugin does without a cloud
+test-tempest: $(TOX)
+	$(TOX) run -q -e tempest
 
 ## make test-unit        our unit tests, and those of Nova that we touch
 test-unit: work .venv/nova

@@ -7,8 +7,8 @@ A project's member resizes, its manager also migrates, its reader neither.
 from tempest.lib import decorators
 from tempest.lib import exceptions
 
-from pmem_copy_tempest_plugin.tests import base
 from pmem_copy_tempest_plugin.tests.api import test_requests
+from pmem_copy_tempest_plugin.tests import base
 
 
 class RolesTest(test_requests.RequestTest):
