@@ -112,8 +112,8 @@ def run(command: list[str], held: int) -> int:
 
 
 def forget() -> None:
-    """Remove what the mounts were on; on them nothing is left."""
-    with contextlib.suppress(FileNotFoundError):
+    """Remove the empty folder that the mounts were on, if they are gone."""
+    with contextlib.suppress(OSError):
         HOSTS.rmdir()
 
 
