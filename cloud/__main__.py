@@ -130,10 +130,7 @@ def _running() -> int:
 
     :raises Unable: if there is none
     """
-    try:
-        pid = int(PID.read_text())
-    except FileNotFoundError:
-        pid = 0
+    pid = int(PID.read_text()) if PID.exists() else 0
     if 'cloud.init' not in command_of(pid):
         raise Unable('the cloud of this checkout is not up')
     return pid
@@ -143,7 +140,7 @@ def _down() -> int:
     os.kill(_running(), signal.SIGKILL)
     os.close(box.wait_for_lock())
     box.forget()
-    PID.unlink()
+    PID.unlink(missing_ok=True)
     RC.unlink(missing_ok=True)
     return 0
 
