@@ -48,8 +48,8 @@ def run_plugin(cloud: Cloud) -> int:
                              env=environment(), capture_output=True).stdout
     open_ = ['--open=' + name for names in OPEN.values() for name in names]
     verified = subprocess.run(
-        ['pmem-copy-tempest-verify', '--at-least', str(ENOUGH), *open_, '-'], input=results,
-        env=environment(), capture_output=True)
+        ['pmem-copy-tempest-verify', '--at-least', str(ENOUGH), *open_, '-'],
+        input=results, env=environment(), capture_output=True)
     said = verified.stdout.decode() + verified.stderr.decode()
     if verified.returncode:
         raise Broken('Tempest: ' + '; '.join(said.strip().splitlines()))
