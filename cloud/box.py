@@ -96,19 +96,15 @@ def run(command: list[str], held: int) -> int:
     :returns: the command's exit status
     """
     die_with_parent(signal.SIGTERM)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     box = start(command, held)
-
-    def end(number: int, _frame: object) -> None:
+    try:
+        return box.wait()
+    finally:
         box.kill()
         box.wait()
         forget()
-        sys.exit(128 + number)
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, end)
-    status = box.wait()
-    forget()
-    return status
 
 
 def forget() -> None:
