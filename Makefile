@@ -6,8 +6,9 @@ TOX := .venv/bin/tox
 # One environment runs all that needs Nova.
 IN := $(TOX) exec -qq -e nova --
 
-.PHONY: help demo lab test test-tool test-client test-unit test-functional \
-	test-unpatched test-unwiped test-faults faults bench lint work upstream clean
+.PHONY: help demo lab lab-moves test test-tool test-client test-unit \
+	test-functional test-unpatched test-unwiped test-faults faults bench \
+	lint work upstream clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -71,6 +72,13 @@ lab: work .venv/lab
 	$(TOX) exec -qq -e lab -- python -m pytest -q --lab-must-run \
 		-n 2 --dist loadfile --no-loadscope-reorder \
 		lab/tests tests/stand_ins/test_daxio.py tests/stand_ins/test_ndctl.py
+
+## make lab-moves        whole moves between two guests, with all of Nova
+lab-moves: work .venv/nova
+	@tools/packages lab
+	@tools/packages moves
+	$(IN) python -m pytest -q -p no:cacheprovider -p lab.plugin \
+		--lab-must-run --lab-folder work/lab lab/moves
 
 ## make work             make or refresh the patched tree in work/nova
 work: $(TOX)
