@@ -25,7 +25,7 @@ MIB = 1024 * 1024
 LABEL_SIZE = 2 * MIB
 
 #: Seconds for what takes a few when nobody else wants the processor.
-TIMEOUT = 120
+TIMEOUT = 240
 
 #: Where a guest finds the host's 127.0.0.1, and what it is called itself
 #: there, in QEMU's user networking.

@@ -11,6 +11,7 @@ import select
 import socket
 import subprocess
 import tempfile
+import time
 
 LOOPBACK = '127.0.0.1'
 
@@ -18,7 +19,10 @@ LOOPBACK = '127.0.0.1'
 SERVER = '/usr/lib/rabbitmq/bin/rabbitmq-server'
 
 #: Seconds that RabbitMQ may take to come up; it needs 5 to 10.
-TIMEOUT = 120
+TIMEOUT = 240
+
+#: Seconds between two looks at what does not tell that it is up.
+PAUSE = 0.1
 
 
 class BrokerError(Exception):
@@ -69,6 +73,7 @@ class Broker:
                     # Nodes ask this one, and not the machine's, where others
                     # are. One that RabbitMQ starts itself would stay behind.
                     self._start('/usr/bin/epmd', '-address', LOOPBACK)
+                    self._wait_for_names()
                     self._wait(self._start(SERVER, NOTIFY_SOCKET=path), up)
         except BaseException:
             self._end()
@@ -114,6 +119,19 @@ class Broker:
                 '+S 1:1 +sbwt none +sbwtdcpu none +sbwtdio none '
                 '-kernel inet_dist_use_interface {127,0,0,1}',
         }
+
+    def _wait_for_names(self) -> None:
+        """Wait until names of nodes can be asked for; it does not tell.
+
+        :raises BrokerError: if that takes too long
+        """
+        deadline = time.monotonic() + TIMEOUT
+        while time.monotonic() < deadline:
+            with socket.socket() as client:
+                if not client.connect_ex((LOOPBACK, self._names)):
+                    return
+            time.sleep(PAUSE)
+        raise BrokerError('epmd does not start')
 
     def _wait(self, pid: int, up: socket.socket) -> None:
         """Wait until RabbitMQ tells that it is up, as it tells systemd.
