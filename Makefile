@@ -78,7 +78,8 @@ lab-moves: work .venv/nova
 	@tools/packages lab
 	@tools/packages moves
 	$(IN) python -m pytest -q -p no:cacheprovider -p lab.plugin \
-		--lab-must-run --lab-folder work/lab lab/moves
+		--durations=0 --durations-min=1 --lab-must-run \
+		--lab-folder work/lab lab/moves
 
 ## make work             make or refresh the patched tree in work/nova
 work: $(TOX)

@@ -118,10 +118,16 @@ class Cloud:
 
     def _offers(self, label: str) -> set[str]:
         """Return the names of hosts that have a namespace to give out."""
+        resource = 'CUSTOM_PMEM_NAMESPACE_' + label
+        headers = {'OpenStack-API-Version': 'placement 1.30'}
+        # Nobody may ask for what no host has had yet.
+        known = self._ask('placement', '/resource_classes', headers=headers)
+        if resource not in [each['name']
+                            for each in known['resource_classes']]:
+            return set()
         offers = self._ask(
-            'placement', '/resource_providers?resources='
-            'CUSTOM_PMEM_NAMESPACE_%s:1' % label, headers={
-                'OpenStack-API-Version': 'placement 1.30'})
+            'placement', '/resource_providers?resources=%s:1' % resource,
+            headers=headers)
         return {each['name'] for each in offers['resource_providers']}
 
     def create_flavor(self, label: str) -> str:

@@ -64,7 +64,7 @@ GUEST = {'memory': 1536, 'disk': 64 * MIB, 'outside': True}
 
 #: Seconds for a step under emulation, and between two looks at it.
 PATIENCE = 900
-PAUSE = 1
+PAUSE = 3
 
 CONFIGURATION = """\
 [DEFAULT]
