@@ -6,10 +6,9 @@ TOX := .venv/bin/tox
 # One environment runs all that needs Nova.
 IN := $(TOX) exec -qq -e nova --
 
-.PHONY: help demo lab test test-tool test-client test-tempest test-unit \
-	test-functional \
-	test-unpatched test-unwiped test-faults faults bench lint work upstream \
-	cloud cloud-env cloud-up cloud-down clean
+.PHONY: help demo lab lab-moves test test-tool test-client test-tempest \
+	test-unit test-functional test-unpatched test-unwiped test-faults \
+	faults bench lint work upstream cloud cloud-env cloud-up cloud-down clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -19,8 +18,8 @@ demo: work .venv/nova
 	$(IN) python -m demo
 
 ## make test             all tests
-test: lint test-tool test-client test-tempest test-unit test-functional test-unpatched \
-		test-unwiped
+test: lint test-tool test-client test-tempest test-unit test-functional \
+		test-unpatched test-unwiped
 	@echo 'make test: everything passed'
 
 ## make test-tool        the patch tool and the stand-ins of the tests
@@ -92,6 +91,14 @@ cloud-down:
 cloud-env: work
 	@tools/packages cloud
 	@tools/cloud-env
+
+## make lab-moves        whole moves between two guests, with all of Nova
+lab-moves: work .venv/nova
+	@tools/packages lab
+	@tools/packages moves
+	$(IN) python -m pytest -q -p no:cacheprovider -p lab.plugin \
+		--durations=0 --durations-min=1 --lab-must-run \
+		--lab-folder work/lab lab/moves
 
 ## make work             make or refresh the patched tree in work/nova
 work: $(TOX)

@@ -25,8 +25,12 @@ MIB = 1024 * 1024
 LABEL_SIZE = 2 * MIB
 
 #: Seconds for what takes a few when nobody else wants the processor.
-TIMEOUT = 120
+TIMEOUT = 240
 
+#: Where a guest finds the host's 127.0.0.1, and what it is called itself
+#: there, in QEMU's user networking.
+OUTSIDE = '10.0.2.2'
+INSIDE = '10.0.2.15'
 
 #: A panic ends the guest; what costs time and guards nothing here is off.
 KERNEL_OPTIONS = (
@@ -357,6 +361,8 @@ class Guest:
         nvdimms: abc.Sequence[int | Nvdimm] = (128 * MIB, 128 * MIB),
         network: socket.socket | None = None,
         memory: int = 512,
+        disk: int = 16 * MIB,
+        outside: bool = False,
     ) -> None:
         """Describe it; ``boot`` starts it.
 
@@ -365,6 +371,9 @@ class Guest:
             have a blank one; or what is to be plugged in
         :param network: one end of a cable
         :param memory: in MiB
+        :param disk: size in bytes
+        :param outside: whether it reaches servers on this host's 127.0.0.1,
+            as ``OUTSIDE``
         """
         self.name = name
         self.address = images.address(name)
@@ -375,12 +384,13 @@ class Guest:
         self._image = image
         self._network = network
         self._memory = memory
+        self._outside = outside
         folder.mkdir()
         self.console = folder / 'console.log'
         self.console.touch()
         self.nvdimms = [each if isinstance(each, Nvdimm) else Nvdimm(each)
                         for each in nvdimms]
-        self.disk = Disk()
+        self.disk = Disk(disk)
         self.process: subprocess.Popen[bytes] | None = None
 
     # Power
@@ -428,8 +438,10 @@ class Guest:
                 self._memory, max(1, len(self.nvdimms))),
             '-kernel', str(self._image.kernel),
             '-initrd', str(self._image.initrd),
-            '-append', '%s lab.name=%s lab.address=%s' % (
-                KERNEL_OPTIONS, self.name, self.address),
+            '-append', ' '.join([
+                KERNEL_OPTIONS, 'lab.name=' + self.name, *(
+                    'lab.net=eth%d,%s' % each
+                    for each in enumerate(self._addresses()))]),
             '-no-reboot',
             '-chardev', 'file,id=console,path=console.log,append=on',
             '-serial', 'chardev:console',
@@ -454,6 +466,22 @@ class Guest:
                 '-netdev', 'dgram,id=net,local.type=fd,local.str=%d' % network,
                 '-device', 'virtio-net-pci,netdev=net,romfile=,mac=%s' % (
                     '52:54:00:00:00:%02x' % images.NAMES.index(self.name)))
+        if self._outside:
+            yield from (
+                '-netdev', 'user,id=outside,ipv6=off',
+                '-device', 'virtio-net-pci,netdev=outside,romfile=')
+        if self._image.volume:
+            yield from (
+                '-blockdev', 'driver=file,node-name=volume,read-only=on,'
+                'filename=%s' % self._image.volume.absolute(),
+                '-device', 'virtio-blk-pci,drive=volume')
+
+    def _addresses(self) -> abc.Iterator[str]:
+        """Yield those of its network cards, which count in this order."""
+        if self._network:
+            yield self.address
+        if self._outside:
+            yield INSIDE
 
     def wait_until_up(self) -> 'Guest':
         """Wait for the end of the boot.

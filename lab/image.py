@@ -47,8 +47,9 @@ NOT_OF_PYTHON = re.compile(
 NAMES = 'ABCDEFGHIJKLMNOPQRSTUVWXYZ'
 ADDRESS = '10.77.0.%d'
 
-#: Where a guest's disk is mounted.
+#: Where a guest's disk is mounted, and what an image has besides the initrd.
 DISK = '/disk'
+VOLUME = '/opt'
 
 AGENT = pathlib.Path(__file__).with_name('agent.py')
 PORT = 'lab'
@@ -69,17 +70,17 @@ done
 # What nobody syncs is not to reach it by chance.
 echo 0 > /proc/sys/vm/dirty_writeback_centisecs
 mount -t ext4 -o commit=3600 /dev/vda {disk}
+[ ! -e /dev/vdb ] || mount -t ext4 -o ro,noatime /dev/vdb {volume}
+ip link set lo up
 for word in $(cat /proc/cmdline); do
     case $word in
         lab.name=*) hostname ${word#*=} ;;
-        lab.address=*) address=${word#*=} ;;
+        lab.net=*)
+            address=${word#*=}
+            ip address add ${address#*,}/24 dev ${address%,*}
+            ip link set ${address%,*} up ;;
     esac
 done
-ip link set lo up
-if [ -e /sys/class/net/eth0 ]; then
-    ip address add $address/24 dev eth0
-    ip link set eth0 up
-fi
 exec busybox init
 """
 
@@ -135,10 +136,14 @@ class Missing(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Image:
-    """What QEMU boots."""
+    """What QEMU boots.
+
+    :ivar volume: a file system that all guests of the image read, if any
+    """
 
     kernel: pathlib.Path
     initrd: pathlib.Path
+    volume: pathlib.Path | None = None
 
 
 class Archive:
@@ -215,6 +220,7 @@ def build(
     modules: abc.Sequence[str] = MODULES,
     users: abc.Mapping[str, int] | None = None,
     files: abc.Mapping[str, pathlib.Path] | None = None,
+    volume: pathlib.Path | None = None,
 ) -> Image:
     """Build an image.
 
@@ -227,6 +233,9 @@ def build(
     :param users: further users besides root, and their numbers
     :param files: files and folders of this host to have, too, by their paths
         in the guest; root owns them
+    :param volume: a folder of this host that guests have as ``/opt``, and
+        can't write to. What is much belongs there: the rest is unpacked into
+        memory at each boot.
     :raises Missing: if a program is not installed
     :raises lab.kernel.KernelError: if the kernel lacks a module
     """
@@ -237,14 +246,30 @@ def build(
         for name in ('bin', 'sbin', 'lib', 'lib64'):
             archive.add_link(name, 'usr/' + name)
         archive.add('tmp', mode=0o041777)
-        for name in ('proc', 'sys', 'dev', 'run/sshd', 'var/empty', DISK[1:]):
+        for name in ('proc', 'sys', 'dev', 'run/sshd', 'var/empty', DISK[1:],
+                     VOLUME[1:]):
             archive.add(name, mode=0o040755)
         _add_modules(archive, kernel, modules)
-        _add_programs(archive, programs, dict(_expand(files or {})))
+        _add_programs(archive, programs, dict(_expand(files or {})), volume)
         _add_settings(archive, users)
         _add_keys(archive, folder, users)
         archive.close()
-    return Image(kernel.image, initrd)
+    return Image(kernel.image, initrd, _file_system(
+        volume, folder / 'volume') if volume else None)
+
+
+def _file_system(folder: pathlib.Path, file: pathlib.Path) -> pathlib.Path:
+    """Make a file system that has what a folder has."""
+    used = subprocess.run(['du', '-sm', '--apparent-size', folder], check=True,
+                          stdout=subprocess.PIPE)
+    # Small files take a block each, all take an inode; holes cost nothing.
+    with open(file, 'wb') as blank:
+        blank.truncate((2 * int(used.stdout.split()[0]) + 16) << 20)
+    subprocess.run(
+        [find('mke2fs', 'e2fsprogs'), '-q', '-F', '-t', 'ext4', '-m', '0',
+         '-O', '^has_journal', '-i', '4096', '-d', folder, file],
+        check=True, stdin=subprocess.DEVNULL)
+    return file
 
 
 def _add_modules(archive: Archive, kernel: kernels.Kernel,
@@ -268,14 +293,18 @@ def _expand(
 
 
 def _add_programs(archive: Archive, programs: abc.Mapping[str, str],
-                  files: abc.Mapping[str, pathlib.Path]) -> None:
+                  files: abc.Mapping[str, pathlib.Path],
+                  volume: pathlib.Path | None) -> None:
     """Add programs, Python, other files, and the libraries of all."""
     python = find(PYTHON, 'python3').resolve()
     linked = [python, *(find(*item) for item in programs.items())]
     found = {_place(path): path for path in (
         *linked, *_python_library(python))} | files
     linked += (path for path in found.values() if path.suffix == '.so')
-    found |= {_place(path): path for path in _libraries(linked)}
+    if volume:
+        linked += volume.rglob('*.so')
+    found |= {_place(path): path for path in _libraries(linked)
+              if not (volume and path.is_relative_to(volume))}
     for name, path in found.items():
         archive.add_host_file(path, name)
     archive.add_link('usr/bin/python3', python.name)
@@ -320,7 +349,8 @@ def _add_settings(archive: Archive, users: abc.Mapping[str, int]) -> None:
     archive.add('etc/inittab', INITTAB.encode())
     archive.add('etc/ssh/ssh_config', SSH_CONFIG.encode())
     archive.add('lab/sshd_config', SSHD_CONFIG.encode())
-    archive.add_program('init', INIT.replace('{disk}', DISK))
+    archive.add_program('init', INIT.replace(
+        '{disk}', DISK).replace('{volume}', VOLUME))
     archive.add_program(
         'lab/agent', START_AGENT.format(port=PORT, python=PYTHON))
     archive.add_host_file(AGENT, 'lab/agent.py')

@@ -7,15 +7,13 @@ it, too, to say how it shall send, and to see what it tells.
 """
 
 from collections import abc
-import importlib.metadata
 import json
 import pathlib
 import shutil
 import subprocess
 import typing as ty
 
-from packaging import requirements
-
+from lab import distributions
 from lab import guest as guests
 from lab import image as images
 from nova.virt.pmem import job as pmem_job
@@ -84,7 +82,7 @@ def stage(folder: pathlib.Path) -> dict[str, pathlib.Path]:
         for path in NOVA.glob(pattern):
             _copy(path, code / path.relative_to(NOVA))
     _copy(pathlib.Path(__file__).with_name(COMPUTE), code / COMPUTE)
-    for distribution in _closure(NEEDS):
+    for distribution in distributions.closure(NEEDS, NOT_NEEDED):
         for file in distribution.files or ():
             # Some ask what version they are.
             if (file.suffix in ('.py', '.so') or file.name == 'METADATA') and (
@@ -108,25 +106,6 @@ def stage(folder: pathlib.Path) -> dict[str, pathlib.Path]:
 def _copy(source: ty.Any, target: pathlib.Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)
-
-
-def _closure(
-    names: abc.Iterable[str],
-) -> abc.Iterable[importlib.metadata.Distribution]:
-    """Return distributions and all that they require."""
-    found: dict[str, importlib.metadata.Distribution] = {}
-
-    def add(name: str) -> None:
-        if name not in found and name not in NOT_NEEDED:
-            found[name] = importlib.metadata.distribution(name)
-            for text in found[name].requires or ():
-                wanted = requirements.Requirement(text)
-                if not wanted.marker or wanted.marker.evaluate({'extra': ''}):
-                    add(wanted.name)
-
-    for name in names:
-        add(name)
-    return found.values()
 
 
 # Hosts
