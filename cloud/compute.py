@@ -233,8 +233,13 @@ class Compute(Host):
         self.await_sshd(address, port)
 
     def await_libvirtd(self) -> None:
-        until(lambda: self.virsh('uri', check=False).returncode == 0,
-              'libvirtd does not answer on %s' % self.name)
+        def answers() -> bool:
+            if not self.libvirtd.runs:
+                # Seen once, just after the user of QEMU was made: that user
+                # was not known. Started again, libvirtd finds it.
+                self.libvirtd.start()
+            return self.virsh('uri', check=False).returncode == 0
+        until(answers, 'libvirtd does not answer on %s' % self.name)
 
     def virsh(self, *command: object,
               check: bool = True) -> subprocess.CompletedProcess:
