@@ -157,8 +157,7 @@ class Host:
         :raises Failed: if there is none
         """
         for pid in descendants(1):
-            if 'cloud/init.py' in command_of(pid) and os.readlink(
-                    '/proc/%d/root' % pid) == str(self.root):
+            if self._is_init(pid):
                 self.pid = pid
                 return
         raise Failed('there is no host %s' % self.name)
@@ -167,11 +166,22 @@ class Host:
         assert self._init is not None
         if self._init.poll() is not None:
             raise Failed('host %s ended while it started' % self.name)
-        children = _children(self._init.pid)
-        if len(children) != 1 or 'init.py' not in command_of(children[0]):
+        for pid in _children(self._init.pid):
+            if self._is_init(pid):
+                self.pid = pid
+                return True
+        return False
+
+    def _is_init(self, pid: int) -> bool:
+        """Whether a process is the host's first one, and has got there.
+
+        Until it has, what enters the host by it finds the machine's root.
+        """
+        try:
+            return ('cloud/init.py' in command_of(pid) and
+                    os.readlink('/proc/%d/root' % pid) == str(self.root))
+        except OSError:
             return False
-        self.pid = children[0]
-        return True
 
     def command(self, *command: object, user: str = 'root',
                 group: str | None = None) -> list[str]:
