@@ -22,7 +22,7 @@ from nova import context
 from nova import exception
 from nova import objects
 from nova.tests.functional.libvirt import pmem_base
-from nova.virt.libvirt import pmem_ticket
+from nova.virt.libvirt.pmem import tickets
 
 MIB = pmem_base.MIB
 SIZE = pmem_base.SIZE
@@ -44,12 +44,12 @@ class PmemCopyTests(pmem_base.PmemServersTestBase):
         self.assertEqual(data, [self.pmem.digest(old)])
         # Nobody can get the source's namespace, whatever becomes of the move.
         self.assertEqual(['hold'], [
-            ticket.kind for ticket in pmem_ticket.open_tickets()])
+            ticket.kind for ticket in tickets.open_tickets()])
 
         server = self.confirm(server)
         self.assertEqual(data, self.digests(server))
         self.assert_zero(old)
-        self.assertEqual([], list(pmem_ticket.open_tickets()))
+        self.assertEqual([], list(tickets.open_tickets()))
 
     def test_migrate_without_and_with_host(self):
         self.start_two_computes()
@@ -296,7 +296,7 @@ class PmemFailureTestsBase(pmem_base.PmemServersTestBase):
             list(self._get_allocations_by_server_uuid(server['id']))))
         self.run_periodic_tasks()
         self.assert_zero(self.new)
-        self.assertEqual([], list(pmem_ticket.open_tickets()))
+        self.assertEqual([], list(tickets.open_tickets()))
 
         # And it can be moved after all.
         server = self.migrate(server)
@@ -397,7 +397,7 @@ class PmemCopyFailureTests(PmemFailureTestsBase):
         self.fail_to_copy()
         self.restart_pmem_compute('host2')
         self.assert_zero(self.new)
-        self.assertEqual([], list(pmem_ticket.open_tickets()))
+        self.assertEqual([], list(tickets.open_tickets()))
 
     def _hang(self):
         """Let the copy hang half way; return the server's record."""
@@ -419,7 +419,7 @@ class PmemCopyFailureTests(PmemFailureTestsBase):
             'nova.virt.libvirt.pmem_copy._Progress.SAVE', 0))
         self.flags(pmem_copy_streams=1, group='libvirt')
         self.useFixture(fixtures.MockPatch(
-            'nova.virt.libvirt.pmem_transfer.EXTENT', MIB))
+            'nova.virt.libvirt.pmem.transfer.EXTENT', MIB))
         self._hang()
         self._wait_for_assert(lambda: self.assertEqual(
             50, self.api.get_server(self.server['id'])['progress']))
@@ -456,7 +456,7 @@ class PmemCopyFailureTests(PmemFailureTestsBase):
             self._wait_until_deleted(self.server)
         self.run_periodic_tasks()
         self._wait_for_assert(lambda: self.assert_zero(self.old, self.new))
-        self.assertEqual([], list(pmem_ticket.open_tickets()))
+        self.assertEqual([], list(tickets.open_tickets()))
         self.wait_for_log('was deleted while it was to move')
         for host in ('host1', 'host2'):
             connection = self.computes[host].driver._host.get_connection()
@@ -510,7 +510,7 @@ class PmemCopyFailureTests(PmemFailureTestsBase):
     def test_source_that_is_missing_is_noticed_while_the_guest_runs(self):
         with mock.patch('nova.virt.libvirt.driver.LibvirtDriver.power_off',
                         side_effect=AssertionError), mock.patch(
-                'nova.virt.libvirt.pmem_devices.list_namespaces',
+                'nova.virt.libvirt.pmem.namespaces.list_namespaces',
                 side_effect=self._only_those_of_host2):
             self.migrate(self.server, status='ACTIVE')
         self.assert_as_before()
@@ -578,7 +578,7 @@ class PmemFinishFailureTests(PmemFailureTestsBase):
     def _assert_nothing_left(self):
         self.run_periodic_tasks()
         self.assert_zero(self.old, self.new)
-        self.assertEqual([], list(pmem_ticket.open_tickets()))
+        self.assertEqual([], list(tickets.open_tickets()))
         for provider in self.compute_rp_uuids.values():
             self.assertEqual(
                 {}, self._get_allocations_by_provider_uuid(provider))
