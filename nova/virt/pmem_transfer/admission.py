@@ -94,6 +94,8 @@ class OpenTicket:
             raise Refused('ticket %s was closed' % self._path)
         except pmem_ticket.Invalid as error:
             raise Refused(str(error))
+        if self.ticket.state != pmem_ticket.OPEN:
+            raise Refused('ticket %s is closed to writers' % self._path)
         # What was read may be the file's successor; then this one is not
         # where it was.
         self.check_open()

@@ -22,10 +22,13 @@ import json
 import os
 import re
 
-#: What is the matter with the namespaces of a ticket: they receive a copy; or
-#: they have it, and the guest is still to start; or they were copied, and
-#: nobody has yet said that they are not needed any more; or nobody needs them.
-RECEIVE, START, HOLD, WIPE = KINDS = ('receive', 'start', 'hold', 'wipe')
+#: What is the matter with the namespaces of a ticket: the destination's
+#: receive a copy, the source's are held for the server to go back to.
+RECEIVE, HOLD = KINDS = ('receive', 'hold')
+
+#: How far that is: as it begins; a copy that is closed to writers, and whose
+#: guest is to start; or nobody needs them any more, and they are to be wiped.
+OPEN, ARRIVED, OVER = STATES = ('open', 'arrived', 'over')
 
 #: Format of the file. A ticket of another version is refused, not guessed at.
 VERSION = 1
@@ -49,7 +52,8 @@ class Target:
     """A namespace that takes data.
 
     ``size`` and ``source_size`` are bytes. ``uid`` and ``gid`` own the device
-    node while no copy is under way.
+    node while no copy is under way. ``device`` is which one it was when it
+    was lent; none, if that is not known.
     """
 
     name: str
@@ -57,6 +61,7 @@ class Target:
     source_size: int
     uid: int
     gid: int
+    device: str = ''
 
     def __post_init__(self) -> None:
         numbers = (self.size, self.source_size, self.uid, self.gid)
@@ -64,6 +69,8 @@ class Target:
             raise ValueError('name %r' % (self.name,))
         if any(type(number) is not int or number < 0 for number in numbers):
             raise ValueError('numbers %r' % (numbers,))
+        if not isinstance(self.device, str):
+            raise ValueError('device %r' % (self.device,))
         if not 0 < self.source_size <= self.size:
             raise ValueError('sizes %r' % (numbers[:2],))
 
@@ -77,6 +84,7 @@ class Ticket:
     instance_uuid: str
     targets: tuple[Target, ...]
     kind: str = RECEIVE
+    state: str = OPEN
     version: int = VERSION
 
     def __post_init__(self) -> None:
@@ -84,6 +92,8 @@ class Ticket:
             raise ValueError('version %r' % (self.version,))
         if self.kind not in KINDS:
             raise ValueError('kind %r' % (self.kind,))
+        if self.state not in STATES:
+            raise ValueError('state %r' % (self.state,))
         if not isinstance(self.host, str) or not self.host:
             raise ValueError('host %r' % (self.host,))
         for uuid in (self.migration_uuid, self.instance_uuid):

@@ -10,16 +10,19 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
+"""This host's vPMEM devices: finding, lending, guarding and wiping them.
 
-"""This host's vPMEM devices: finding, lending, guarding and wiping them."""
+A namespace is known by its name, which means something on this host only. Its
+device node is looked up at the moment of use, and which device that is says
+its number, not its path: both change.
+"""
 
 import collections
 from collections import abc
 import contextlib
 import os
-import select
-import signal
-import typing as ty
+import re
+import stat
 
 from oslo_log import log as logging
 from oslo_serialization import jsonutils
@@ -29,59 +32,92 @@ from nova.i18n import _
 from nova import objects
 import nova.privsep.libvirt
 import nova.privsep.path
-
-if ty.TYPE_CHECKING:
-    from nova.virt.libvirt.pmem import tickets
+from nova.virt.libvirt.pmem import tickets
 
 LOG = logging.getLogger(__name__)
 
 #: Devices of this host's namespaces by name, as of now.
 Namespaces = abc.Mapping[str, 'objects.LibvirtVPMEMDevice']
 
-#: Seconds to wait for a process that was killed to let go of a device.
-KILL_TIMEOUT = 30
+#: What is asked for: by a ticket, or by what Nova has stored of it.
+Wanted = 'tickets.Target | objects.LibvirtVPMEMDevice'
+
+_NODE = re.compile(r'dax[0-9]+\.[0-9]+')
+
+#: What was said about namespaces that are not used; each is said once.
+_said: set[str] = set()
 
 
 def list_namespaces() -> Namespaces:
     """Return the namespaces that this host has now, by name.
 
-    A name that two namespaces have is left out: whoever asks for it must not
-    be given one of them by chance. So is a namespace without a name, or
-    without a device node.
+    What is odd is left out, with one warning, and all others work. So is a
+    name that two namespaces have: whoever asks for it must not be given one
+    of them by chance.
 
     :raises GetPMEMNamespacesFailed: if ndctl can't tell
     """
-    try:
-        output = nova.privsep.libvirt.get_pmem_namespaces()
-        # ndctl prints nothing at all if there is none.
-        found = jsonutils.loads(output) if output.strip() else []
-        devices = [
-            objects.LibvirtVPMEMDevice(
-                name=namespace['name'], size=namespace['size'],
-                devpath='/dev/' + node['chardev'],
-                align=namespace['daxregion'].get('align', 0))
-            for namespace in found if namespace.get('name')
-            for node in namespace['daxregion']['devices']]
-    except Exception as error:
-        raise exception.GetPMEMNamespacesFailed(reason=error)
+    devices = []
+    for entry in _entries():
+        try:
+            devices.append(_device(entry))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            _say('The vPMEM namespace %r is not used: %r' %
+                 (entry.get('name'), error))
     names = collections.Counter(device.name for device in devices)
-    twice = sorted(name for name in names if names[name] > 1)
-    if twice:
-        LOG.warning('These names stand for more than one vPMEM namespace, or '
-                    'one with more than one device, and are not used: %s',
-                    ', '.join(twice))
+    for name in sorted(name for name in names if names[name] > 1):
+        _say('The name %r stands for more than one vPMEM namespace, and is '
+             'not used.' % name)
     return {device.name: device for device in devices
             if names[device.name] == 1}
 
 
-def wipe_known(
-    devices: abc.Sequence['objects.LibvirtVPMEMDevice'],
-) -> None:
-    """Zero devices that Nova knows; all of them, even if some fail.
+def _entries() -> list[dict]:
+    """Return what ndctl says of namespaces that have a name."""
+    try:
+        output = nova.privsep.libvirt.get_pmem_namespaces()
+        # ndctl prints nothing at all if there is none.
+        found = jsonutils.loads(output) if output.strip() else []
+        return [entry for entry in found if entry.get('name')]
+    except Exception as error:
+        raise exception.GetPMEMNamespacesFailed(reason=error)
 
-    :raises VPMEMCleanupFailed: after the last one, for those that failed
-    """
-    wipe_targets(devices, _namespaces_now(devices))
+
+def _device(entry: dict) -> 'objects.LibvirtVPMEMDevice':
+    node, = entry['daxregion']['devices']
+    if node.get('mode', 'devdax') != 'devdax':
+        raise ValueError('mode %s' % node['mode'])
+    if type(entry['size']) is not int or entry['size'] <= 0:
+        raise ValueError('size %r' % (entry['size'],))
+    entry['name'].encode()
+    return objects.LibvirtVPMEMDevice(
+        name=entry['name'], size=entry['size'],
+        devpath=node_path(node['chardev']),
+        align=entry['daxregion'].get('align', 0))
+
+
+def node_path(chardev: str) -> str:
+    """Return the path of a node, which is in /dev; tests have others."""
+    if not _NODE.fullmatch(chardev):
+        raise ValueError('device node %r' % chardev)
+    return '/dev/' + chardev
+
+
+def _say(text: str) -> None:
+    if text not in _said:
+        _said.add(text)
+        LOG.warning('%s', text)
+
+
+def bad_block(name: str) -> str | None:
+    """Return where a namespace has its first bad block, if any is known."""
+    for entry in _entries():
+        if entry['name'] == name and entry.get('badblock_count'):
+            places = entry.get('badblocks') or [{}]
+            return _('%(count)s bad blocks, the first at sector %(place)s') % {
+                'count': entry['badblock_count'],
+                'place': places[0].get('offset', '?')}
+    return None
 
 
 def as_they_are_now(
@@ -93,10 +129,8 @@ def as_they_are_now(
 
     :raises PMEMNamespaceNotFound: if one is not there any more
     """
-    namespaces = _namespaces_now(devices)
     current = []
-    for device in devices:
-        node = resolve(device, namespaces)
+    for device, node in zip(devices, nodes_now(devices)):
         if node != device.devpath:
             LOG.warning('vPMEM namespace %(name)s was %(old)s and is '
                         '%(new)s now.',
@@ -108,9 +142,14 @@ def as_they_are_now(
     return current
 
 
-def _namespaces_now(
-    devices: abc.Sequence['objects.LibvirtVPMEMDevice'],
-) -> Namespaces:
+def nodes_now(
+        devices: abc.Sequence['objects.LibvirtVPMEMDevice']) -> list[str]:
+    namespaces = namespaces_now(devices)
+    return [resolve(device, namespaces) for device in devices]
+
+
+def namespaces_now(
+        devices: abc.Sequence['objects.LibvirtVPMEMDevice']) -> Namespaces:
     """Return this host's namespaces, or what was known of these."""
     known = {device.name: device for device in devices}
     if not known:
@@ -123,44 +162,6 @@ def _namespaces_now(
         return known
 
 
-def wipe_targets(
-    targets: abc.Iterable[
-        'tickets.Target | objects.LibvirtVPMEMDevice'],
-    namespaces: Namespaces,
-) -> None:
-    """Zero namespaces, wherever they are now; all, even if some fail.
-
-    :raises VPMEMCleanupFailed: after the last one, for those that failed
-    """
-    failed = {}
-    for target in targets:
-        try:
-            nova.privsep.libvirt.cleanup_vpmem(resolve(target, namespaces))
-        except Exception as error:
-            failed[target.name] = error
-    if failed:
-        raise exception.VPMEMCleanupFailed(
-            dev=', '.join(failed),
-            error='; '.join(str(error) for error in failed.values()))
-
-
-def claimed_node(device: 'objects.LibvirtVPMEMDevice',
-                 namespaces: Namespaces) -> str:
-    """Return the path of a device, if it still is what Nova knows it as.
-
-    :raises ComputeResourcesUnavailable: if not
-    """
-    found = namespaces.get(device.name)
-    known = (device.devpath, device.size)
-    if found is None or (found.devpath, found.size) != known:
-        raise exception.ComputeResourcesUnavailable(
-            reason=_('vPMEM namespace %(name)s was %(known)s and is '
-                     '%(found)s; restart nova-compute on its host') %
-            {'name': device.name, 'known': describe(device),
-             'found': describe(found)})
-    return found.devpath
-
-
 def describe(device: 'objects.LibvirtVPMEMDevice | None') -> str:
     if device is None:
         return _('missing')
@@ -168,8 +169,7 @@ def describe(device: 'objects.LibvirtVPMEMDevice | None') -> str:
         'path': device.devpath, 'size': device.size}
 
 
-def resolve(wanted: 'tickets.Target | objects.LibvirtVPMEMDevice',
-            namespaces: Namespaces) -> str:
+def resolve(wanted: Wanted, namespaces: Namespaces) -> str:
     """Return the node that a namespace has now.
 
     :raises PMEMNamespaceNotFound: if there is no such namespace, or it is of
@@ -182,18 +182,65 @@ def resolve(wanted: 'tickets.Target | objects.LibvirtVPMEMDevice',
     return found.devpath
 
 
+def identity(node: str) -> str:
+    """Return which device a node stands for, until the host boots again.
+
+    :raises OSError: if it can't be found
+    """
+    with open('/proc/sys/kernel/random/boot_id') as boot:
+        return '%s %s' % (boot.read().strip(), ' '.join(map(str, key(node))))
+
+
+def key(node: str) -> tuple[int, ...]:
+    """Return what tells one device of this host from another."""
+    found = os.stat(node)
+    if stat.S_ISCHR(found.st_mode):
+        return (found.st_rdev,)
+    return found.st_dev, found.st_ino
+
+
+def keys(nodes: abc.Iterable[str]) -> set[tuple[int, ...]]:
+    """Return the keys of nodes; one that is gone is nobody's."""
+    found = set()
+    for node in nodes:
+        with contextlib.suppress(OSError):
+            found.add(key(node))
+    return found
+
+
+def check_same(targets: abc.Iterable[tickets.Target],
+               namespaces: Namespaces) -> None:
+    """Check that devices are those that were lent to who wrote to them.
+
+    :raises PMEMNamespaceNotFound: if one was replaced meanwhile
+    """
+    for target in targets:
+        node = resolve(target, namespaces)
+        now = identity(node)
+        # After a boot the same one may have another number.
+        if (target.device.split(' ')[0] == now.split(' ')[0] and
+                target.device != now):
+            raise exception.PMEMNamespaceNotFound(
+                name=target.name, size=target.size,
+                found=_('another device, %s') % node)
+
+
 @contextlib.contextmanager
 def lent(node: str) -> abc.Iterator[str]:
     """Lend a device node to nova's user, and take it back."""
     owner = os.stat(node)
-    nova.privsep.path.chown(node, uid=os.getuid(), gid=os.getgid())
+    lend(node)
     try:
         yield node
     finally:
         nova.privsep.path.chown(node, uid=owner.st_uid, gid=owner.st_gid)
 
 
-def take_back(targets: abc.Iterable['tickets.Target'],
+def lend(node: str) -> None:
+    nova.privsep.path.chown(node, uid=os.getuid(), gid=os.getgid())
+
+
+def take_back(targets: abc.Iterable[tickets.Target],
               namespaces: Namespaces) -> None:
     """Give device nodes back to who had them before they were lent.
 
@@ -213,59 +260,27 @@ def take_back(targets: abc.Iterable['tickets.Target'],
         raise missing
 
 
-def end_writers(targets: abc.Iterable['tickets.Target'],
-                namespaces: Namespaces, ticket_path: str) -> None:
-    """End what ssh left running on devices that have no guest.
+def wipe(wanted: abc.Iterable[Wanted], namespaces: Namespaces,
+         used: abc.Collection[tuple[int, ...]]) -> None:
+    """Zero namespaces, wherever they are now; all, even if some fail.
 
-    When a connection breaks, a receiver may live on, and write what it has
-    got. It has its ticket open, and its ``daxio`` the device, so taking the
-    node back does not stop it; and it must not write after a wipe.
+    The one place where anything is wiped.
+
+    :param used: keys of the devices that guests are defined with, other than
+        the one whose they are
+    :raises VPMEMCleanupFailed: after the last one, for those that failed
     """
-    nodes = {os.path.realpath(namespaces[target.name].devpath)
-             for target in targets if target.name in namespaces}
-    nodes.add(os.path.realpath(ticket_path))
-    for pid in _own_processes():
-        if _uses(pid, nodes):
-            LOG.warning('Killing process %(pid)d, left from a copy: it still '
-                        'has one of %(nodes)s open.',
-                        {'pid': pid, 'nodes': ', '.join(sorted(nodes))})
-            _kill(pid)
-
-
-def _own_processes() -> abc.Iterator[int]:
-    me = os.getuid()
-    for name in os.listdir('/proc'):
-        if name.isdigit() and int(name) != os.getpid():
-            with contextlib.suppress(OSError):
-                if os.stat('/proc/' + name).st_uid == me:
-                    yield int(name)
-
-
-def _uses(pid: int, nodes: set[str]) -> bool:
-    try:
-        with open('/proc/%d/maps' % pid) as maps:
-            used = {line.split(maxsplit=5)[-1].rstrip('\n') for line in maps}
-        descriptors = os.listdir('/proc/%d/fd' % pid)
-    except OSError:
-        # It has ended in the meantime, which is as good.
-        return False
-    for descriptor in descriptors:
-        with contextlib.suppress(OSError):
-            used.add(os.readlink('/proc/%d/fd/%s' % (pid, descriptor)))
-    return not used.isdisjoint(nodes)
-
-
-def _kill(pid: int) -> None:
-    try:
-        handle = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    try:
-        signal.pidfd_send_signal(handle, signal.SIGKILL)
-        # A pidfd turns readable when its process has ended.
-        if not select.select([handle], [], [], KILL_TIMEOUT)[0]:
-            raise exception.PMEMDeviceBusy(pid=pid, seconds=KILL_TIMEOUT)
-    except ProcessLookupError:
-        pass
-    finally:
-        os.close(handle)
+    failed = {}
+    for each in wanted:
+        try:
+            node = resolve(each, namespaces)
+            if key(node) in used:
+                raise exception.PMEMDeviceBusy(
+                    name=each.name, user=_('a guest'))
+            nova.privsep.libvirt.cleanup_vpmem(node)
+        except Exception as error:
+            failed[each.name] = error
+    if failed:
+        raise exception.VPMEMCleanupFailed(
+            dev=', '.join(failed),
+            error='; '.join(str(error) for error in failed.values()))

@@ -35,7 +35,8 @@ from nova.virt.pmem_transfer import ticket as pmem_ticket
 CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
 
-RECEIVE, START, HOLD, WIPE = KINDS = pmem_ticket.KINDS
+RECEIVE, HOLD = KINDS = pmem_ticket.KINDS
+OPEN, ARRIVED, OVER = pmem_ticket.STATES
 Target = pmem_ticket.Target
 Ticket = pmem_ticket.Ticket
 

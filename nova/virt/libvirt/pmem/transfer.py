@@ -10,7 +10,7 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""The sender: a process of this nova-compute that moves vPMEM data.
+"""A copy as nova-compute sees it: the sender, and how far it is.
 
 The bytes never pass through nova-compute itself. It says what to do, and
 listens; see ``nova.virt.pmem_transfer`` for those who do it.
@@ -19,7 +19,9 @@ listens; see ``nova.virt.pmem_transfer`` for those who do it.
 from collections import abc
 import contextlib
 import dataclasses
+import functools
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -29,10 +31,15 @@ import typing as ty
 
 from oslo_log import log as logging
 from oslo_serialization import jsonutils
+from oslo_utils import timeutils
 from oslo_utils import units
 
+from nova.compute import task_states
 import nova.conf
+from nova import exception
 from nova.i18n import _
+from nova import objects
+from nova.virt.libvirt.pmem import pairing
 from nova.virt.pmem_transfer import job as pmem_job
 from nova.virt.pmem_transfer import processes
 from nova.virt.pmem_transfer import sender
@@ -53,6 +60,23 @@ ProcessHook = abc.Callable[[subprocess.Popen], None]
 ProgressHook = abc.Callable[[int, int], None]
 
 
+#: Characters of what a peer says that are logged.
+PEER_TEXT = 1000
+
+#: What users are told, by what is found in the message of a failure. All of
+#: it is in the log; a part of it may be a peer's text.
+REASONS = (
+    ('Permission denied', _('ssh to the destination: Permission denied')),
+    ('Host key verification failed',
+     _('ssh to the destination: Host key verification failed')),
+    ('Connection refused|Connection timed out|No route|Could not resolve|'
+     'Connection closed|Connection reset', _('ssh does not reach the '
+                                             'destination')),
+    ('SIGBUS|damaged', _('memory of a device is damaged')),
+    ('daxio', _('a device can not be written or read')),
+)
+
+
 class TransferFailed(Exception):
     """Not all of the data is known to have arrived.
 
@@ -60,8 +84,16 @@ class TransferFailed(Exception):
     """
 
     def __init__(self, message: str, device: str | None = None) -> None:
-        super().__init__(message)
+        super().__init__(printable(message))
         self.device = device
+
+
+def printable(text: str) -> str:
+    """Return a peer's words so that they make no line of their own."""
+    return ''.join(
+        char if char.isprintable() else
+        char.encode('unicode_escape').decode() for char in
+        text[:PEER_TEXT])
 
 
 class SenderKilled(TransferFailed):
@@ -105,6 +137,121 @@ def receiver_argv(migration_uuid: str, address: str | None) -> list[str]:
     return ['ssh', '-o', 'BatchMode=yes', '-o', 'ServerAliveInterval=5',
             '-o', 'ServerAliveCountMax=3', address, shlex.join(
                 [CONF.libvirt.pmem_copy_receiver, migration_uuid])]
+
+
+def copy(instance: 'objects.Instance', migration: 'objects.Migration',
+         pairs: list[pairing.DevicePair], nodes: list[str],
+         on_execute: ProcessHook, on_completion: ProcessHook,
+         on_progress: ProgressHook) -> None:
+    """Copy devices, and log what that came to.
+
+    :param nodes: the device nodes of the sources
+    :raises TransferFailed: if it can't be done
+    """
+    same_host = migration.source_compute == migration.dest_compute
+    totals = transfer(
+        new_job(
+            migration.uuid, None if same_host else migration.dest_host,
+            [pmem_job.Device(
+                name=source.name, path=node, size=source.size,
+                target_name=target.name, target_size=target.size)
+             for (source, target), node in zip(pairs, nodes)]),
+        on_execute, on_completion, on_progress,
+        functools.partial(_is_leaving, instance))
+    LOG.info('Copied %(mib)d MiB of vPMEM data to %(host)s in %(seconds).1f '
+             'seconds and found it equal; %(wire)d MiB were sent, %(retries)d '
+             'attempts failed.',
+             {'mib': totals.bytes // units.Mi, 'host': migration.dest_compute,
+              'seconds': totals.seconds, 'wire': totals.wire // units.Mi,
+              'retries': totals.retries}, instance=instance)
+
+
+def _is_leaving(instance: 'objects.Instance') -> bool:
+    """Whether a server still moves; deleting it ends what works for it."""
+    try:
+        current = objects.Instance.get_by_uuid(
+            instance._context.elevated(), instance.uuid)
+    except exception.NotFound:
+        return False
+    return current.task_state == task_states.RESIZE_MIGRATING
+
+
+@contextlib.contextmanager
+def named_failure(
+    instance: 'objects.Instance', migration: 'objects.Migration',
+    pairs: list[pairing.DevicePair],
+) -> abc.Iterator[None]:
+    """Tell operators what has failed, and users why.
+
+    :raises PMEMCopyFailed: with what users may read
+    """
+    try:
+        yield
+    except (exception.PMEMNamespaceNotFound, OSError, ValueError,
+            TransferFailed) as error:
+        name = getattr(error, 'device', None)
+        source, target = next(
+            (pair for pair in pairs if pair.source.name == name), pairs[0])
+        LOG.error('vPMEM namespace %(source)s was not copied to %(target)s '
+                  'on %(host)s (migration %(migration)s): %(error)s. The data '
+                  'is intact here, where the server goes on; what was copied '
+                  'is wiped there.',
+                  {'source': source.name, 'target': target.name,
+                   'host': migration.dest_compute,
+                   'migration': migration.uuid, 'error': error},
+                  instance=instance)
+        raise exception.PMEMCopyFailed(reason=_reason(str(error)))
+
+
+def _reason(message: str) -> str:
+    for pattern, reason in REASONS:
+        if re.search(pattern, message):
+            return reason
+    return _('the log of nova-compute on the source has the reason')
+
+
+class Progress:
+    """Shows how far a copy is: users by the server, operators by the log."""
+
+    #: Seconds between two times that it is saved, and logged.
+    SAVE, LOG = 3, 30
+
+    def __init__(self, instance: 'objects.Instance') -> None:
+        self._instance = instance
+        self._watch = timeutils.StopWatch()
+        self._saved = self._logged = 0.0
+
+    def __enter__(self) -> 'Progress':
+        self._watch.start()
+        return self
+
+    def __exit__(self, kind: ty.Any, error: ty.Any, trace: ty.Any) -> None:
+        self._save(100 if kind is None else 0)
+
+    def __call__(self, done: int, total: int) -> None:
+        elapsed = self._watch.elapsed()
+        if elapsed - self._saved >= self.SAVE:
+            self._saved = elapsed
+            self._save(done * 100 // total)
+        if elapsed - self._logged >= self.LOG:
+            self._logged = elapsed
+            LOG.info('Copied %(done)d of %(total)d MiB of vPMEM data at '
+                     '%(rate).1f MiB/s; about %(left)d seconds are left.',
+                     {'done': done // units.Mi, 'total': total // units.Mi,
+                      'rate': done / units.Mi / elapsed,
+                      'left': (total - done) * elapsed / max(1, done)},
+                     instance=self._instance)
+
+    def _save(self, percent: int) -> None:
+        if self._instance.progress == percent:
+            return
+        self._instance.progress = percent
+        try:
+            self._instance.save()
+        except Exception:
+            # It is for information only.
+            LOG.debug('The progress could not be saved.', exc_info=True,
+                      instance=self._instance)
 
 
 def new_job(migration_uuid: str, address: str | None,
@@ -214,7 +361,7 @@ def _listen(lines: abc.Iterable[bytes],
                 on_progress(event['done'], event['total'])
             elif event['event'] == 'retry':
                 LOG.warning('Copying vPMEM data, trying again: %s',
-                            event['message'])
+                            printable(event['message']))
         except (KeyError, TypeError, ValueError):
             raise TransferFailed(
                 _('the sender said %r') % line[:STDERR_KEPT])

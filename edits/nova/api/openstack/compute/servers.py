@@ -13,11 +13,12 @@ EDITS = [
         validation.schema(schema.resize, '2.0', '2.104')
         '''),
     add_decorator(
-        ACTION, "@validation.schema(schema.resize_v2105, '{{microversion}}')",
+        ACTION, "@validation.schema(pmem_copy.extended(schema.resize), "
+        "'{{microversion}}')",
         below='validation.schema(schema.resize, ...)'),
     add_argument(
         ACTION, 'self.compute_api.resize(...)',
-        "**pmem_copy.resize_arguments(\n    req, body, 'resize')"),
+        "**pmem_copy.resize_arguments(\n    req, instance, body, 'resize')"),
     append(ACTION, 'exception.PMEMCopyFewerDevices',
            within='(exception.AutoDiskConfigDisabledByImage, ...)'),
     append(ACTION, 'exception.PMEMCopyOldCompute',
