@@ -383,7 +383,7 @@ class DeviceFault(Fault):
         if self.kind == 'missing':
             pmem.hide(self.device)
         elif self.kind == 'renamed':
-            pmem.rename(self.device, self.device + '_x')
+            pmem.rename(self.device, pmem.known(self.device) + '_x')
         elif self.kind == 'renumbered':
             pmem.renumber(self.device)
         else:
@@ -402,7 +402,7 @@ class DeviceFault(Fault):
         if self.kind == 'missing':
             pmem.show(self.device)
         elif self.kind == 'renamed':
-            pmem.rename(self.device, self.device)
+            pmem.rename(self.device, pmem.known(self.device))
         elif self.kind == 'busy':
             with pmem_process.outside():
                 case.squatter.destroy()
@@ -505,7 +505,8 @@ def _leave_ticket(case: 'Case') -> None:
             'host': DESTINATION, 'migration_uuid': uuid,
             'instance_uuid': uuidutils.generate_uuid(), 'version': 1,
             'kind': 'receive', 'targets': [{
-                'name': name, 'size': SIZE, 'source_size': SIZE,
+                'name': case.world.pmem.known(name), 'size': SIZE,
+                'source_size': SIZE,
                 'uid': owner.st_uid, 'gid': owner.st_gid}]}))
 
 

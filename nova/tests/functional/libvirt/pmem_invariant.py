@@ -241,9 +241,17 @@ def trackers_know(found: _Found) -> abc.Iterator[str]:
 
 def _assigned(world: pmem_world.World, host: str) -> set[str]:
     tracker = world.computes[host].manager.rt
-    return {resource.identifier
+    return {_called(world, host, resource.identifier)
             for classes in tracker.assigned_resources.values()
             for resources in classes.values() for resource in resources}
+
+
+def _called(world: pmem_world.World, host: str, listed: str) -> str:
+    """Return what tests call a namespace of a host."""
+    try:
+        return world.pmem.name_of(host, listed)
+    except ValueError:
+        return '%s of %s, which has none' % (listed, host)
 
 
 def migrations_have_ended(found: _Found) -> abc.Iterator[str]:

@@ -43,6 +43,7 @@ SOURCE, DESTINATION = HOSTS = ('host1', 'host2')
 #: nobody has.
 MOVED, TAKEN, FREE = 'MOVED', 'TAKEN', 'FREE'
 
+#: What tests call them; their hosts call both the same.
 OLD, NEW = ('%s_moved_0' % host for host in HOSTS)
 
 SIZE = pmem_base.SIZE
@@ -142,7 +143,6 @@ class World(pmem_base.PmemServersTestBase):
         """It is none; this is what makes it one by hand."""
 
     def setUp(self):
-        self._state_paths = {}
         super().setUp()
         # Nova's tests let idle threads wake up a hundred times a second, to
         # end soon. A world has dozens of them, and lives for long.
@@ -158,8 +158,6 @@ class World(pmem_base.PmemServersTestBase):
         # message is on its way.
         self.messages_are_lost_at_once()
         self._give_each_service_its_database()
-        self.processes = self.useFixture(pmem_process.Processes())
-        self.process = {}
         self.bystanders = {}
         self._flavors = {}
         self._kept = None
@@ -170,9 +168,7 @@ class World(pmem_base.PmemServersTestBase):
         self._watch_guests()
         for host in HOSTS:
             for label in (MOVED, TAKEN, FREE):
-                self.pmem.add_namespace(
-                    '%s_%s_0' % (host, label.lower()), SIZE,
-                    host=host, label=label)
+                self.add_namespace(host, label)
             self._start(host)
             self.addCleanup(self.pmem.cancel_faults)
         for host in HOSTS:
@@ -317,21 +313,10 @@ class World(pmem_base.PmemServersTestBase):
 
     # Processes
 
-    def state_path_of(self, host):
-        if host not in self._state_paths:
-            self._state_paths[host] = self.useFixture(fixtures.TempDir()).path
-        return self._state_paths[host]
-
     def _start(self, host, connection=None):
-        process = self.processes.new(host, {
-            (None, 'host'): host,
-            (None, 'state_path'): self.state_path_of(host),
-            ('libvirt', 'pmem_namespaces'): self.pmem.pmem_namespaces(host),
-        })
-        with process.running():
+        with self._new_process(host).running():
             self.start_compute(host, connection=connection)
         self._set_address(host)
-        self.process[host] = process
 
     def kill(self, host):
         """Kill a nova-compute, with its children."""
@@ -375,9 +360,6 @@ class World(pmem_base.PmemServersTestBase):
                     session.children(recursive=True) if everything else []):
                 with contextlib.suppress(Exception):
                     process.kill()
-
-    def in_service(self, host):
-        return self.process[host].running()
 
     # Moments
 
