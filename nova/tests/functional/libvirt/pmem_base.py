@@ -38,6 +38,7 @@ from nova import exception
 from nova import objects
 from nova.tests import fixtures as nova_fixtures
 from nova.tests.fixtures import pmem
+from nova.tests.fixtures import pmem_guests
 from nova.tests.fixtures import pmem_process
 from nova.tests.functional.api import client as api_client
 from nova.tests.functional.libvirt import base
@@ -121,6 +122,8 @@ class PmemServersTestBase(base.ServersTestBase):
         self.useFixture(fixtures.MockPatch(
             'nova.virt.libvirt.LibvirtDriver._get_instance_disk_info',
             return_value=[]))
+        self.guests = self.useFixture(pmem_guests.Guests(self.PMEM_OWNER))
+        # Last, so that it is asked first.
         self.processes = self.useFixture(pmem_process.Processes())
         self._moving = _InFlight()
         for name in ('prep_resize', 'resize_instance', 'finish_resize'):
@@ -238,6 +241,23 @@ class PmemServersTestBase(base.ServersTestBase):
 
     def digests(self, server):
         return [self.pmem.digest(name) for name in self.namespaces_of(server)]
+
+    def domains(self, host, server):
+        """Return the guests of a server that are defined on a host."""
+        return [domain for domain in list(self.connection(host)._vms.values())
+                if domain.UUIDString() == server['id']]
+
+    def connection(self, host):
+        return self.computes[host].driver._host.get_connection()
+
+    def guest_runs(self, host, server):
+        return any(domain.isActive() for domain in self.domains(host, server))
+
+    def write_as_guest(self, host, server, data, offset=0):
+        """Let the guest of a server write to its first vPMEM device."""
+        domain, = [each for each in self.domains(host, server)
+                   if each.isActive()]
+        self.guests.guest_of(domain).write(offset, data)
 
     def _instance(self, server):
         return objects.Instance.get_by_uuid(

@@ -684,6 +684,7 @@ class Case:
             self.hanging.release()
 
     def _ask(self, phase: str) -> None:
+        self.world.diary.may_go_back |= phase == 'revert'
         if phase == 'delete':
             self.delete()
         else:
@@ -729,8 +730,7 @@ class Case:
         if world.status(self.server) != 'VERIFY_RESIZE':
             raise pmem_world.NotReached('the move itself')
         # A revert gives this up, and nothing else may.
-        world.pmem.write(NEW, 0, b'written by the guest since')
-        self.snapshot.data[DESTINATION] = world.pmem.digest(NEW)
+        world.diary.go_on()
 
     @contextlib.contextmanager
     def _armed(self) -> abc.Iterator[abc.Callable[[], None]]:
@@ -766,7 +766,9 @@ class Case:
     def _come_to_rest(self) -> list[str]:
         world, fault = self.world, self.fault
         try:
+            world.diary.go_on()
             world.wait_until_quiet()
+            world.diary.go_on()
             fault.later(self)
             with Intruders(world) as intruders:
                 violations = pmem_invariant.settle(world, self.server)

@@ -131,6 +131,96 @@ class Hook:
             raise NotReached('%s was not reached' % self.name)
 
 
+class Diary:
+    """What the guest of one server has written, and what became of it.
+
+    The guest looks at its data when it starts, as it is then, and goes on
+    writing as long as it runs. So what it has on a host is the last that it
+    wrote there; or, before it ran there, what it wrote on the host before.
+
+    :ivar expected: the digest of what it has to find, by namespace
+    :ivar surprises: what was otherwise
+    :ivar may_go_back: whether the user has asked for what was written on the
+        destination to be given up
+    """
+
+    OFFSET = 4096
+
+    def __init__(self, world):
+        self._world = world
+        self._server = None
+        self._number = 0
+        world.guests.on_start.append(self._starts)
+        world.guests.on_started.append(self._started)
+
+    def watch(self, server):
+        """Begin with a server that runs on the source."""
+        self._server = server
+        self.may_go_back = False
+        self.surprises = []
+        self.expected = {OLD: self._world.pmem.digest(OLD)}
+
+    def ran_on(self, host):
+        """Whether it ran there, and nobody has given that up."""
+        return {SOURCE: OLD, DESTINATION: NEW}[host] in self.expected
+
+    def on(self, name):
+        """Return what the server has to have in a namespace."""
+        return self.expected.get(name, self.expected[OLD])
+
+    def _is_watched(self, domain):
+        return self._server and domain.UUIDString() == self._server['id']
+
+    def _starts(self, domain):
+        if not self._is_watched(domain):
+            return
+        name, = self._world.nodes_of(domain)
+        for host in HOSTS:
+            if self._world.guest_runs(host, self._server):
+                self.surprises.append(
+                    'the guest started on %s and ran on %s' % (name, host))
+        if name not in (OLD, NEW):
+            self.surprises.append('the guest started on %s' % name)
+        elif self._world.pmem.digest(name) != self.on(name):
+            self.surprises.append(
+                'the guest started on %s without its data' % name)
+        if name == OLD and self.ran_on(DESTINATION) and not self.may_go_back:
+            self.surprises.append(
+                'what the guest wrote on %s is given up' % DESTINATION)
+
+    def _started(self, domain):
+        if not self._is_watched(domain):
+            return
+        name, = self._world.nodes_of(domain)
+        if name == OLD:
+            self.expected.pop(NEW, None)
+        self._write(domain, name)
+
+    def go_on(self):
+        """Let the guest write something new, if it runs."""
+        if self._server is None:
+            return
+        for host in HOSTS:
+            for domain in self._world.domains(host, self._server):
+                if domain.isActive():
+                    name, = self._world.nodes_of(domain)
+                    self._write(domain, name)
+
+    def _write(self, domain, name):
+        self._number += 1
+        guest = self._world.guests.guest_of(domain)
+        try:
+            guest.write(self.OFFSET, b'%8d' % self._number)
+        except (AttributeError, EOFError, ValueError):
+            # It may have been stopped a moment ago.
+            if domain.isActive():
+                self.surprises.append(
+                    'the process of the guest on %s is gone' % name)
+            return
+        if name in (OLD, NEW):
+            self.expected[name] = self._world.pmem.digest(name)
+
+
 class World(pmem_base.PmemServersTestBase):
     """A source and a destination, each of which can be killed."""
 
@@ -166,6 +256,7 @@ class World(pmem_base.PmemServersTestBase):
         self._log_mark = 0
         self.dirty_starts = []
         self._watch_guests()
+        self.diary = Diary(self)
         for host in HOSTS:
             for label in (MOVED, TAKEN, FREE):
                 self.add_namespace(host, label)
@@ -218,6 +309,7 @@ class World(pmem_base.PmemServersTestBase):
         """
         server, self._kept = self._kept or self.boot(MOVED), None
         self.fill(server)
+        self.diary.watch(server)
         return server
 
     def keep(self, server):
@@ -251,34 +343,12 @@ class World(pmem_base.PmemServersTestBase):
                        if each['instance_uuid'] == server['id']),
                       key=lambda each: each['id'])
 
-    def domains(self, host, server):
-        """Return the guests of a server that are defined on a host."""
-        return [domain for domain in list(self.connection(host)._vms.values())
-                if domain.UUIDString() == server['id']]
-
-    def connection(self, host):
-        return self.computes[host].driver._host.get_connection()
-
     def _watch_guests(self):
         """See each guest that starts on a namespace that is not clean.
 
-        Namespaces are the server's own if it had them when it was off. As
-        QEMU does, refuse to start one whose devices are not there.
+        Namespaces are the server's own if it had them when it was off.
         """
-        original = fakelibvirt.Domain.createWithFlags
-
-        def create(domain, flags):
-            for device in domain._def['devices']['vpmems']:
-                if not os.path.exists(device['path']):
-                    raise fakelibvirt.make_libvirtError(
-                        fakelibvirt.libvirtError,
-                        "can't open backing store %s for guest RAM" %
-                        device['path'])
-            self._look_at(domain)
-            return original(domain, flags)
-
-        self.useFixture(fixtures.MockPatchObject(
-            fakelibvirt.Domain, 'createWithFlags', create))
+        self.guests.on_start.append(self._look_at)
         self._known_guests = set()
 
     def _look_at(self, domain):
@@ -346,6 +416,7 @@ class World(pmem_base.PmemServersTestBase):
         connection = self.connection(host)
         connection._running_vms.clear()
         for domain in list(connection._vms.values()):
+            self.guests.end(domain)
             domain._state = fakelibvirt.VIR_DOMAIN_SHUTOFF
             domain._id = -1
         self.pmem.renumber(*self.pmem.names(host))
