@@ -94,9 +94,9 @@ from nova.conf import pmem_copy as options  # noqa: E402
 from nova import exception  # noqa: E402
 import nova.privsep  # noqa: E402
 from nova.virt.libvirt import pmem_copy  # noqa: E402
-from nova.virt.libvirt import pmem_devices  # noqa: E402
-from nova.virt.libvirt import pmem_layout  # noqa: E402
-from nova.virt.pmem import settings  # noqa: E402
+from nova.virt.libvirt.pmem import namespaces  # noqa: E402
+from nova.virt.libvirt.pmem import pairing  # noqa: E402
+from nova.virt.pmem_transfer import settings  # noqa: E402
 from oslo_privsep import priv_context  # noqa: E402
 
 
@@ -107,7 +107,7 @@ class Move:
 
     def __init__(self, row):
         self.pairs = [
-            pmem_layout.DevicePair(*(LibvirtVPMEMDevice(**device)
+            pairing.DevicePair(*(LibvirtVPMEMDevice(**device)
                                      for device in pair))
             for pair in row['pairs']]
         sources, self.claimed = map(list, zip(*self.pairs))
@@ -130,37 +130,37 @@ def _resources(devices):
 
 def prepare(move):
     pmem_copy.prepare(move.instance, move.migration, move.claimed, move.pairs,
-                      pmem_devices.list_namespaces, used_nodes=set)
+                      namespaces.list_namespaces, used_nodes=set)
 
 
 def copy(move):
     pmem_copy.copy(move.instance, move.migration, move.pairs,
-                   pmem_devices.list_namespaces(),
+                   namespaces.list_namespaces(),
                    on_execute=lambda _process: None,
                    on_completion=lambda _process: None)
 
 
 def finish(move):
     """Do what is done around the start of the guest, which there is not."""
-    pmem_copy.finish(move.migration, pmem_devices.list_namespaces)
+    pmem_copy.finish(move.migration, namespaces.list_namespaces)
     pmem_copy.started(move.instance)
 
 
 def settle(_move):
     """Return the uuids of the migrations whose tickets were closed."""
     return [ticket.migration_uuid for ticket in pmem_copy.settle(
-        CONTEXT, cfg.CONF.host, pmem_devices.list_namespaces)]
+        CONTEXT, cfg.CONF.host, namespaces.list_namespaces)]
 
 
 def wipe_old(move):
     pmem_copy.wipe_old(
         cfg.CONF.host, move.instance, move.migration,
-        [source for source, _ in move.pairs], pmem_devices.list_namespaces)
+        [source for source, _ in move.pairs], namespaces.list_namespaces)
 
 
 def dirty(_move):
     """Return the names of namespaces that must not be given to a server."""
-    return sorted(pmem_copy.dirty_names(known=pmem_devices.list_namespaces()))
+    return sorted(pmem_copy.dirty_names(known=namespaces.list_namespaces()))
 
 
 CALLS = {call.__name__: call for call in (

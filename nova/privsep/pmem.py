@@ -21,7 +21,7 @@ import stat
 
 from nova import exception
 from nova.i18n import _
-from nova.virt.pmem import daxio
+from nova.virt.pmem_transfer import daxio
 
 
 def check_zeroed(devpath: str, stdout: str, stderr: str) -> None:

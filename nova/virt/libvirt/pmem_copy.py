@@ -43,11 +43,11 @@ from nova import exception
 from nova.i18n import _
 from nova import objects
 import nova.privsep.path
-from nova.virt.libvirt import pmem_devices
-from nova.virt.libvirt import pmem_layout
-from nova.virt.libvirt import pmem_ticket
-from nova.virt.libvirt import pmem_transfer
-from nova.virt.pmem import job as pmem_job
+from nova.virt.libvirt.pmem import namespaces as devices
+from nova.virt.libvirt.pmem import pairing
+from nova.virt.libvirt.pmem import tickets
+from nova.virt.libvirt.pmem import transfer
+from nova.virt.pmem_transfer import job as pmem_job
 
 LOG = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ class _Wiper:
         self._lock = threading.Lock()
         self._jobs: dict[ty.Any, futures.Future] = {}
 
-    def wipe(self, ticket: pmem_ticket.Ticket,
+    def wipe(self, ticket: tickets.Ticket,
              job: abc.Callable[[], bool]) -> futures.Future:
         """Start a job for a ticket, unless one is under way already."""
         key = ticket.migration_uuid, ticket.kind
@@ -112,8 +112,8 @@ def _wiper(host: str) -> _Wiper:
 def prepare(
     instance: 'objects.Instance', migration: 'objects.Migration',
     claimed: abc.Iterable['objects.LibvirtVPMEMDevice'],
-    pairs: list[pmem_layout.DevicePair],
-    namespaces: abc.Callable[[], pmem_devices.Namespaces],
+    pairs: list[pairing.DevicePair],
+    namespaces: abc.Callable[[], devices.Namespaces],
     used_nodes: abc.Callable[[], set[str]],
 ) -> None:
     """Make the claimed namespaces ready to be written by the source.
@@ -141,10 +141,10 @@ def prepare(
 
 def _open(
     instance: 'objects.Instance', migration: 'objects.Migration',
-    pairs: list[pmem_layout.DevicePair], namespaces: pmem_devices.Namespaces,
+    pairs: list[pairing.DevicePair], namespaces: devices.Namespaces,
     used_nodes: set[str],
 ) -> None:
-    nodes = [pmem_devices.claimed_node(target, namespaces)
+    nodes = [devices.claimed_node(target, namespaces)
              for __, target in pairs]
     used = used_nodes.intersection(nodes)
     if used:
@@ -153,49 +153,49 @@ def _open(
         raise exception.ComputeResourcesUnavailable(
             reason=_('a guest of this host is defined with %s') %
             ', '.join(sorted(used)))
-    ticket = pmem_ticket.Ticket(
+    ticket = tickets.Ticket(
         host=migration.dest_compute, migration_uuid=migration.uuid,
         instance_uuid=instance.uuid, targets=tuple(
             _target(target, node, source.size)
             for (source, target), node in zip(pairs, nodes)))
-    pmem_ticket.write(ticket)
+    tickets.write(ticket)
     try:
         for node in nodes:
             nova.privsep.path.chown(node, uid=os.getuid(), gid=os.getgid())
     except BaseException:
         # Nothing was written yet, so there is nothing to wipe.
-        pmem_devices.take_back(ticket.targets, namespaces)
-        pmem_ticket.close(ticket)
+        devices.take_back(ticket.targets, namespaces)
+        tickets.close(ticket)
         raise
 
 
 def _target(device: 'objects.LibvirtVPMEMDevice', node: str,
-            source_size: int) -> pmem_ticket.Target:
+            source_size: int) -> tickets.Target:
     try:
         owner = os.stat(node)
         uid, gid = owner.st_uid, owner.st_gid
     except FileNotFoundError:
         uid = gid = 0
-    return pmem_ticket.Target(
+    return tickets.Target(
         name=device.name, size=device.size, source_size=source_size,
         uid=uid, gid=gid)
 
 
-def check_sources(pairs: list[pmem_layout.DevicePair],
-                  namespaces: pmem_devices.Namespaces) -> None:
+def check_sources(pairs: list[pairing.DevicePair],
+                  namespaces: devices.Namespaces) -> None:
     """Check that what is to be copied is there, while the guest still runs.
 
     :raises PMEMNamespaceNotFound: if not
     """
     for source, __ in pairs:
-        pmem_devices.resolve(source, namespaces)
+        devices.resolve(source, namespaces)
 
 
 def copy(
     instance: 'objects.Instance', migration: 'objects.Migration',
-    pairs: list[pmem_layout.DevicePair], namespaces: pmem_devices.Namespaces,
-    on_execute: pmem_transfer.ProcessHook,
-    on_completion: pmem_transfer.ProcessHook,
+    pairs: list[pairing.DevicePair], namespaces: devices.Namespaces,
+    on_execute: transfer.ProcessHook,
+    on_completion: transfer.ProcessHook,
 ) -> None:
     """Copy the devices of a guest that is off, and prove that they arrived.
 
@@ -210,11 +210,11 @@ def copy(
             _Progress(instance) as progress, \
             _held(instance, migration, pairs, namespaces), \
             contextlib.ExitStack() as lent:
-        totals = pmem_transfer.transfer(
-            pmem_transfer.new_job(
+        totals = transfer.transfer(
+            transfer.new_job(
                 migration.uuid, None if same_host else migration.dest_host,
-                [_sent(source, target, lent.enter_context(pmem_devices.lent(
-                    pmem_devices.resolve(source, namespaces))))
+                [_sent(source, target, lent.enter_context(devices.lent(
+                    devices.resolve(source, namespaces))))
                  for source, target in pairs]),
             on_execute, on_completion, progress,
             functools.partial(_is_leaving, instance))
@@ -290,12 +290,12 @@ class _Progress:
 @contextlib.contextmanager
 def _named_failure(
     instance: 'objects.Instance', migration: 'objects.Migration',
-    pairs: list[pmem_layout.DevicePair],
+    pairs: list[pairing.DevicePair],
 ) -> abc.Iterator[None]:
     try:
         yield
     except (exception.PMEMNamespaceNotFound, OSError, ValueError,
-            pmem_transfer.TransferFailed) as error:
+            transfer.TransferFailed) as error:
         name = getattr(error, 'device', None)
         source, target = next(
             (pair for pair in pairs if pair.source.name == name), pairs[0])
@@ -308,7 +308,7 @@ def _named_failure(
 @contextlib.contextmanager
 def _held(
     instance: 'objects.Instance', migration: 'objects.Migration',
-    pairs: list[pmem_layout.DevicePair], namespaces: pmem_devices.Namespaces,
+    pairs: list[pairing.DevicePair], namespaces: devices.Namespaces,
 ) -> abc.Iterator[None]:
     """Hold the sources; if the copy fails, the server goes on with them."""
     hold(instance, migration, pairs, namespaces)
@@ -316,13 +316,13 @@ def _held(
         yield
     except Exception:
         with excutils.save_and_reraise_exception():
-            pmem_ticket.close(pmem_ticket.read(
-                migration.uuid, pmem_ticket.HOLD))
+            tickets.close(tickets.read(
+                migration.uuid, tickets.HOLD))
 
 
 def hold(instance: 'objects.Instance', migration: 'objects.Migration',
-         pairs: list[pmem_layout.DevicePair],
-         namespaces: pmem_devices.Namespaces) -> None:
+         pairs: list[pairing.DevicePair],
+         namespaces: devices.Namespaces) -> None:
     """Keep what is copied, until it is clear that it is not needed any more.
 
     Nova's own claim on it ends as soon as the server is in ERROR, which is
@@ -333,36 +333,36 @@ def hold(instance: 'objects.Instance', migration: 'objects.Migration',
     :raises OSError: if that can't be noted down
     """
     targets = tuple(
-        _target(source, pmem_devices.resolve(source, namespaces), source.size)
+        _target(source, devices.resolve(source, namespaces), source.size)
         for source, __ in pairs)
-    ticket = pmem_ticket.Ticket(
+    ticket = tickets.Ticket(
         host=migration.source_compute, migration_uuid=migration.uuid,
-        instance_uuid=instance.uuid, kind=pmem_ticket.HOLD, targets=targets)
-    pmem_ticket.write(ticket)
+        instance_uuid=instance.uuid, kind=tickets.HOLD, targets=targets)
+    tickets.write(ticket)
     _end_other_holds(ticket)
 
 
-def _end_other_holds(ticket: pmem_ticket.Ticket) -> None:
+def _end_other_holds(ticket: tickets.Ticket) -> None:
     """End what was held for a server that was here until a moment ago.
 
     The new ticket takes care of its own namespaces. What an earlier move that
     failed has left in others is older than what the server came back with.
     """
     names = {target.name for target in ticket.targets}
-    for held in pmem_ticket.open_tickets(ticket.host):
-        if (held.kind != pmem_ticket.HOLD or held == ticket or
+    for held in tickets.open_tickets(ticket.host):
+        if (held.kind != tickets.HOLD or held == ticket or
                 held.instance_uuid != ticket.instance_uuid):
             continue
         older = tuple(target for target in held.targets
                       if target.name not in names)
         if older:
-            pmem_ticket.write(dataclasses.replace(
-                held, kind=pmem_ticket.WIPE, targets=older))
-        pmem_ticket.close(held)
+            tickets.write(dataclasses.replace(
+                held, kind=tickets.WIPE, targets=older))
+        tickets.close(held)
 
 
 def finish(migration: 'objects.Migration', namespaces: abc.Callable[
-        [], pmem_devices.Namespaces]) -> None:
+        [], devices.Namespaces]) -> None:
     """Let nobody write any more to what a server is about to start on.
 
     Until it has started, nothing but a ticket tells that there is data: if
@@ -372,44 +372,44 @@ def finish(migration: 'objects.Migration', namespaces: abc.Callable[
     :raises PMEMTicketInvalid: if the ticket can't be read
     """
     with _alone(migration.uuid):
-        pmem_ticket.mend()
+        tickets.mend()
         try:
-            ticket = pmem_ticket.read(migration.uuid)
+            ticket = tickets.read(migration.uuid)
         except exception.PMEMTicketNotFound:
             return
         nodes = namespaces()
-        pmem_devices.take_back(ticket.targets, nodes)
-        pmem_devices.end_writers(
-            ticket.targets, nodes, pmem_ticket.path_of(ticket))
-        pmem_ticket.write(dataclasses.replace(
-            ticket, kind=pmem_ticket.START))
-        pmem_ticket.close(ticket)
+        devices.take_back(ticket.targets, nodes)
+        devices.end_writers(
+            ticket.targets, nodes, tickets.path_of(ticket))
+        tickets.write(dataclasses.replace(
+            ticket, kind=tickets.START))
+        tickets.close(ticket)
 
 
 def started(instance: 'objects.Instance') -> None:
     """Note that the hypervisor knows of the guest, and so of its devices."""
-    for ticket in pmem_ticket.open_tickets():
-        if (ticket.kind == pmem_ticket.START and
+    for ticket in tickets.open_tickets():
+        if (ticket.kind == tickets.START and
                 ticket.instance_uuid == instance.uuid):
-            pmem_ticket.close(ticket)
+            tickets.close(ticket)
 
 
-def wipe_own(devices: abc.Sequence['objects.LibvirtVPMEMDevice']) -> None:
+def wipe_own(vpmems: abc.Sequence['objects.LibvirtVPMEMDevice']) -> None:
     """Zero what a server has here, which leaves this host, or is deleted.
 
     :raises VPMEMCleanupFailed: after the last one, for those that failed
     """
-    pmem_devices.wipe_known(devices)
-    names = {device.name for device in devices}
-    for ticket in pmem_ticket.open_tickets():
-        if (ticket.kind == pmem_ticket.START and
+    devices.wipe_known(vpmems)
+    names = {device.name for device in vpmems}
+    for ticket in tickets.open_tickets():
+        if (ticket.kind == tickets.START and
                 names.issuperset(target.name for target in ticket.targets)):
-            pmem_ticket.close(ticket)
+            tickets.close(ticket)
 
 
 def settle(context, host: str,
-           namespaces: abc.Callable[[], pmem_devices.Namespaces],
-           ) -> list[pmem_ticket.Ticket]:
+           namespaces: abc.Callable[[], devices.Namespaces],
+           ) -> list[tickets.Ticket]:
     """Wipe and close the tickets whose servers are not on this host.
 
     What can't be wiped now keeps its ticket, is logged, and is tried again by
@@ -424,7 +424,7 @@ def settle(context, host: str,
     _mend(context, host)
     settled = []
     deadline = time.monotonic() + WIPE_PATIENCE
-    for ticket in pmem_ticket.open_tickets(host):
+    for ticket in tickets.open_tickets(host):
         try:
             leftovers = _leftovers(context, ticket)
         except Exception:
@@ -449,8 +449,8 @@ def settle(context, host: str,
 
 
 def _mend(context, host: str) -> None:
-    pmem_ticket.mend()
-    for migration_uuid, kind in pmem_ticket.damaged():
+    tickets.mend()
+    for migration_uuid, kind in tickets.damaged():
         ticket = _from_database(context, host, migration_uuid, kind)
         if ticket is None:
             LOG.error('The vPMEM ticket of migration %(migration)s (%(kind)s) '
@@ -463,11 +463,11 @@ def _mend(context, host: str) -> None:
             LOG.warning('Writing the damaged vPMEM ticket of migration '
                         '%(migration)s (%(kind)s) again.',
                         {'migration': migration_uuid, 'kind': kind})
-            pmem_ticket.write(ticket)
+            tickets.write(ticket)
 
 
 def _from_database(context, host: str, migration_uuid: str,
-                   kind: str) -> pmem_ticket.Ticket | None:
+                   kind: str) -> tickets.Ticket | None:
     """Return what a ticket must have said, as far as that is known."""
     migration = _find(objects.Migration, context, migration_uuid)
     if migration is None:
@@ -477,42 +477,42 @@ def _from_database(context, host: str, migration_uuid: str,
     move = instance and instance.migration_context
     if move is None or move.migration_id != migration.id:
         return None
-    receives = kind in (pmem_ticket.RECEIVE, pmem_ticket.START)
+    receives = kind in (tickets.RECEIVE, tickets.START)
     devices = [resource.metadata for resource in (
         move.new_resources if receives else move.old_resources) or []
         if 'metadata' in resource and
         isinstance(resource.metadata, objects.LibvirtVPMEMDevice)]
     # Whose the nodes were is not known; they are root's where no guest is.
-    return pmem_ticket.Ticket(
+    return tickets.Ticket(
         host=migration.dest_compute if receives else migration.source_compute,
         migration_uuid=migration_uuid, instance_uuid=instance.uuid, kind=kind,
-        targets=tuple(pmem_ticket.Target(
+        targets=tuple(tickets.Target(
             name=device.name, size=device.size, source_size=device.size,
             uid=0, gid=0) for device in devices))
 
 
 def _leftovers(
-    context, ticket: pmem_ticket.Ticket,
-) -> list[pmem_ticket.Target] | None:
+    context, ticket: tickets.Ticket,
+) -> list[tickets.Target] | None:
     """Return what to wipe before a ticket is closed; None if it stays."""
     migration = _find(objects.Migration, context, ticket.migration_uuid)
     instance = _find(objects.Instance, context, ticket.instance_uuid)
     status = _status(ticket, migration, instance)
     if status in UNDER_WAY:
         return None
-    if (ticket.kind == pmem_ticket.WIPE and instance is not None and
+    if (ticket.kind == tickets.WIPE and instance is not None and
             migration is not None and migration.status == 'confirming'):
         # Confirming it is taken up again, and that wipes them. If they were
         # released before, it would wipe what is another server's by then.
         return None
     foreign = [target for target in ticket.targets
                if not _belongs(target, ticket.host, migration, instance)]
-    if ticket.kind == pmem_ticket.START and not (
+    if ticket.kind == tickets.START and not (
             status in ARRIVED or status == 'deleted' or
             foreign and instance.host == migration.source_compute):
         # It has not started yet, nor gone back.
         return None
-    if ticket.kind == pmem_ticket.HOLD and foreign and status != 'deleted':
+    if ticket.kind == tickets.HOLD and foreign and status != 'deleted':
         # This may be the only good copy. Confirming and the next move end
         # this ticket; so does reverting, which gives the namespaces back.
         if status in ('error', 'failed'):
@@ -534,27 +534,27 @@ def _leftovers(
     return leftovers
 
 
-def _close(ticket: pmem_ticket.Ticket, leftovers: list[pmem_ticket.Target],
-           namespaces: abc.Callable[[], pmem_devices.Namespaces]) -> bool:
+def _close(ticket: tickets.Ticket, leftovers: list[tickets.Target],
+           namespaces: abc.Callable[[], devices.Namespaces]) -> bool:
     """Wipe what is left of a move, then close its ticket.
 
     :returns: whether it is closed; why not is logged
     """
     try:
         with _alone(ticket.migration_uuid):
-            pmem_ticket.read(ticket.migration_uuid, ticket.kind)
+            tickets.read(ticket.migration_uuid, ticket.kind)
             nodes = namespaces()
             # First nobody new can open a node, then who has it open ends,
             # then it is wiped. A namespace that is the server's own may have
             # a guest on it.
             try:
-                pmem_devices.take_back(ticket.targets, nodes)
+                devices.take_back(ticket.targets, nodes)
             finally:
                 # One that is missing does not save the others.
-                pmem_devices.end_writers(
-                    leftovers, nodes, pmem_ticket.path_of(ticket))
-                pmem_devices.wipe_targets(leftovers, nodes)
-            pmem_ticket.close(ticket)
+                devices.end_writers(
+                    leftovers, nodes, tickets.path_of(ticket))
+                devices.wipe_targets(leftovers, nodes)
+            tickets.close(ticket)
     except exception.PMEMTicketNotFound:
         # Another thread was faster.
         return False
@@ -565,7 +565,7 @@ def _close(ticket: pmem_ticket.Ticket, leftovers: list[pmem_ticket.Target],
     return True
 
 
-def _report(ticket: pmem_ticket.Ticket) -> None:
+def _report(ticket: tickets.Ticket) -> None:
     _unsettled.add((ticket.migration_uuid, ticket.kind))
     LOG.exception('The namespaces %(names)s hold data of server %(instance)s '
                   '(migration %(migration)s) and could not be wiped. They '
@@ -576,14 +576,14 @@ def _report(ticket: pmem_ticket.Ticket) -> None:
                    'migration': ticket.migration_uuid})
 
 
-def _names(targets: abc.Iterable[pmem_ticket.Target]) -> str:
+def _names(targets: abc.Iterable[tickets.Target]) -> str:
     return ', '.join(target.name for target in targets)
 
 
-def _status(ticket: pmem_ticket.Ticket,
+def _status(ticket: tickets.Ticket,
             migration: 'objects.Migration | None',
             instance: 'objects.Instance | None') -> str:
-    if ticket.kind == pmem_ticket.WIPE:
+    if ticket.kind == tickets.WIPE:
         return 'left'
     # The record of a migration outlives its server.
     if migration is None or instance is None:
@@ -598,7 +598,7 @@ def _find(kind, context, uuid: str):
         return None
 
 
-def _belongs(target: pmem_ticket.Target, host: str,
+def _belongs(target: tickets.Target, host: str,
              migration: 'objects.Migration | None',
              instance: 'objects.Instance | None') -> bool:
     """Whether a namespace is its server's own.
@@ -619,8 +619,8 @@ def _belongs(target: pmem_ticket.Target, host: str,
 
 def wipe_old(host: str, instance: 'objects.Instance',
              migration: 'objects.Migration',
-             devices: abc.Sequence['objects.LibvirtVPMEMDevice'],
-             namespaces: abc.Callable[[], pmem_devices.Namespaces]) -> None:
+             vpmems: abc.Sequence['objects.LibvirtVPMEMDevice'],
+             namespaces: abc.Callable[[], devices.Namespaces]) -> None:
     """Wipe what a server had on a host that it has left for good.
 
     The server runs elsewhere and has its data. So if a device can't be wiped
@@ -628,14 +628,14 @@ def wipe_old(host: str, instance: 'objects.Instance',
     :func:`settle` tries again. Nor is it one to keep the caller waiting, who
     may have to answer a user: what takes longer goes on by itself.
     """
-    ticket = pmem_ticket.Ticket(
+    ticket = tickets.Ticket(
         host=host, migration_uuid=migration.uuid, instance_uuid=instance.uuid,
-        kind=pmem_ticket.WIPE, targets=tuple(
+        kind=tickets.WIPE, targets=tuple(
             _target(device, device.devpath, device.size)
-            for device in devices))
-    pmem_ticket.write(ticket)
+            for device in vpmems))
+    tickets.write(ticket)
     # The new one has all of its namespaces, so it goes even if it is damaged.
-    pmem_ticket.close(dataclasses.replace(ticket, kind=pmem_ticket.HOLD))
+    tickets.close(dataclasses.replace(ticket, kind=tickets.HOLD))
     _end_other_holds(ticket)
     wiping = _wiper(host).wipe(ticket, functools.partial(
         _close, ticket, list(ticket.targets), namespaces))
@@ -654,9 +654,9 @@ def dirty_names(besides: str | None = None,
     :param known: the names of all namespaces of this host: as long as a
         ticket can't be read, any of them may be meant
     """
-    dirty = {target.name for ticket in pmem_ticket.open_tickets()
+    dirty = {target.name for ticket in tickets.open_tickets()
              if ticket.migration_uuid != besides for target in ticket.targets}
-    if pmem_ticket.damaged():
+    if tickets.damaged():
         dirty.update(known)
     return dirty
 
@@ -698,8 +698,8 @@ def unwiped_names() -> set[str]:
     Not those that receive a copy: they are allocated to the server that is to
     have them.
     """
-    return {target.name for ticket in pmem_ticket.open_tickets()
-            if ticket.kind == pmem_ticket.WIPE or
+    return {target.name for ticket in tickets.open_tickets()
+            if ticket.kind == tickets.WIPE or
             (ticket.migration_uuid, ticket.kind) in _unsettled
             for target in ticket.targets}
 
@@ -712,7 +712,7 @@ def refuse_dirty(instance_uuid: str, names: abc.Iterable[str]) -> None:
     names = set(names)
     if not names:
         return
-    for ticket in pmem_ticket.open_tickets():
+    for ticket in tickets.open_tickets():
         dirty = names.intersection(each.name for each in ticket.targets)
         if dirty and ticket.instance_uuid != instance_uuid:
             raise exception.PMEMNamespaceDirty(

@@ -7,9 +7,9 @@ from novapatch.edit import replace
 
 EDITS = [
     add_import('from nova.virt.libvirt import pmem_copy'),
-    add_import('from nova.virt.libvirt import pmem_devices'),
-    add_import('from nova.virt.libvirt import pmem_layout'),
-    add_import('from nova.virt.pmem import layout as pmem_bytes'),
+    add_import('from nova.virt.libvirt.pmem import namespaces'),
+    add_import('from nova.virt.libvirt.pmem import pairing'),
+    add_import('from nova.virt.pmem_transfer import layout as pmem_bytes'),
 
     # The vPMEM data goes with the server's disks, or with the server: not
     # when it is started here again, nor when starting it has failed.
@@ -46,7 +46,7 @@ EDITS = [
             context, instance.migration_context.migration_id)
         pmem_copy.wipe_old(
             migration.source_compute, instance, migration, vpmems,
-            pmem_devices.list_namespaces)
+            namespaces.list_namespaces)
         '''),
 
     insert_after('LibvirtDriver._update_provider_tree_for_vpmems',
@@ -79,7 +79,7 @@ EDITS = [
                   'block_disk_info = $X', '''
         if 'migration_context' in instance and pmem_copy.is_wanted(instance):
             # Nobody else may write to the server's vPMEM from here on.
-            pmem_copy.finish(migration, pmem_devices.list_namespaces)
+            pmem_copy.finish(migration, namespaces.list_namespaces)
             instance.progress = 0
 
         '''),
@@ -90,7 +90,7 @@ EDITS = [
                   'return ordered_vpmems', '''
         pmem_copy.refuse_dirty(
             instance.uuid, [vpmem.name for vpmem in ordered_vpmems])
-        ordered_vpmems = pmem_devices.as_they_are_now(ordered_vpmems)
+        ordered_vpmems = namespaces.as_they_are_now(ordered_vpmems)
         '''),
     add_function('''
         def prepare_pmem_copy(self, context, instance, migration):
@@ -104,7 +104,7 @@ EDITS = [
                 pmem_copy.prepare(
                     instance, migration,
                     [resource.metadata for resource in claimed], pairs,
-                    pmem_devices.list_namespaces,
+                    namespaces.list_namespaces,
                     lambda: self._get_vpmem_nodes_of_others(instance))
 
         def _get_own_vpmems(self, instance):
@@ -152,7 +152,7 @@ EDITS = [
 
         def settle_pmem_copies(self, context, host):
             return pmem_copy.settle(
-                context, host, pmem_devices.list_namespaces)
+                context, host, namespaces.list_namespaces)
 
         def _pair_pmem_devices(self, instance, new_flavor):
             """Pair the devices of a move that copies; none for others."""
@@ -163,7 +163,7 @@ EDITS = [
                 move.old_resources or [], instance.flavor)
             targets = self._get_ordered_vpmem_resources(
                 move.new_resources or [], new_flavor)
-            return pmem_layout.pair_devices(
+            return pairing.pair_devices(
                 [resource.metadata for resource in sources],
                 [resource.metadata for resource in targets])
 
@@ -172,7 +172,7 @@ EDITS = [
             if not pairs:
                 return
             try:
-                pmem_copy.check_sources(pairs, pmem_devices.list_namespaces())
+                pmem_copy.check_sources(pairs, namespaces.list_namespaces())
             except Exception as error:
                 raise exception.InstanceFaultRollback(error)
 
@@ -187,7 +187,7 @@ EDITS = [
                         migration.source_compute, instance.uuid):
                     pmem_copy.copy(
                         instance, migration, pairs,
-                        pmem_devices.list_namespaces(), on_execute,
+                        namespaces.list_namespaces(), on_execute,
                         on_completion)
         ''', after='LibvirtDriver._cleanup_remote_migration'),
 ]

@@ -244,12 +244,12 @@ def _links(case: 'Case') -> list[psutil.Process]:
 
 def _senders(case: 'Case') -> list[psutil.Process]:
     return [process for process in psutil.Process().children()
-            if 'nova.virt.pmem.sender' in process.cmdline()]
+            if 'nova.virt.pmem_transfer.sender' in process.cmdline()]
 
 
 def _receivers(case: 'Case') -> list[psutil.Process]:
     return [process for process in case.world.pmem.tools()
-            if 'nova.virt.pmem.receiver' in process.cmdline()]
+            if 'nova.virt.pmem_transfer.receiver' in process.cmdline()]
 
 
 class FlippedLater(Fault):

@@ -417,7 +417,7 @@ class PmemCopyFailureTests(PmemFailureTestsBase):
             'nova.virt.libvirt.pmem_copy._Progress.SAVE', 0))
         self.flags(pmem_copy_streams=1, group='libvirt')
         self.useFixture(fixtures.MockPatch(
-            'nova.virt.libvirt.pmem_transfer.EXTENT', MIB))
+            'nova.virt.libvirt.pmem.transfer.EXTENT', MIB))
         self._hang()
         self._wait_for_assert(lambda: self.assertEqual(
             50, self.api.get_server(self.server['id'])['progress']))

@@ -77,7 +77,7 @@ class PmemFaultTests(testtools.TestCase):
             PmemFaultTests._cases = 0
             if 'PMEM_FAULTS_WITHOUT_WIPE' in os.environ:
                 world.useFixture(fixtures.MockPatch(
-                    'nova.virt.libvirt.pmem_devices.wipe_targets'))
+                    'nova.virt.libvirt.pmem.namespaces.wipe_targets'))
         PmemFaultTests._cases += 1
         return cls._world
 

@@ -8,7 +8,7 @@ from novapatch.edit import replace
 ACTION = 'MigrateServerController._migrate'
 
 EDITS = [
-    add_import('from nova.api.openstack.compute import pmem_copy'),
+    add_import('from nova.api.openstack.compute.schemas import pmem_copy'),
     replace(ACTION, 'validation.schema(schema.migrate, $MIN)', '''
         validation.schema(schema.migrate, $MIN, "2.104")
         '''),

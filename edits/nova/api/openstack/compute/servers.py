@@ -8,7 +8,7 @@ from novapatch.edit import replace
 ACTION = 'ServersController._resize'
 
 EDITS = [
-    add_import('from nova.api.openstack.compute import pmem_copy'),
+    add_import('from nova.api.openstack.compute.schemas import pmem_copy'),
     replace(ACTION, 'validation.schema(schema.resize)', '''
         validation.schema(schema.resize, '2.0', '2.104')
         '''),

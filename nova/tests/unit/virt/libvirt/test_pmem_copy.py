@@ -26,10 +26,10 @@ from nova import exception
 from nova import objects
 from nova import test
 from nova.tests import fixtures as nova_fixtures
+from nova.virt.libvirt.pmem import pairing
+from nova.virt.libvirt.pmem import tickets
+from nova.virt.libvirt.pmem import transfer
 from nova.virt.libvirt import pmem_copy
-from nova.virt.libvirt import pmem_layout
-from nova.virt.libvirt import pmem_ticket
-from nova.virt.libvirt import pmem_transfer
 
 SIZE = 4 * 1024 * 1024
 
@@ -55,7 +55,7 @@ class PmemCopyTestCase(test.NoDBTestCase):
             self.namespaces[name] = objects.LibvirtVPMEMDevice(
                 label='S', name=name, size=SIZE, devpath=path, align=2)
         self.pairs = [
-            pmem_layout.DevicePair(
+            pairing.DevicePair(
                 objects.LibvirtVPMEMDevice(
                     label='S', name='old_' + name, size=SIZE - 1,
                     devpath='/dev/dax7.%s' % name, align=2), device)
@@ -105,7 +105,7 @@ class PmemCopyTestCase(test.NoDBTestCase):
     def _settle(self, host='host2'):
         return {ticket.instance_uuid for ticket in pmem_copy.settle(
             self.context, host, lambda: self.namespaces)
-            if ticket.kind == pmem_ticket.RECEIVE}
+            if ticket.kind == tickets.RECEIVE}
 
     def _wiped(self):
         return [os.path.basename(call.args[0])
@@ -120,7 +120,7 @@ class PrepareTestCase(PmemCopyTestCase):
         for part in parts:
             self.assertIn(part, error.format_message())
         self.chown.assert_not_called()
-        self.assertEqual([], list(pmem_ticket.open_tickets()))
+        self.assertEqual([], list(tickets.open_tickets()))
 
     def test_namespace_that_went_away(self):
         self.namespaces = {'ns_1': self.namespaces['ns_1']}
@@ -156,17 +156,17 @@ class PrepareTestCase(PmemCopyTestCase):
     def test_node_that_can_not_be_lent(self):
         self.chown.side_effect = [None, OSError('no'), None, None]
         self.assertRaises(OSError, self._prepare)
-        self.assertEqual([], list(pmem_ticket.open_tickets()))
+        self.assertEqual([], list(tickets.open_tickets()))
         # Both are given back; nothing was written, so nothing is wiped.
         self.assertEqual(4, self.chown.call_count)
         self.cleanup.assert_not_called()
 
     def test_ticket_is_there_before_anything_can_be_written(self):
         self.chown.side_effect = lambda *args, **kwargs: self.assertEqual(
-            1, len(list(pmem_ticket.open_tickets('host2'))))
+            1, len(list(tickets.open_tickets('host2'))))
         self._prepare()
         self.assertEqual(2, self.chown.call_count)
-        ticket = pmem_ticket.read(uuids.migration)
+        ticket = tickets.read(uuids.migration)
         self.assertEqual(
             [('ns_1', SIZE, SIZE - 1), ('ns_2', SIZE, SIZE - 1)],
             [(each.name, each.size, each.source_size)
@@ -175,7 +175,7 @@ class PrepareTestCase(PmemCopyTestCase):
     def test_nothing_to_copy(self):
         self.pairs = []
         self._prepare()
-        self.assertEqual([], list(pmem_ticket.open_tickets()))
+        self.assertEqual([], list(tickets.open_tickets()))
 
 
 class FinishTestCase(PmemCopyTestCase):
@@ -195,7 +195,7 @@ class FinishTestCase(PmemCopyTestCase):
     def test_no_receiver_is_let_in_and_nobody_else_is_given_them(self):
         self._prepare()
         pmem_copy.finish(self.migration, lambda: self.namespaces)
-        self.assertRaises(exception.PMEMTicketNotFound, pmem_ticket.read,
+        self.assertRaises(exception.PMEMTicketNotFound, tickets.read,
                           uuids.migration)
         self.assertEqual({'ns_1', 'ns_2'}, pmem_copy.dirty_names())
         pmem_copy.refuse_dirty(uuids.instance, ['ns_1'])
@@ -208,12 +208,12 @@ class FinishTestCase(PmemCopyTestCase):
                           self.migration, lambda: self.namespaces)
         self.assertEqual([os.path.basename(call.args[0])
                           for call in self.chown.mock_calls], ['ns_2'])
-        self.assertEqual(1, len(list(pmem_ticket.open_tickets())))
+        self.assertEqual(1, len(list(tickets.open_tickets())))
 
     def test_damaged_ticket_keeps_the_guest_from_starting(self):
         self._prepare()
-        pmem_ticket._written.clear()
-        with open(pmem_ticket._path(uuids.migration), 'w'):
+        tickets._written.clear()
+        with open(tickets._path(uuids.migration), 'w'):
             pass
         self.assertRaises(exception.PMEMTicketInvalid, pmem_copy.finish,
                           self.migration, lambda: self.namespaces)
@@ -228,7 +228,7 @@ class SettleTestCase(PmemCopyTestCase):
         self.chown.reset_mock()
 
     def _open(self):
-        return len(list(pmem_ticket.open_tickets()))
+        return len(list(tickets.open_tickets()))
 
     @ddt.data('accepted', 'pre-migrating', 'migrating', 'post-migrating')
     def test_move_under_way_is_left_alone(self, status):
@@ -289,11 +289,11 @@ class SettleTestCase(PmemCopyTestCase):
 
     def test_ticket_that_another_thread_has_closed(self):
         self.migration.status = 'error'
-        tickets = list(pmem_ticket.open_tickets())
+        known = list(tickets.open_tickets())
         self._settle()
         self.cleanup.reset_mock()
-        with mock.patch('nova.virt.libvirt.pmem_ticket.open_tickets',
-                        return_value=tickets):
+        with mock.patch('nova.virt.libvirt.pmem.tickets.open_tickets',
+                        return_value=known):
             self.assertEqual(set(), self._settle())
         self.assertEqual([], self._wiped())
 
@@ -374,9 +374,9 @@ class SettleTestCase(PmemCopyTestCase):
 
     def test_one_ticket_that_fails_does_not_hold_up_the_next(self):
         self.migration.status = 'error'
-        pmem_ticket.write(pmem_ticket.Ticket(
+        tickets.write(tickets.Ticket(
             'host2', '0' * 8 + uuids.other[8:], uuids.instance,
-            (pmem_ticket.Target('gone', 1, 1, 0, 0),)))
+            (tickets.Target('gone', 1, 1, 0, 0),)))
         self._settle()
         self.assertEqual(['ns_1', 'ns_2'], self._wiped())
 
@@ -466,27 +466,27 @@ class DamagedTicketTestCase(PmemCopyTestCase):
         self.migration.instance_uuid = uuids.instance
         self.migration.status = 'error'
         self._prepare()
-        pmem_ticket._written.clear()
-        with open(pmem_ticket._path(uuids.migration), 'w') as ticket:
+        tickets._written.clear()
+        with open(tickets._path(uuids.migration), 'w') as ticket:
             ticket.write('{"host": ')
 
     def test_database_says_what_it_guarded(self):
         self._settle()
         self.assertEqual(['ns_1', 'ns_2'], self._wiped())
-        self.assertEqual([], pmem_ticket.damaged())
-        self.assertEqual([], list(pmem_ticket.open_tickets()))
+        self.assertEqual([], tickets.damaged())
+        self.assertEqual([], list(tickets.open_tickets()))
 
     def test_another_host_leaves_it_alone(self):
         self._settle('host1')
         self.assertEqual([], self._wiped())
-        self.assertEqual(1, len(pmem_ticket.damaged()))
+        self.assertEqual(1, len(tickets.damaged()))
 
     @ddt.data('instance', 'migration')
     def test_nobody_knows_what_it_guarded(self, unknown):
         setattr(self, unknown, None)
         self._settle()
         self.assertEqual([], self._wiped())
-        self.assertEqual(1, len(pmem_ticket.damaged()))
+        self.assertEqual(1, len(tickets.damaged()))
         self.assertIn('daxio -z', self.stdlog.logger.output)
         # So it may be any of them.
         self.assertEqual({'ns_1', 'ns_2', 'ns_3'}, pmem_copy.dirty_names(
@@ -496,7 +496,7 @@ class DamagedTicketTestCase(PmemCopyTestCase):
         self.instance.migration_context.migration_id += 1
         self._settle()
         self.assertEqual([], self._wiped())
-        self.assertEqual(1, len(pmem_ticket.damaged()))
+        self.assertEqual(1, len(tickets.damaged()))
 
 
 @ddt.ddt
@@ -509,11 +509,11 @@ class HoldTestCase(PmemCopyTestCase):
         self.migration.dest_compute = self.instance.host = 'host3'
         self.migration.status = 'finished'
         pmem_copy.hold(self.instance, self.migration, [
-            pmem_layout.DevicePair(device, device)
+            pairing.DevicePair(device, device)
             for device in self.claimed], self.namespaces)
 
     def _held(self):
-        return [each.kind for each in pmem_ticket.open_tickets('host2')]
+        return [each.kind for each in tickets.open_tickets('host2')]
 
     def _back(self):
         self.instance.host = 'host2'
@@ -560,7 +560,7 @@ class HoldTestCase(PmemCopyTestCase):
             id=8, uuid=uuids.other, source_compute='host2',
             dest_compute='host3', status='finished')
         pmem_copy.hold(self.instance, self.migration, [
-            pmem_layout.DevicePair(device, device)
+            pairing.DevicePair(device, device)
             for device in self.claimed[:1]], self.namespaces)
         # What it does not have any more is wiped.
         self.assertEqual(['hold', 'wipe'], sorted(self._held()))
@@ -575,8 +575,8 @@ class HoldTestCase(PmemCopyTestCase):
     def test_confirming_ends_it_even_if_it_is_damaged(self, is_known):
         """Nor does it come back, whoever remembers it."""
         if not is_known:
-            pmem_ticket._written.clear()
-        with open(pmem_ticket._path(uuids.migration, 'hold'), 'w') as file:
+            tickets._written.clear()
+        with open(tickets._path(uuids.migration, 'hold'), 'w') as file:
             file.write('{"host": ')
         pmem_copy.wipe_old('host2', self.instance, self.migration,
                            self.claimed, lambda: self.namespaces)
@@ -584,7 +584,7 @@ class HoldTestCase(PmemCopyTestCase):
         self.migration.status = 'confirmed'
         self._settle()
         self.assertEqual([], self._held())
-        self.assertEqual([], pmem_ticket.damaged())
+        self.assertEqual([], tickets.damaged())
         self.assertEqual(['ns_1', 'ns_2'], self._wiped())
 
     def test_confirming_wipes_and_ends_it(self):
@@ -603,7 +603,7 @@ class StartTestCase(PmemCopyTestCase):
     def setUp(self):
         super().setUp()
         self.useFixture(fixtures.MockPatch(
-            'nova.virt.libvirt.pmem_devices.list_namespaces',
+            'nova.virt.libvirt.pmem.namespaces.list_namespaces',
             return_value=self.namespaces))
         self._prepare()
         pmem_copy.finish(self.migration, lambda: self.namespaces)
@@ -611,7 +611,7 @@ class StartTestCase(PmemCopyTestCase):
         self.instance.resources = self._resources('ns_1', 'ns_2')
 
     def _open(self):
-        return [ticket.kind for ticket in pmem_ticket.open_tickets()]
+        return [ticket.kind for ticket in tickets.open_tickets()]
 
     def test_started(self):
         pmem_copy.started(objects.Instance(uuid=uuids.other))
@@ -769,9 +769,9 @@ class CopyTestCase(PmemCopyTestCase):
 
     def setUp(self):
         super().setUp()
-        self.totals = pmem_transfer.Totals(2 * SIZE, SIZE, 1.5, 0)
+        self.totals = transfer.Totals(2 * SIZE, SIZE, 1.5, 0)
         self.transfer = self.useFixture(fixtures.MockPatch(
-            'nova.virt.libvirt.pmem_transfer.transfer',
+            'nova.virt.libvirt.pmem.transfer.transfer',
             return_value=self.totals)).mock
         self.save = self.useFixture(fixtures.MockPatch(
             'nova.objects.Instance.save')).mock
@@ -784,7 +784,7 @@ class CopyTestCase(PmemCopyTestCase):
             devpath=device.devpath, align=2)
             for name, device in self.owned.items()}
         self.pairs = [
-            pmem_layout.DevicePair(self.namespaces['old_' + name],
+            pairing.DevicePair(self.namespaces['old_' + name],
                                    self.owned[name])
             for name in ('ns_1', 'ns_2')]
 
@@ -802,17 +802,17 @@ class CopyTestCase(PmemCopyTestCase):
             self.assertIn(part, error.format_message())
         # What was lent is back, and the server goes on.
         self.assertEqual(0, self.chown.call_count % 2)
-        self.assertEqual([], list(pmem_ticket.open_tickets()))
+        self.assertEqual([], list(tickets.open_tickets()))
         self.assertEqual(0, self.instance.progress)
 
     def test_transfer_that_fails(self):
-        self.transfer.side_effect = pmem_transfer.TransferFailed(
+        self.transfer.side_effect = transfer.TransferFailed(
             'link cut', 'old_ns_2')
         self._fails('old_ns_2', 'link cut')
         self.assertEqual(4, self.chown.call_count)
 
     def test_reason_survives_the_cut_of_an_event(self):
-        self.transfer.side_effect = pmem_transfer.TransferFailed('link cut')
+        self.transfer.side_effect = transfer.TransferFailed('link cut')
         error = self.assertRaises(exception.PMEMCopyFailed, self._copy)
         self.assertRegex(
             error.format_message(), '^vPMEM namespace old_ns_1 was not copied '
@@ -845,16 +845,16 @@ class CopyTestCase(PmemCopyTestCase):
             self.pairs, self.namespaces)
 
     def test_copy_that_can_not_be_held(self):
-        with mock.patch('nova.virt.libvirt.pmem_ticket.write',
+        with mock.patch('nova.virt.libvirt.pmem.tickets.write',
                         side_effect=OSError('disk full')):
             self._fails('disk full')
         self.transfer.assert_not_called()
 
     def test_sources_are_held_before_they_are_lent(self):
         self.chown.side_effect = lambda *args, **kwargs: self.assertEqual(
-            ['hold'], [each.kind for each in pmem_ticket.open_tickets()])
+            ['hold'], [each.kind for each in tickets.open_tickets()])
         self._copy()
-        held, = pmem_ticket.open_tickets('host1')
+        held, = tickets.open_tickets('host1')
         self.assertEqual(['old_ns_1', 'old_ns_2'],
                          [target.name for target in held.targets])
 
