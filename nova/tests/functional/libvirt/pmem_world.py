@@ -28,6 +28,7 @@ from oslo_log import log as logging
 from oslo_utils import importutils
 from oslo_utils import uuidutils
 
+import nova.conf
 from nova import context
 from nova.tests.fixtures import libvirt as fakelibvirt
 from nova.tests.fixtures import pmem_process
@@ -35,6 +36,7 @@ from nova.tests.functional.api import client as api_client
 from nova.tests.functional.libvirt import pmem_base
 from nova import utils
 
+CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
 
 SOURCE, DESTINATION = HOSTS = ('host1', 'host2')
@@ -229,6 +231,9 @@ class World(pmem_base.PmemServersTestBase):
 
     PMEM_OWNER = 64055 if os.geteuid() == 0 else None
 
+    #: How many namespaces of label MOVED each host has.
+    NUMBER = 1
+
     def runTest(self):
         """It is none; this is what makes it one by hand."""
 
@@ -259,7 +264,8 @@ class World(pmem_base.PmemServersTestBase):
         self.diary = Diary(self)
         for host in HOSTS:
             for label in (MOVED, TAKEN, FREE):
-                self.add_namespace(host, label)
+                for number in range(self.NUMBER if label == MOVED else 1):
+                    self.add_namespace(host, label, number=number)
             self._start(host)
             self.addCleanup(self.pmem.cancel_faults)
         for host in HOSTS:
@@ -388,10 +394,14 @@ class World(pmem_base.PmemServersTestBase):
             self.start_compute(host, connection=connection)
         self._set_address(host)
 
-    def kill(self, host):
-        """Kill a nova-compute, with its children."""
+    def kill(self, host, children=True):
+        """Kill a nova-compute.
+
+        :param children: whether with its children; those that privsep's
+            daemon has started live on with some service managers
+        """
         LOG.info('World: nova-compute of %s is killed', host)
-        self.process[host].kill()
+        self.process[host].kill(children)
 
     def restart(self, host):
         """Start a nova-compute that was killed."""
@@ -470,6 +480,24 @@ class World(pmem_base.PmemServersTestBase):
             self._hook.reach(name)
         # Who has just been killed comes to an end here.
         pmem_process.current().act('moment')
+
+    def when_guest_starts(self, host, server, action):
+        """Do something when the guest of a server has started on a host.
+
+        It happens once, before whoever has started it goes on.
+        """
+        done = threading.Event()
+
+        def started(domain):
+            if (not done.is_set() and domain in self.domains(host, server)):
+                done.set()
+                action()
+                # Who has just been killed comes to an end here.
+                asked_by.act('guest')
+
+        asked_by = self.process[host]
+        self.guests.on_started.append(started)
+        return done
 
     # Coming to rest
 
