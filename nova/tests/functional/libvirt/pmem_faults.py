@@ -383,7 +383,7 @@ class DeviceFault(Fault):
         if self.kind == 'missing':
             pmem.hide(self.device)
         elif self.kind == 'renamed':
-            pmem.rename(self.device, self.device + '_x')
+            pmem.rename(self.device, pmem.known(self.device) + '_x')
         elif self.kind == 'renumbered':
             pmem.renumber(self.device)
         else:
@@ -402,7 +402,7 @@ class DeviceFault(Fault):
         if self.kind == 'missing':
             pmem.show(self.device)
         elif self.kind == 'renamed':
-            pmem.rename(self.device, self.device)
+            pmem.rename(self.device, pmem.known(self.device))
         elif self.kind == 'busy':
             with pmem_process.outside():
                 case.squatter.destroy()
@@ -505,7 +505,8 @@ def _leave_ticket(case: 'Case') -> None:
             'host': DESTINATION, 'migration_uuid': uuid,
             'instance_uuid': uuidutils.generate_uuid(), 'version': 1,
             'kind': 'receive', 'targets': [{
-                'name': name, 'size': SIZE, 'source_size': SIZE,
+                'name': case.world.pmem.known(name), 'size': SIZE,
+                'source_size': SIZE,
                 'uid': owner.st_uid, 'gid': owner.st_gid}]}))
 
 
@@ -683,6 +684,7 @@ class Case:
             self.hanging.release()
 
     def _ask(self, phase: str) -> None:
+        self.world.diary.may_go_back |= phase == 'revert'
         if phase == 'delete':
             self.delete()
         else:
@@ -728,8 +730,7 @@ class Case:
         if world.status(self.server) != 'VERIFY_RESIZE':
             raise pmem_world.NotReached('the move itself')
         # A revert gives this up, and nothing else may.
-        world.pmem.write(NEW, 0, b'written by the guest since')
-        self.snapshot.data[DESTINATION] = world.pmem.digest(NEW)
+        world.diary.go_on()
 
     @contextlib.contextmanager
     def _armed(self) -> abc.Iterator[abc.Callable[[], None]]:
@@ -765,7 +766,9 @@ class Case:
     def _come_to_rest(self) -> list[str]:
         world, fault = self.world, self.fault
         try:
+            world.diary.go_on()
             world.wait_until_quiet()
+            world.diary.go_on()
             fault.later(self)
             with Intruders(world) as intruders:
                 violations = pmem_invariant.settle(world, self.server)

@@ -22,7 +22,6 @@ from nova import context
 from nova import exception
 from nova import objects
 from nova.tests.functional.libvirt import pmem_base
-from nova.virt.libvirt.pmem import tickets
 
 MIB = pmem_base.MIB
 SIZE = pmem_base.SIZE
@@ -43,13 +42,12 @@ class PmemCopyTests(pmem_base.PmemServersTestBase):
         self.assertEqual(data, self.digests(server))
         self.assertEqual(data, [self.pmem.digest(old)])
         # Nobody can get the source's namespace, whatever becomes of the move.
-        self.assertEqual(['hold'], [
-            ticket.kind for ticket in tickets.open_tickets()])
+        self.assertEqual(['host1'], self.open_tickets())
 
         server = self.confirm(server)
         self.assertEqual(data, self.digests(server))
         self.assert_zero(old)
-        self.assertEqual([], list(tickets.open_tickets()))
+        self.assertEqual([], self.open_tickets())
 
     def test_migrate_without_and_with_host(self):
         self.start_two_computes()
@@ -225,7 +223,7 @@ class PmemCopyTests(pmem_base.PmemServersTestBase):
         server = self.migrate(server)
         self.assertEqual('host3', server['OS-EXT-SRV-ATTR:host'])
         self.assertEqual(data, self.digests(server))
-        self.assertIn('%d bytes and is to take %d bytes of host1_small_0' % (
+        self.assertIn('%d bytes and is to take %d bytes of small_0' % (
             SIZE, 8 * MIB), self.stdlog.logger.output)
 
     def _weigh(self, first):
@@ -296,7 +294,7 @@ class PmemFailureTestsBase(pmem_base.PmemServersTestBase):
             list(self._get_allocations_by_server_uuid(server['id']))))
         self.run_periodic_tasks()
         self.assert_zero(self.new)
-        self.assertEqual([], list(tickets.open_tickets()))
+        self.assertEqual([], self.open_tickets())
 
         # And it can be moved after all.
         server = self.migrate(server)
@@ -341,7 +339,7 @@ class PmemCopyFailureTests(PmemFailureTestsBase):
     def test_failure_says_what_went_wrong(self):
         self.fail_to_copy(action='short')
         log = self.stdlog.logger.output
-        for part in (self.old, self.new, 'host2', self.server['id'],
+        for part in ('small_0', 'host2', self.server['id'],
                      'copied %d bytes' % MIB):
             self.assertIn(part, log)
 
@@ -397,7 +395,7 @@ class PmemCopyFailureTests(PmemFailureTestsBase):
         self.fail_to_copy()
         self.restart_pmem_compute('host2')
         self.assert_zero(self.new)
-        self.assertEqual([], list(tickets.open_tickets()))
+        self.assertEqual([], self.open_tickets())
 
     def _hang(self):
         """Let the copy hang half way; return the server's record."""
@@ -456,7 +454,7 @@ class PmemCopyFailureTests(PmemFailureTestsBase):
             self._wait_until_deleted(self.server)
         self.run_periodic_tasks()
         self._wait_for_assert(lambda: self.assert_zero(self.old, self.new))
-        self.assertEqual([], list(tickets.open_tickets()))
+        self.assertEqual([], self.open_tickets())
         self.wait_for_log('was deleted while it was to move')
         for host in ('host1', 'host2'):
             connection = self.computes[host].driver._host.get_connection()
@@ -487,32 +485,16 @@ class PmemCopyFailureTests(PmemFailureTestsBase):
 
     def test_source_with_other_device_numbers_since_a_reboot(self):
         # A claim remembers the node of that time; the name is what counts.
-        driver = self.computes['host1'].driver
-        with mock.patch.object(
-                driver, '_get_vpmem_resources',
-                side_effect=self._renumbered(driver._get_vpmem_resources)):
-            server = self.migrate(self.server)
+        self.pmem.renumber(self.old)
+        server = self.migrate(self.server)
         self.assertEqual(self.data, self.digests(server))
 
-    def _only_those_of_host2(self):
-        return {self.new: self.computes['host2'].driver._vpmems_by_name[
-            self.new]}
-
-    def _renumbered(self, original):
-        def function(resources):
-            result = original(resources)
-            for resource in result:
-                if resource.identifier == self.old:
-                    resource.metadata.devpath = '/dev/dax77.0'
-            return result
-        return function
-
     def test_source_that_is_missing_is_noticed_while_the_guest_runs(self):
+        self.pmem.hide(self.old)
         with mock.patch('nova.virt.libvirt.driver.LibvirtDriver.power_off',
-                        side_effect=AssertionError), mock.patch(
-                'nova.virt.libvirt.pmem.namespaces.list_namespaces',
-                side_effect=self._only_those_of_host2):
+                        side_effect=AssertionError):
             self.migrate(self.server, status='ACTIVE')
+        self.pmem.show(self.old)
         self.assert_as_before()
 
 
@@ -578,7 +560,7 @@ class PmemFinishFailureTests(PmemFailureTestsBase):
     def _assert_nothing_left(self):
         self.run_periodic_tasks()
         self.assert_zero(self.old, self.new)
-        self.assertEqual([], list(tickets.open_tickets()))
+        self.assertEqual([], self.open_tickets())
         for provider in self.compute_rp_uuids.values():
             self.assertEqual(
                 {}, self._get_allocations_by_provider_uuid(provider))

@@ -278,7 +278,8 @@ class PmemInvariantTests(_WithWorld):
         tracker = self.world.computes[DESTINATION].manager.rt
         resource = objects.Resource(
             provider_uuid=self.world.compute_rp_uuids[DESTINATION],
-            resource_class=RESOURCE, identifier=NEW)
+            resource_class=RESOURCE,
+            identifier=self.world.pmem.known(NEW))
         tracker._add_assigned_resources([resource])
         with self.reported('the resource tracker of host2 has given away'):
             pass
