@@ -100,7 +100,17 @@ def settle(manager):
         _release(manager, context, ticket)
     if settled:
         for node in manager.driver.get_available_nodes():
-            manager.update_available_resource_for_node(context, node)
+            refresh(manager, node)
+
+
+def refresh(manager, node):
+    """Have the resource tracker and the scheduler know what is free here."""
+    try:
+        manager.rt.update_available_resource(
+            nova_context.get_admin_context(), node)
+    except Exception:
+        LOG.exception('The resources of %s could not be updated now; the '
+                      'periodic task does so.', node)
 
 
 def _release(manager, context, ticket):

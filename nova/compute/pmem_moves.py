@@ -33,7 +33,6 @@ from nova.compute import pmem_leftovers
 from nova.compute import pmem_work
 from nova.compute import task_states
 from nova.compute import vm_states
-from nova import context as nova_context
 from nova import exception
 from nova import objects
 from nova import thread_pool_factory
@@ -59,8 +58,7 @@ def arrives_or_stays(manager, context, instance, flavor, node, request_spec):
         pmem_leftovers.settle_for_a_while(manager)
         # A server that came and was deleted, or failed to come, between two
         # updates still has what it was given, for the resource tracker.
-        manager.update_available_resource_for_node(
-            nova_context.get_admin_context(), node)
+        pmem_leftovers.refresh(manager, node)
         if (instance.host != manager.host and
                 instance.uuid in manager.rt.tracked_migrations):
             manager.rt.drop_move_claim(context, instance, node)

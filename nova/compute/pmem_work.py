@@ -115,10 +115,11 @@ def keeps_its_state(instance):
     return getattr(_kept, 'uuid', None) == instance.uuid
 
 
-def only_for_copies(decorate):
-    """Make a decorator of ``decorate(call, manager, context, arguments)``.
+def only_for_copies(handle):
+    """Make a decorator of ``handle(call, manager, context, arguments)``.
 
-    Moves that copy nothing are left alone.
+    Moves that copy nothing are left alone. (What Nova takes for the decorated
+    function is the first of what is used in here by its name.)
     """
     def decorator(function):
         @functools.wraps(function)
@@ -128,11 +129,11 @@ def only_for_copies(decorate):
                 manager, context, *args, **kwargs)
             call = functools.partial(
                 function, manager, context, *args, **kwargs)
-            if not pmem_copy.is_wanted(arguments['instance']):
-                result = call()
-                pmem_leftovers.settle_soon(manager)
-                return result
-            return decorate(call, manager, context, arguments)
+            if pmem_copy.is_wanted(arguments['instance']):
+                return handle(call, manager, context, arguments)
+            result = call()
+            pmem_leftovers.settle_soon(manager)
+            return result
 
         return decorated
     return decorator

@@ -223,8 +223,7 @@ class API(owners.Owners):
             ticket = tickets.read(migration.uuid)
             nodes = pmem_namespaces.list_namespaces()
             pmem_namespaces.take_back(ticket.targets, nodes)
-            writers.end_writers(
-                ticket.targets, nodes, tickets.path_of(ticket))
+            writers.end_writers(ticket, ticket.targets, nodes)
             pmem_namespaces.check_same(ticket.targets, nodes)
             tickets.write(dataclasses.replace(ticket, state=tickets.ARRIVED))
         instance.progress = 0

@@ -77,7 +77,11 @@ class Target:
 
 @dataclasses.dataclass(frozen=True)
 class Ticket:
-    """What may be written, or is to be wiped, on ``host``, and why."""
+    """What may be written, or is to be wiped, on ``host``, and why.
+
+    ``since`` is the time of the host when it was written first; 0, if that is
+    not known.
+    """
 
     host: str
     migration_uuid: str
@@ -85,6 +89,7 @@ class Ticket:
     targets: tuple[Target, ...]
     kind: str = RECEIVE
     state: str = OPEN
+    since: int = 0
     version: int = VERSION
 
     def __post_init__(self) -> None:
@@ -94,6 +99,8 @@ class Ticket:
             raise ValueError('kind %r' % (self.kind,))
         if self.state not in STATES:
             raise ValueError('state %r' % (self.state,))
+        if type(self.since) is not int:
+            raise ValueError('since %r' % (self.since,))
         if not isinstance(self.host, str) or not self.host:
             raise ValueError('host %r' % (self.host,))
         for uuid in (self.migration_uuid, self.instance_uuid):

@@ -31,7 +31,7 @@ from oslo_utils import fileutils
 from oslo_utils import importutils
 from oslo_utils import units
 
-from nova.compute import manager
+from nova.compute import manager as compute_manager
 import nova.conf
 from nova import context
 from nova import exception
@@ -45,6 +45,10 @@ from nova.tests.functional.libvirt import base
 from nova.virt.libvirt import utils as libvirt_utils
 
 CONF = nova.conf.CONF
+
+# Some of these tests run on a Nova without the patch set, too.
+namespaces = importutils.try_import('nova.virt.libvirt.pmem.namespaces')
+pmem_recovery = importutils.try_import('nova.compute.pmem_recovery')
 
 MIB = units.Mi
 
@@ -112,6 +116,10 @@ class PmemServersTestBase(base.ServersTestBase):
                       'OS_DEFAULT__STATE_PATH': self.state_path_of(host),
                       'PMEM_STAND_IN_HOST': host}
             for host, address in ADDRESSES.items()}, owner=self.PMEM_OWNER))
+        if namespaces:
+            self.useFixture(fixtures.MockPatchObject(
+                namespaces, 'node_path', functools.partial(
+                    self._node_path, namespaces.node_path)))
         # For what runs on this host without ssh.
         self.useFixture(fixtures.EnvironmentVariable(
             'NOVA_PMEM_STAND_INS', '1'))
@@ -128,8 +136,13 @@ class PmemServersTestBase(base.ServersTestBase):
         self._moving = _InFlight()
         for name in ('prep_resize', 'resize_instance', 'finish_resize'):
             self.useFixture(fixtures.MockPatchObject(
-                manager.ComputeManager, name,
-                self._moving(getattr(manager.ComputeManager, name))))
+                compute_manager.ComputeManager, name,
+                self._moving(getattr(compute_manager.ComputeManager, name))))
+
+    def _node_path(self, real, chardev):
+        # Those of the tests are in no /dev.
+        path = os.path.normpath(os.path.join('/dev', chardev))
+        return path if path.startswith(self.pmem.root + '/') else real(chardev)
 
     def state_path_of(self, host):
         """Return where a host keeps its tickets."""
@@ -373,5 +386,11 @@ class PmemServersTestBase(base.ServersTestBase):
     def run_periodic_tasks(self, *hosts):
         for host in hosts or list(self.computes):
             with self.in_service(host):
-                self.computes[host].manager.update_available_resource(
+                manager = self.computes[host].manager
+                if pmem_recovery:
+                    pmem_recovery.run(manager)
+                    round_of_it = pmem_recovery._WATCHES[manager].round
+                    if round_of_it is not None:
+                        round_of_it.result()
+                manager.update_available_resource(
                     context.get_admin_context())

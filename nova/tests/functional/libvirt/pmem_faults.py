@@ -88,7 +88,7 @@ RECEIVE = (DESTINATION, 'receive')
 HOLD = (SOURCE, 'hold')
 
 MOMENTS = (
-    Moment('claimed', 'move', DESTINATION, MANAGER + '_prepare_pmem_copy',
+    Moment('claimed', 'move', DESTINATION, 'nova.compute.pmem_moves.prepare',
            'after', tickets=(RECEIVE,), guest_on=SOURCE),
     Moment('before-the-copy', 'move', SOURCE,
            DRIVER + 'migrate_disk_and_power_off', tickets=(RECEIVE,),
@@ -97,7 +97,7 @@ MOMENTS = (
            tickets=(RECEIVE,)),
     Moment('comparing', 'move', SOURCE, device=NEW, side='write', at=SIZE,
            tickets=(RECEIVE,)),
-    Moment('after-the-copy', 'move', SOURCE, DRIVER + '_copy_pmem_devices',
+    Moment('after-the-copy', 'move', SOURCE, 'nova.virt.libvirt.pmem_copy.API.copy',
            'after', tickets=(RECEIVE, HOLD)),
     Moment('handing-over', 'move', SOURCE, RPC + 'finish_resize',
            tickets=(RECEIVE, HOLD)),

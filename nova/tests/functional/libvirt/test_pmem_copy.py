@@ -375,8 +375,8 @@ class PmemCopyFailureTests(PmemFailureTestsBase):
         self.pmem.inject('exit', self.new, side='zero', repeat=True)
         self.run_periodic_tasks()
         # The scheduler does not offer it any more; had it been faster:
-        with mock.patch('nova.virt.libvirt.pmem_copy.unwiped_names',
-                        return_value=set()):
+        with mock.patch('nova.virt.libvirt.pmem_copy.API.count_unwiped',
+                        return_value=0):
             self.run_periodic_tasks()
             for copy in (True, None):
                 self.migrate(self.server, copy=copy, status='ACTIVE')
@@ -414,7 +414,7 @@ class PmemCopyFailureTests(PmemFailureTestsBase):
 
     def test_progress_is_shown(self):
         self.useFixture(fixtures.MockPatch(
-            'nova.virt.libvirt.pmem_copy._Progress.SAVE', 0))
+            'nova.virt.libvirt.pmem.transfer.Progress.SAVE', 0))
         self.flags(pmem_copy_streams=1, group='libvirt')
         self.useFixture(fixtures.MockPatch(
             'nova.virt.libvirt.pmem.transfer.EXTENT', MIB))
@@ -429,11 +429,11 @@ class PmemCopyFailureTests(PmemFailureTestsBase):
 
     def test_source_that_dies_while_copying(self):
         self.useFixture(fixtures.MockPatch(
-            'nova.virt.libvirt.pmem_copy._is_leaving', return_value=False))
+            'nova.virt.libvirt.pmem.transfer._is_leaving', return_value=False))
         self._hang()
         # Its threads and children die with it; what the database says at
         # this point is what the next nova-compute finds.
-        with mock.patch('nova.compute.pmem_recovery._bring_back',
+        with mock.patch('nova.compute.pmem_moves.bring_back',
                         side_effect=SystemExit), mock.patch(
                 'nova.compute.manager.ComputeManager._revert_allocation'), \
                 mock.patch('nova.objects.Migration.save'), \

@@ -168,7 +168,7 @@ def close(ticket: tickets.Ticket, left: abc.Sequence[tickets.Target],
     """
     try:
         with alone(ticket.migration_uuid):
-            tickets.read(ticket.migration_uuid, ticket.kind)
+            ticket = tickets.read(ticket.migration_uuid, ticket.kind)
             nodes = pmem_namespaces.list_namespaces()
             try:
                 pmem_namespaces.take_back(ticket.targets, nodes)
@@ -178,7 +178,7 @@ def close(ticket: tickets.Ticket, left: abc.Sequence[tickets.Target],
                     LOG.info('Wiping %(names)s of server %(instance)s.', {
                         'names': _names(left),
                         'instance': ticket.instance_uuid})
-                    writers.end_writers(left, nodes, tickets.path_of(ticket))
+                    writers.end_writers(ticket, left, nodes)
                     pmem_namespaces.wipe(left, nodes, here.used_devices(
                         besides=ticket.instance_uuid))
             tickets.close(ticket)

@@ -22,9 +22,11 @@ nodes: names survive a reboot, the numbers of the nodes do not.
 
 from collections import abc
 import contextlib
+import dataclasses
 import os
 import tempfile
 import threading
+import time
 
 from oslo_log import log as logging
 
@@ -69,6 +71,8 @@ def write(ticket: Ticket) -> None:
 
     :raises OSError: if it can't be stored; then there is no ticket
     """
+    if not ticket.since:
+        ticket = dataclasses.replace(ticket, since=int(time.time()))
     with _changing:
         _store(ticket)
         _written[path_of(ticket)] = ticket

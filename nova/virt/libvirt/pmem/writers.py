@@ -22,6 +22,7 @@ import contextlib
 import os
 import select
 import signal
+import time
 
 from oslo_log import log as logging
 
@@ -38,28 +39,37 @@ KILL_TIMEOUT = 30
 #: What nova's user runs that nobody may look into, and that opens no device.
 SESSIONS = frozenset(('sshd', 'sshd-session', 'ssh-agent'))
 
+#: Seconds that clocks may differ by.
+SLACK = 5
+
 
 def end_writers(
-    targets: abc.Iterable[tickets.Target],
-    namespaces: pmem_namespaces.Namespaces, ticket_path: str,
+    ticket: tickets.Ticket, targets: abc.Iterable[tickets.Target],
+    namespaces: pmem_namespaces.Namespaces,
 ) -> None:
     """End what ssh left running on devices that have no guest.
 
     What is not known to be of the copy is not killed: QEMU may run as nova's
-    user. And who may not be looked into counts as one who has them.
+    user. And who may not be looked into counts as one who has them, unless he
+    was there before the ticket.
+
+    :param targets: those of the ticket that are about to be used otherwise
 
     :raises PMEMDeviceBusy: if such a process is there
     """
     nodes = [namespaces[target.name].devpath for target in targets
              if target.name in namespaces]
-    ticket = _files([ticket_path])
+    path = tickets.path_of(ticket)
+    since = ticket.since or os.stat(path).st_mtime
+    opened = _files([path])
     wanted = _files(nodes) | pmem_namespaces.keys(nodes)
     for pid in _own_processes():
         used = _used(pid)
         if used is None:
-            if _name(pid) not in SESSIONS:
+            if _name(pid) not in SESSIONS and (
+                    _started(pid) > since - SLACK):
                 raise _busy(targets, pid)
-        elif used & ticket or used & wanted and _is_tool(pid):
+        elif used & opened or used & wanted and _is_tool(pid):
             LOG.warning('Killing process %(pid)d, which a copy has left: it '
                         'still has one of %(nodes)s open, or the ticket.',
                         {'pid': pid, 'nodes': ', '.join(nodes)})
@@ -119,6 +129,17 @@ def _words(pid: int, name: str) -> list[str]:
         with open('/proc/%d/%s' % (pid, name)) as file:
             return file.read().rstrip('\n').split('\0')
     return ['']
+
+
+def _started(pid: int) -> float:
+    """Return when a process has started, in seconds as time.time()."""
+    # What stands before the bracket may contain anything.
+    ticks = _words(pid, 'stat')[0].rpartition(')')[2].split()
+    if len(ticks) < 20:
+        return 0  # it is gone
+    age = time.clock_gettime(time.CLOCK_BOOTTIME) - (
+        int(ticks[19]) / os.sysconf('SC_CLK_TCK'))
+    return time.time() - age
 
 
 def _name(pid: int) -> str:
