@@ -57,6 +57,10 @@ class API(owners.Owners):
     def namespaces(self) -> pmem_namespaces.Namespaces:
         return pmem_namespaces.list_namespaces()
 
+    def is_odd(self, name: str) -> bool:
+        """Whether a namespace is there, but none that can be used."""
+        return name in pmem_namespaces.odd_names()
+
     # A move, in the order of its steps
 
     def prepare(self, instance: 'objects.Instance',

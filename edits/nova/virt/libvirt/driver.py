@@ -17,6 +17,11 @@ EDITS = [
     # One odd namespace does not keep nova-compute from starting.
     replace('LibvirtDriver._discover_vpmems', 'self._get_vpmems_on_host()',
             'self.pmem_api.namespaces()'),
+    insert_before('LibvirtDriver._discover_vpmems',
+                  'if ns_name not in vpmems_host:', '''
+        if self.pmem_api.is_odd(ns_name):
+            continue
+        '''),
 
     # The vPMEM data goes with the server's disks, or with the server: not
     # when it is started here again, nor when starting it has failed.

@@ -57,19 +57,30 @@ def list_namespaces() -> Namespaces:
 
     :raises GetPMEMNamespacesFailed: if ndctl can't tell
     """
-    devices = []
+    return _listed()[0]
+
+
+def odd_names() -> set[str]:
+    """Return the names of namespaces that are there and can't be used."""
+    return _listed()[1]
+
+
+def _listed() -> tuple[Namespaces, set[str]]:
+    devices, odd = [], set()
     for entry in _entries():
         try:
             devices.append(_device(entry))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
+            odd.add(entry['name'])
             _say('The vPMEM namespace %r is not used: %r' %
                  (entry.get('name'), error))
     names = collections.Counter(device.name for device in devices)
     for name in sorted(name for name in names if names[name] > 1):
         _say('The name %r stands for more than one vPMEM namespace, and is '
              'not used.' % name)
+        odd.add(name)
     return {device.name: device for device in devices
-            if names[device.name] == 1}
+            if device.name not in odd}, odd
 
 
 def _entries() -> list[dict]:
@@ -78,7 +89,8 @@ def _entries() -> list[dict]:
         output = nova.privsep.libvirt.get_pmem_namespaces()
         # ndctl prints nothing at all if there is none.
         found = jsonutils.loads(output) if output.strip() else []
-        return [entry for entry in found if entry.get('name')]
+        return [entry for entry in found if isinstance(entry, dict) and
+                isinstance(entry.get('name'), str) and entry['name']]
     except Exception as error:
         raise exception.GetPMEMNamespacesFailed(reason=error)
 
