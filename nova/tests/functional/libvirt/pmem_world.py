@@ -51,7 +51,7 @@ OLD, NEW = ('%s_moved_0' % host for host in HOSTS)
 SIZE = pmem_base.SIZE
 
 #: Seconds after which something that was to come has not.
-PATIENCE = 30
+PATIENCE = 90
 
 #: A periodic task of Nova's that looks at the images of a hypervisor, of
 #: which there is none here.
@@ -243,6 +243,7 @@ class World(pmem_base.PmemServersTestBase):
         # end soon. A world has dozens of them, and lives for long.
         self.useFixture(fixtures.MockPatchObject(
             futurist.ThreadWorker, 'MAX_IDLE_FOR', 0.3))
+        self.configure()
         # As operators want it: a host that boots starts its guests.
         self.flags(resume_guests_state_on_host_boot=True)
         # Shorter than usual, and in the same order.
@@ -288,6 +289,9 @@ class World(pmem_base.PmemServersTestBase):
             'nova.db.main.api.get_context_manager',
             lambda context: getattr(context, 'db_connection', None) or
             default))
+
+    def configure(self):
+        """Set options before any nova-compute starts."""
 
     # Servers
 
