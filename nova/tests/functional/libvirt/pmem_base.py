@@ -122,6 +122,7 @@ class PmemServersTestBase(base.ServersTestBase):
         self.useFixture(fixtures.MockPatch(
             'nova.virt.libvirt.LibvirtDriver._get_instance_disk_info',
             return_value=[]))
+        self.cinder = self.useFixture(nova_fixtures.CinderFixture(self))
         self.guests = self.useFixture(pmem_guests.Guests(self.PMEM_OWNER))
         # Last, so that it is asked first.
         self.processes = self.useFixture(pmem_process.Processes())

@@ -38,8 +38,8 @@ class KindTestBase(pmem_world.World):
         super().setUpClass()
         pmem_world.needs_threads()
 
-    def take_server(self):
-        self.server = super().take_server()
+    def take_server(self, has_volume=False):
+        self.server = super().take_server(has_volume)
         self.snapshot = pmem_invariant.take(self, self.server)
         return self.server
 

@@ -519,7 +519,6 @@ class PmemFinishFailureTests(PmemFailureTestsBase):
         'nova.virt.libvirt.driver.LibvirtDriver.finish_migration',
         'nova.virt.libvirt.driver.LibvirtDriver._get_guest_xml',
         'nova.virt.libvirt.driver.LibvirtDriver._create_guest_with_network',
-        'nova.compute.manager.ComputeManager._complete_volume_attachments',
     )
     def test_finish_fails_in(self, name):
         calls = self.fail_next(name)
