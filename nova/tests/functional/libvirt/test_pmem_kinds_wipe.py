@@ -138,12 +138,18 @@ class PmemWipeTests(pmem_kinds.KindTestBase):
         data = server and self.pmem.fill(OLD)
         wiping.release()
         pmem_world.wait_until(
-            lambda: not psutil.pid_exists(pid) or
-            psutil.Process(pid).status() == 'zombie', 'the end of the wiper')
+            lambda: self._has_ended(pid), 'the end of the wiper')
         if server is not None:
             self.assertEqual(data, self.pmem.digest(OLD))
         else:
             self.assert_in_order('ACTIVE', DESTINATION)
+
+    @staticmethod
+    def _has_ended(pid):
+        try:
+            return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return True
 
 
 class PmemReplacedNodeTests(pmem_kinds.KindTestBase):
