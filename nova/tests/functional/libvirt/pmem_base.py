@@ -130,6 +130,7 @@ class PmemServersTestBase(base.ServersTestBase):
         self.useFixture(fixtures.MockPatch(
             'nova.virt.libvirt.LibvirtDriver._get_instance_disk_info',
             return_value=[]))
+        self.cinder = self.useFixture(nova_fixtures.CinderFixture(self))
         self.guests = self.useFixture(pmem_guests.Guests(self.PMEM_OWNER))
         # Last, so that it is asked first.
         self.processes = self.useFixture(pmem_process.Processes())
@@ -381,7 +382,17 @@ class PmemServersTestBase(base.ServersTestBase):
 
     def assert_zero(self, *names):
         self.assertEqual([], [
-            name for name in names if not self.pmem.is_zero(name)])
+            name for name in names if not self.pmem.is_zero(name)],
+            'not wiped')
+
+    def assert_data(self, data, server):
+        """A server has its data, as ``fill`` gave it."""
+        names = self.namespaces_of(server)
+        lost = ['%s is %s' % (name, 'zero' if self.pmem.is_zero(name)
+                              else 'changed')
+                for name, digest in zip(names, data, strict=True)
+                if self.pmem.digest(name) != digest]
+        self.assertEqual([], lost, 'lost')
 
     def run_periodic_tasks(self, *hosts):
         for host in hosts or list(self.computes):

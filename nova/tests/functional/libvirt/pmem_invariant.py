@@ -47,17 +47,19 @@ class Snapshot:
 
     :ivar server: the server that is moved, or None if it is to be gone
     :ivar others: digests of the namespaces that are none of its business
+    :ivar volumes: how many it has attached
     """
 
     server: dict[str, ty.Any]
     others: dict[str, str]
+    volumes: int = 0
     is_deleted: bool = False
 
 
 def take(world: pmem_world.World, server: dict[str, ty.Any]) -> Snapshot:
     """Describe a world in which nothing has happened yet."""
     return Snapshot(
-        server=server,
+        server=server, volumes=len(world.volumes_of(server)),
         others={name: world.pmem.digest(name) for name in world.pmem.names()
                 if name not in (OLD, NEW)})
 
@@ -320,6 +322,13 @@ def processes_have_ended(found: _Found) -> abc.Iterator[str]:
             pass
 
 
+def volumes_follow(found: _Found) -> abc.Iterator[str]:
+    hosts = found.world.volumes_of(found.snapshot.server)
+    wanted = [found.host] * found.snapshot.volumes if found.server else []
+    if hosts != wanted:
+        yield 'volumes are attached to %s, not %s' % (hosts, wanted)
+
+
 def left_processes(world: pmem_world.World) -> list[psutil.Process]:
     return world.pmem.tools() + world.pmem.sessions()
 
@@ -328,7 +337,7 @@ RULES = (
     server_is_usable, guest_runs_once, data_is_there, others_are_untouched,
     bystanders_live, allocations_fit, nothing_is_reserved, trackers_know,
     migrations_have_ended, tickets_are_closed, nodes_are_taken_back,
-    processes_have_ended,
+    processes_have_ended, volumes_follow,
 )
 
 

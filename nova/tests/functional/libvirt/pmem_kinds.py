@@ -38,8 +38,8 @@ class KindTestBase(pmem_world.World):
         super().setUpClass()
         pmem_world.needs_threads()
 
-    def take_server(self):
-        self.server = super().take_server()
+    def take_server(self, has_volume=False):
+        self.server = super().take_server(has_volume)
         self.snapshot = pmem_invariant.take(self, self.server)
         return self.server
 
@@ -75,6 +75,15 @@ class KindTestBase(pmem_world.World):
     def force_down(self, host, down=True):
         service, = self.api.get_services(binary='nova-compute', host=host)
         self.api.put_service(service['id'], {'forced_down': down})
+
+    def evacuate(self, server, **body):
+        """Evacuate a server; it runs again afterwards."""
+        # Since then it would be left off.
+        self.api.microversion = '2.94'
+        try:
+            self.act(server, 'evacuate', body)
+        finally:
+            self.api.microversion = self.microversion
 
     # What has to hold
 

@@ -51,7 +51,7 @@ OLD, NEW = ('%s_moved_0' % host for host in HOSTS)
 SIZE = pmem_base.SIZE
 
 #: Seconds after which something that was to come has not.
-PATIENCE = 30
+PATIENCE = 90
 
 #: A periodic task of Nova's that looks at the images of a hypervisor, of
 #: which there is none here.
@@ -111,15 +111,28 @@ def wait_until(condition, what, timeout=PATIENCE, interval=0.05):
 class Hook:
     """Something to do when a function is called, once."""
 
-    def __init__(self, name, action):
+    def __init__(self, name, action, host=None, waits=False):
+        """Describe it.
+
+        :param host: by whom; by anybody, if None
+        :param waits: whether what announces ``name.since`` comes first
+        """
         self.name = name
         self.happened = threading.Event()
         self._action = action
+        self._host = host
+        self._waits = waits
         self._lock = threading.Lock()
 
     def reach(self, name):
         with self._lock:
-            if name != self.name or self.happened.is_set():
+            if self._host and not pmem_process.current().name.startswith(
+                    self._host + '.'):
+                return
+            if name == self.name + '.since':
+                self._waits = False
+            if (name != self.name or self._waits or
+                    self.happened.is_set()):
                 return
             try:
                 # It is the world that acts here, and not the service.
@@ -243,6 +256,7 @@ class World(pmem_base.PmemServersTestBase):
         # end soon. A world has dozens of them, and lives for long.
         self.useFixture(fixtures.MockPatchObject(
             futurist.ThreadWorker, 'MAX_IDLE_FOR', 0.3))
+        self.configure()
         # As operators want it: a host that boots starts its guests.
         self.flags(resume_guests_state_on_host_boot=True)
         # Shorter than usual, and in the same order.
@@ -289,6 +303,9 @@ class World(pmem_base.PmemServersTestBase):
             lambda context: getattr(context, 'db_connection', None) or
             default))
 
+    def configure(self):
+        """Set options before any nova-compute starts."""
+
     # Servers
 
     def flavor(self, *labels):
@@ -308,15 +325,36 @@ class World(pmem_base.PmemServersTestBase):
             raise NotReached('a server to start with: %s' % self.show(server))
         return self.show(server)
 
-    def take_server(self):
+    def take_server(self, has_volume=False):
         """Return a server on the source, with data.
 
         It may have been moved before and have come back.
         """
-        server, self._kept = self._kept or self.boot(MOVED), None
+        server, self._kept = self._kept, None
+        if server is None:
+            server = self.boot(MOVED)
+        if has_volume and not self.volumes_of(server):
+            self.attach_volume(server)
         self.fill(server)
         self.diary.watch(server)
         return server
+
+    def attach_volume(self, server):
+        self.api.post_server_volume(server['id'], {
+            'volumeAttachment': {'volumeId': uuidutils.generate_uuid()}})
+        self.wait_until_quiet()
+        if not self.volumes_of(server):
+            raise NotReached('a volume that is attached')
+
+    def volumes_of(self, server):
+        """Return the hosts to which Cinder has attached volumes of a server.
+
+        None stands for an attachment to no host.
+        """
+        return [(attachment.get('connector') or {}).get('host')
+                for attachments in self.cinder.volume_to_attachment.values()
+                for attachment in attachments.values()
+                if attachment['instance_uuid'] == server['id']]
 
     def keep(self, server):
         """Keep a server for the next to take, if it is as it was at first."""
@@ -470,9 +508,9 @@ class World(pmem_base.PmemServersTestBase):
         function.__wrapped__ = original
         self.useFixture(fixtures.MockPatchObject(owner, attribute, function))
 
-    def at(self, name, action):
-        """Do something when a function is called next."""
-        self._hook = Hook(name, action)
+    def at(self, name, action, host=None, waits=False):
+        """Do something when a function is called next; see ``Hook``."""
+        self._hook = Hook(name, action, host, waits)
         return self._hook
 
     def _reach(self, name):

@@ -16,6 +16,8 @@ import fixtures
 from oslo_utils import importutils
 
 from nova import exception
+from nova import objects
+from nova.tests.fixtures import pmem_process
 from nova.tests.functional.libvirt import pmem_kinds
 from nova.tests.functional.libvirt import pmem_world
 
@@ -158,6 +160,51 @@ class PmemStartedOnSourceTests(pmem_kinds.KindTestBase):
         self.ask_to_revert()
         self.wait_until_quiet()
         self._assert_reverted()
+
+
+class PmemHandedOverTests(pmem_kinds.KindTestBase):
+    """A handover that half happened ends on one of the hosts."""
+
+    def setUp(self):
+        super().setUp()
+        self.take_server()
+
+    def _lose_answer(self, task_state, for_long):
+        """Let a save be done, and its answer not come."""
+        outages = []
+        original = objects.Instance.save
+
+        def save(instance, *args, **kwargs):
+            result = original(instance, *args, **kwargs)
+            if (not outages and instance.uuid == self.server['id'] and
+                    instance.task_state == task_state):
+                outages.append(self.lose_database(
+                    SOURCE, None if for_long else 0))
+                raise pmem_process.database_is_away()
+            return result
+
+        self.useFixture(fixtures.MockPatchObject(
+            objects.Instance, 'save', save))
+        self.ask_to_migrate()
+        pmem_world.wait_until(lambda: outages, 'the save')
+        self.wait_until_quiet()
+        self.run_periodic_tasks()
+        self.wait_until_quiet()
+        outages[0].end()
+        self.settle()
+        found = self.show(self.server)
+        self.assertIn((found['status'], found['OS-EXT-SRV-ATTR:host']), (
+            ('ACTIVE', SOURCE), ('VERIFY_RESIZE', DESTINATION)))
+        self.assert_in_order(found['status'], found['OS-EXT-SRV-ATTR:host'])
+
+    def test_answer_is_lost(self):
+        self._lose_answer('resize_migrated', for_long=False)
+
+    def test_answer_is_lost_and_the_database_stays_away(self):
+        self._lose_answer('resize_migrated', for_long=True)
+
+    def test_answer_is_lost_before_the_guest_is_stopped(self):
+        self._lose_answer('resize_migrating', for_long=True)
 
 
 class _FailsOnce(fixtures.Fixture):

@@ -97,7 +97,7 @@ class PmemNamesTests(_Base):
         """It destroys what it still has of the server, and nothing else."""
         self.kill(SOURCE)
         self.force_down(SOURCE)
-        self.act(self.server, 'evacuate', {'host': DESTINATION})
+        self.evacuate(self.server, host=DESTINATION)
         self.wait_until_quiet()
         self.assertEqual('ACTIVE', self.status(self.server))
         self.pmem.fill(self.new, seed='written since')
@@ -113,7 +113,7 @@ class PmemNamesTests(_Base):
     def test_nobody_gets_what_an_evacuated_server_has_left(self):
         self.kill(SOURCE)
         self.force_down(SOURCE)
-        self.act(self.server, 'evacuate', {'host': DESTINATION})
+        self.evacuate(self.server, host=DESTINATION)
         self.wait_until_quiet()
         self.restart(SOURCE)
         self.force_down(SOURCE, False)
@@ -131,7 +131,7 @@ class PmemNamesTests(_Base):
         self.kill(SOURCE)
         self.force_down(SOURCE)
         try:
-            self.act(self.server, 'evacuate', {'host': DESTINATION})
+            self.evacuate(self.server, host=DESTINATION)
         except api_client.OpenStackApiException as error:
             # To refuse it is as good.
             self.assertIn(error.response.status_code, (400, 409))

@@ -53,8 +53,13 @@ class PmemWipeTests(pmem_kinds.KindTestBase):
         return server if self.status(server) == 'ACTIVE' else None
 
     def assert_out_of_use(self):
-        self.assertEqual(1, self.reserved(SOURCE))
-        self.assertIsNone(self.boot_next())
+        self.assertEqual(1, self.reserved(SOURCE), 'it is offered')
+        self.assert_not_given()
+
+    def assert_not_given(self):
+        server = self.boot_next()
+        self.assertEqual([], self.dirty_starts)
+        self.assertIsNone(server and server['id'], 'it was given')
 
     def test_guest_that_is_defined_with_it(self):
         self.move()
@@ -106,8 +111,7 @@ class PmemWipeTests(pmem_kinds.KindTestBase):
         self.api.delete_server(self.server['id'])
         self.settle()
         self.assertTrue(fault.fired)
-        self.assertIsNone(self.boot_next())
-        self.assertEqual([], self.dirty_starts)
+        self.assert_not_given()
 
     def test_kernel_that_can_not_clear_bad_blocks(self):
         self.move()
@@ -134,12 +138,18 @@ class PmemWipeTests(pmem_kinds.KindTestBase):
         data = server and self.pmem.fill(OLD)
         wiping.release()
         pmem_world.wait_until(
-            lambda: not psutil.pid_exists(pid) or
-            psutil.Process(pid).status() == 'zombie', 'the end of the wiper')
+            lambda: self._has_ended(pid), 'the end of the wiper')
         if server is not None:
             self.assertEqual(data, self.pmem.digest(OLD))
         else:
             self.assert_in_order('ACTIVE', DESTINATION)
+
+    @staticmethod
+    def _has_ended(pid):
+        try:
+            return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return True
 
 
 class PmemReplacedNodeTests(pmem_kinds.KindTestBase):

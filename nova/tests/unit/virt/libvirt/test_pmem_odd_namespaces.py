@@ -17,9 +17,9 @@ from unittest import mock
 
 import ddt
 
+from nova import test
 from nova.tests.fixtures import libvirt as fakelibvirt
 from nova.tests.fixtures import pmem_ndctl
-from nova import test
 from nova.virt import fake
 from nova.virt.libvirt import driver
 
