@@ -169,9 +169,8 @@ class API(owners.Owners):
         """Keep what is copied, until it is clear that it is not needed.
 
         Nova's own claim on it ends as soon as the server is in ERROR, which
-        is when this may be the only good copy. If the copy fails, the server
-        goes on with it. The ticket also tells whose the nodes were before
-        they were lent to who reads them.
+        is when this may be the only good copy. The ticket also tells whose
+        the nodes were before they were lent to who reads them.
         """
         namespaces = pmem_namespaces.list_namespaces()
         ticket = tickets.Ticket(
@@ -190,9 +189,8 @@ class API(owners.Owners):
     def _end_other_holds(self, ticket: tickets.Ticket) -> None:
         """End what was held for a server that was here until a moment ago.
 
-        The new ticket takes care of its own namespaces. What an earlier move
-        that failed has left in others is older than what the server came back
-        with.
+        What an earlier move that failed has left in other namespaces is older
+        than what the server came back with.
         """
         names = {target.name for target in ticket.targets}
         for held in tickets.open_tickets(self.host):
@@ -293,7 +291,7 @@ class API(owners.Owners):
 
         :raises VPMEMCleanupFailed: after the last one, for those that failed
         """
-        devices = self._own(instance)
+        devices = self._own(instance) if self._driver._vpmems_by_name else []
         if not devices:
             return
         if instance.task_state == task_states.RESIZE_REVERTING:
@@ -307,10 +305,9 @@ class API(owners.Owners):
     def wipe_left(self, instance: 'objects.Instance') -> None:
         """Wipe what a server had on a host that it has left for good.
 
-        The server runs elsewhere and has its data. So if a device can't be
-        wiped now, that is no reason to fail: a ticket keeps it out of use,
-        and :func:`settle` tries again. Nor is it one to keep the caller
-        waiting, who may have to answer a user.
+        The server runs elsewhere and has its data. A device that can't be
+        wiped now is no reason to fail, nor to keep the caller waiting, who
+        may have to answer a user: a ticket keeps it out of use.
         """
         used = self.used_devices(besides=instance.uuid)
         # What a guest has was wiped and given to it since, by an earlier try.
@@ -379,7 +376,6 @@ def _unready(details: str) -> Exception:
 
 def _claimed_node(device: 'objects.LibvirtVPMEMDevice',
                   namespaces: pmem_namespaces.Namespaces) -> str:
-    """Return the path of a device, if it still is what Nova knows it as."""
     found = namespaces.get(device.name)
     if found is None or (found.devpath, found.size) != (
             device.devpath, device.size):

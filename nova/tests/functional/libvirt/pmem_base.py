@@ -118,6 +118,8 @@ class PmemServersTestBase(base.ServersTestBase):
             for host, address in ADDRESSES.items()}, owner=self.PMEM_OWNER))
         if namespaces:
             self.useFixture(fixtures.MockPatchObject(
+                namespaces, '_said', set()))
+            self.useFixture(fixtures.MockPatchObject(
                 namespaces, 'node_path', functools.partial(
                     self._node_path, namespaces.node_path)))
         # For what runs on this host without ssh.

@@ -16,6 +16,7 @@ import json
 from unittest import mock
 
 import ddt
+import fixtures
 
 from nova import test
 from nova.tests.fixtures import libvirt as fakelibvirt
@@ -33,10 +34,13 @@ class PmemOddNamespacesTestCase(test.NoDBTestCase):
     def setUp(self):
         super().setUp()
         self.useFixture(fakelibvirt.LibvirtFixture())
+        self.useFixture(fixtures.MockPatch(
+            'nova.virt.libvirt.pmem.namespaces._said', set()))
 
     def _discover(self, records, *configured):
         # oslo.serialization would refuse what is no text.
-        output = records if isinstance(records, str) else json.dumps(records)
+        output = (records if isinstance(records, str)
+                  else json.dumps(records))  # noqa: N324
         self.flags(pmem_namespaces=list(configured), group='libvirt')
         with mock.patch(GET, return_value=output):
             return driver.LibvirtDriver(

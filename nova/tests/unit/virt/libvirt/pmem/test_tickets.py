@@ -31,7 +31,7 @@ def ticket(**changes):
         'targets': (tickets.Target('ns_1', 4096, 2048, 0, 0),
                     tickets.Target('ns_2', 4096, 4096, 0, 6)),
     }
-    return tickets.Ticket(**dict(fields, **changes))
+    return tickets.Ticket(**dict(fields, since=7, **changes))
 
 
 @ddt.ddt
@@ -113,7 +113,7 @@ class TicketTestCase(test.NoDBTestCase):
                           uuids.migration, tickets.HOLD)
 
     def test_ticket_of_another_kind_is_refused(self):
-        self._damage(ticket(kind=tickets.WIPE).to_json())
+        self._damage(ticket(kind=tickets.HOLD).to_json())
         self.assertRaises(exception.PMEMTicketInvalid, tickets.read,
                           uuids.migration)
 
