@@ -3,8 +3,8 @@
 
 import pytest
 
-from novapatch import errors
 from novapatch.edit import add_context
+from novapatch import errors
 from novapatch.source import Source
 from patch_helpers import text_of as src
 
