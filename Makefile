@@ -7,7 +7,8 @@ TOX := .venv/bin/tox
 IN := $(TOX) exec -qq -e nova --
 
 .PHONY: help demo lab test test-tool test-client test-unit test-functional \
-	test-unpatched test-unwiped test-faults faults bench lint work upstream clean
+	test-unpatched test-unwiped test-faults faults bench lint work upstream \
+	cloud cloud-env cloud-up cloud-down clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -71,6 +72,21 @@ lab: work .venv/lab
 	$(TOX) exec -qq -e lab -- python -m pytest -q --lab-must-run \
 		-n 2 --dist loadfile --no-loadscope-reorder \
 		lab/tests tests/stand_ins/test_daxio.py tests/stand_ins/test_ndctl.py
+
+## make cloud            real services on this machine: Tempest, client, faults
+cloud: cloud-env
+	@tools/cloud run $(CLOUD)
+
+## make cloud-up         bring the cloud up to play with, until make cloud-down
+cloud-up: cloud-env
+	@tools/cloud up
+
+cloud-down:
+	@tools/cloud down
+
+cloud-env: work
+	@tools/packages cloud
+	@tools/cloud-env
 
 ## make work             make or refresh the patched tree in work/nova
 work: $(TOX)
