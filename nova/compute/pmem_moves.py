@@ -206,12 +206,9 @@ def _send_back(manager, context, instance, migration, request_spec):
 
 
 def let_source_go(manager, context, instance, migration):
-    """Delete what the source still has allocated for a failed move.
-
-    Unless it copies: then the server goes back there, or on here.
-    """
+    """Delete what the source has allocated for a failed move"""
     if pmem_copy.is_wanted(instance):
-        return
+        return  # it goes back there, or on here
     LOG.info('The server stays here, in ERROR, so its allocation on source '
              'node %s is deleted. A hard reboot may start it.',
              migration.source_compute, instance=instance)
