@@ -125,7 +125,9 @@ class PmemWipeTests(pmem_kinds.KindTestBase):
     def test_wiper_that_outlives_its_service(self):
         """It must not go on when the namespace is the next server's."""
         self.move()
-        wiping = self.pmem.inject('hang', OLD, side='zero', at=SIZE // 2)
+        # It is not nova's user that wipes.
+        wiping = self.pmem.inject('hang', OLD, side='zero', at=SIZE // 2,
+                                  user=self.PMEM_OWNER)
         self.ask_to_confirm()
         pid = wiping.wait()
         self.kill(SOURCE, children=False)
