@@ -24,6 +24,7 @@ import threading
 import unittest
 from unittest import mock
 
+import fixtures
 from oslo_utils import uuidutils
 import testtools
 
@@ -64,6 +65,9 @@ class _WithWorld(testtools.TestCase):
 
     def setUp(self):
         super().setUp()
+        # Nova stops a server whose guest has ended, some seconds later.
+        self.useFixture(fixtures.MockPatchObject(
+            fakelibvirt.Connection, '_emit_lifecycle'))
         self.assert_clean()
 
     def found(self):
