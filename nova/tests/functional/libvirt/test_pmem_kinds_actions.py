@@ -40,7 +40,7 @@ class _Base(pmem_kinds.KindTestBase):
         self.hanging = self.pmem.inject('hang', NEW, at=SIZE // 2)
         self.addCleanup(self.hanging.release)
         self.ask_to_migrate()
-        self.hanging.wait()
+        self.hanging.wait(pmem_world.PATIENCE)
 
     def go_on(self):
         self.hanging.release()

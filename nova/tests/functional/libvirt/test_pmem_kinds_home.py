@@ -45,7 +45,7 @@ class PmemNoWaitingTests(pmem_kinds.KindTestBase):
         self.move()
         wiping = self.pmem.inject('hang', OLD, side='zero', at=SIZE // 2)
         self.ask_to_confirm()
-        wiping.wait()
+        wiping.wait(pmem_world.PATIENCE)
         # What waits for it gives up, and the update that comes then says so.
         pmem_world.wait_until(
             lambda: self.status(self.server) == 'ACTIVE', 'the confirm')

@@ -127,7 +127,7 @@ class PmemNamesTests(_Base):
         """The only good copy is not wiped when its host returns."""
         hanging = self.pmem.inject('hang', self.new, at=SIZE // 2)
         self.ask_to_migrate()
-        hanging.wait()
+        hanging.wait(pmem_world.PATIENCE)
         self.kill(SOURCE)
         self.force_down(SOURCE)
         try:

@@ -129,7 +129,7 @@ class PmemWipeTests(pmem_kinds.KindTestBase):
         wiping = self.pmem.inject('hang', OLD, side='zero', at=SIZE // 2,
                                   user=self.PMEM_OWNER)
         self.ask_to_confirm()
-        pid = wiping.wait()
+        pid = wiping.wait(pmem_world.PATIENCE)
         self.kill(SOURCE, children=False)
         self.restart(SOURCE)
         self.wait_until_quiet()
@@ -178,7 +178,7 @@ class PmemReplacedNodeTests(pmem_kinds.KindTestBase):
     def test_target_under_the_last_write(self):
         hanging = self.pmem.inject('hang', NEW, at=SIZE)
         self.ask_to_migrate()
-        hanging.wait()
+        hanging.wait(pmem_world.PATIENCE)
         self._replace()
         hanging.release()
         self._assert_data_is_somewhere()
