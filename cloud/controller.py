@@ -291,7 +291,7 @@ class Controller(Host):
         self._restart(name)
 
     def _restart(self, name: str) -> None:
-        self.services[name].kill()
+        self.services[name].stop()
         self.services[name].start()
         if name.endswith('-api'):
             self.await_api(name.removesuffix('-api'))

@@ -46,6 +46,7 @@ class Server:
         self.seen: list[tuple[str, str | None]] = []
         self.digests: list[str] = []
         self._sizes: list[int] = []
+        self._moved: set[int] = set()
 
     # How it is
 
@@ -142,17 +143,21 @@ class Server:
         self.scene.call('POST', '/servers/%s/action' % self.uuid, action,
                         microversion=microversion)
 
+    def _moves(self, action: dict) -> None:
+        self._moved = {each['id'] for each in self.migrations()}
+        self.act(action)
+
     def migrate(self, host: Compute | None = None, copy: bool = True) -> None:
         wish: dict = {'host': host.name} if host else {}
         if copy:
             wish['copy_pmem_devices'] = True
-        self.act({'migrate': wish or None})
+        self._moves({'migrate': wish or None})
 
     def resize(self, flavor: str, copy: bool = True) -> None:
         wish: dict = {'flavorRef': self.scene.flavors[flavor]}
         if copy:
             wish['copy_pmem_devices'] = True
-        self.act({'resize': wish})
+        self._moves({'resize': wish})
 
     def confirm(self) -> None:
         """Confirm its move, and wait until that is done."""
@@ -198,8 +203,9 @@ class Server:
         :param statuses: ``finished`` or ``error``, or both
         """
         ended = until(lambda: next((
-            each['status'] for each in self.migrations()[:1]
-            if each['status'] in ('finished', 'error', 'failed')), None),
+            each['status'] for each in self.migrations()
+            if each['id'] not in self._moved and
+            each['status'] in ('finished', 'error', 'failed')), None),
             'the move of %s does not end' % self.name, timeout, interval=0.4)
         self.becomes('VERIFY_RESIZE', 'ACTIVE', 'SHUTOFF', 'ERROR',
                      'SOFT_DELETED')

@@ -1,17 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """The ways that deployments differ, each with the result that is right."""
 
+import collections
 from collections import abc
 import contextlib
 import functools
+import signal
+import time
 
 from cloud import compute
 from cloud.compute import Compute
 from cloud.compute import SSH_CONFIG
 from cloud.host import Failed
+from cloud.host import parent_of
 from cloud.host import until
 from cloud.pmem import MIB
 from cloud.pmem import Namespace
+from cloud.scene import Scene
 from cloud.scene import Server
 from cloud.scene import TICKETS
 from cloud.tests import conftest
@@ -45,6 +50,11 @@ def _untouched(server: Server) -> abc.Iterator[None]:
     guest = host.guest(server.uuid)
     yield
     assert host.guest(server.uuid) == guest, 'its guest was stopped'
+
+
+def _tickets(host: Compute) -> list[str]:
+    """Return the names of the open tickets that a host sees."""
+    return [path.name for path in host.path(TICKETS).glob('[!.]*')]
 
 
 def _moves(server: Server) -> Server:
@@ -261,6 +271,47 @@ def test_sshd_in_a_container_without_the_state(scene, source, target):
 
 # Whose processes they are
 
+@contextlib.contextmanager
+def _qemu_as_nova(*hosts: Compute) -> abc.Iterator[None]:
+    def restart(user: str) -> None:
+        for host in hosts:
+            host.qemu_user = user
+            # It would disable its host while it misses libvirtd.
+            host.nova.kill()
+            host.write_qemu_conf()
+            host.restart_libvirtd()
+            host.start_nova()
+
+    usual = hosts[0].qemu_user
+    restart('nova')
+    try:
+        yield
+    finally:
+        restart(usual)
+
+
+def test_qemu_as_nova(scene, source, target):
+    with _qemu_as_nova(source, target):
+        server, *others = [scene.boot(on=host)
+                           for host in (source, source, target)]
+        with contextlib.ExitStack() as guests:
+            for each in others:
+                guests.enter_context(_untouched(each))
+            scene.fail_copies(target, action='exit', status=1)
+            server.migrate()
+            server.ends_move('error')
+            target.memory.heal()
+            server.runs_on(source)
+            _moves(server)
+            server.revert()
+            server.runs_on(source)
+        for each in scene.servers:
+            each.has_its_data()
+            each.delete(wait=False)
+        for each in scene.servers:
+            each.delete()
+
+
 @pytest.fixture
 def other_group(target: Compute) -> abc.Iterator[None]:
     """nova-compute with libvirt's group as its primary one, ssh without."""
@@ -273,6 +324,30 @@ def other_group(target: Compute) -> abc.Iterator[None]:
 
 def test_other_primary_group(scene, source, target, other_group):
     _moves(scene.boot(on=source))
+
+
+@is_open('H', 'who may not be looked at is taken for gone')
+def test_leftover_of_another_primary_group(
+        scene, source, target, other_group):
+    server = scene.boot(on=source)
+    held = scene.hold_copy(target)
+    server.migrate()
+    held.wait()
+    # The writer hangs, and who has started it does not see that all is over.
+    receivers = [parent_of(pid) for pid in target.processes('daxio')]
+    target.nova.signal(signal.SIGSTOP, receivers)
+    server.delete()
+    with contextlib.suppress(Failed):
+        # That the ticket stays open as long as they live is as good.
+        until(lambda: not scene.leftovers(), '', 30, interval=0.5)
+    held.release()
+    until(lambda: not target.processes('daxio'), 'a writer does not end')
+    target.nova.signal(signal.SIGCONT, receivers)
+    until(lambda: not _tickets(target), 'a ticket stays')
+    left = scene.leftovers()
+    for namespace in target.memory.namespaces.values():
+        namespace.clear()
+    assert not left, left
 
 
 # What hosts share
@@ -298,6 +373,178 @@ def test_shared_instances(scene, source, target):
         assert had[0].is_zero()
         server.has_its_data()
         server.delete()
+
+
+@pytest.fixture
+def shared_state(source: Compute, target: Compute) -> abc.Iterator[None]:
+    """All of the state path on one disk, but for whose it is."""
+    ids = {host: host.path(_HOME + '/compute_id').read_text()
+           for host in (source, target)}
+    for host, text in ids.items():
+        host.nova.kill()
+        host.write('/etc/nova/compute_id', text)
+        host.path(_HOME + '/compute_id').unlink()
+    try:
+        with _shared_folder(source, target, _HOME):
+            for host in ids:
+                host.start_nova()
+            yield
+            for host in ids:
+                host.nova.kill()
+    finally:
+        for host, text in ids.items():
+            host.path('/etc/nova/compute_id').unlink()
+            host.write(_HOME + '/compute_id', text)
+            host.restart_nova()
+
+
+@is_open('H', 'a ticket counts on any host that sees it')
+def test_shared_state_path(scene, source, target, shared_state):
+    server, other, _ = _equal_names(scene, source, target)
+    held = scene.hold_copy(target)
+    server.migrate()
+    held.wait()
+    # What the ticket of the one names is the other's, but on another host.
+    other.act({'reboot': {'type': 'HARD'}})
+    status = other.becomes('ACTIVE', 'ERROR')
+    held.release()
+    server.ends_move('finished')
+    server.has_its_data()
+    for each in scene.servers:
+        each.delete()
+    assert status == 'ACTIVE'
+
+
+def _equal_names(scene: Scene, source: Compute,
+                 target: Compute) -> list[Server]:
+    """Boot servers whose namespaces have equal names on different hosts.
+
+    :returns: one that can only move to the namespace with the name of what
+        the second one has on the source; this one; and one that has on the
+        target what is named as what the first one has
+    """
+    servers = [scene.boot('large', on=host)
+               for host in (source, source, target)]
+    third = servers.pop()
+    name = third.namespaces()[0].name
+    servers.sort(key=lambda each: each.namespaces()[0].name != name)
+    return [*servers, third]
+
+
+# Options of Nova
+
+@pytest.fixture
+def rare_updates(source: Compute, target: Compute) -> abc.Iterator[None]:
+    """One namespace on each host, of which nobody is told by the clock."""
+    with compute.configured(
+            source, target, DEFAULT={'update_resources_interval': 600},
+            libvirt={'pmem_namespaces': 'SMALL:ns_0'}):
+        yield
+
+
+def test_freed_by_the_confirm(scene, source, target, rare_updates):
+    server = _moves(scene.boot(on=source))
+    server.confirm()
+    assert _boots_soon(scene, source)
+
+
+@is_open('H', 'what arrived and was deleted stays assigned')
+def test_freed_by_the_delete(scene, source, target, rare_updates):
+    _moves(scene.boot(on=source)).delete()
+    assert _boots_soon(scene, target)
+
+
+def _boots_soon(scene: Scene, host: Compute) -> bool:
+    """Say whether a server boots before anything happens by the clock."""
+    def boots() -> bool:
+        server = scene.new(on=host)
+        status = server.becomes('ACTIVE', 'ERROR')
+        server.delete()
+        return status == 'ACTIVE'
+
+    until(host.memory.namespaces['ns_0'].is_zero, 'it is not wiped')
+    with contextlib.suppress(Failed):
+        return until(boots, '', 15, interval=1)
+    return False
+
+
+def test_confirmed_by_the_clock_with_the_source_down(scene, source, target):
+    server = scene.boot(on=source)
+    had = server.namespaces()[0]
+    _moves(server)
+    wipes = source.memory.count('daxio', '-z', had.path)
+    source.nova.kill()
+    # That it is down is not seen yet, so what it is asked waits for it.
+    with compute.configured(target, DEFAULT={
+            'resize_confirm_window': 1, 'service_down_time': 600,
+            'periodic_fuzzy_delay': 0}):
+        server.migration_is('confirming', timeout=150)
+        assert not had.is_zero()
+        source.start_nova()
+        server.migration_is('confirmed')
+    server.becomes('ACTIVE')
+    until(lambda: not _tickets(source), 'a ticket stays')
+    assert had.is_zero()
+    assert source.memory.count('daxio', '-z', had.path) == wipes + 1
+    server.has_its_data()
+
+
+@pytest.fixture
+def soft_delete(scene: Scene) -> abc.Iterator[None]:
+    with scene.controller.configured(
+            'nova-api', reclaim_instance_interval=600):
+        yield
+
+
+def test_restored_after_a_move(scene, source, target, soft_delete):
+    server = _moves(scene.boot(on=source))
+    server.delete(wait=False)
+    server.becomes('SOFT_DELETED')
+    server.act({'restore': None})
+    server.becomes('ACTIVE')
+    server.runs_on(target)
+    server.has_its_data()
+
+
+@is_open('H', 'the rollback undoes it')
+def test_restored_after_a_copy(scene, source, target, soft_delete):
+    server = scene.boot(on=source)
+    held = scene.hold_copy(target)
+    server.migrate()
+    held.wait()
+    server.delete(wait=False)
+    held.release()
+    server.ends_move('error')
+    status = server.show()['status']
+    assert status == 'SOFT_DELETED', status
+    server.act({'restore': None})
+    server.becomes('ACTIVE')
+    server.has_its_data()
+
+
+@is_open('H', 'the new host looks for the old names')
+def test_guests_resumed_with_equal_names(scene, source, target):
+    server, _, stranger = _equal_names(scene, source, target)
+    held = scene.hold_copy(target)
+    server.migrate()
+    held.wait()
+    target.nova.signal(signal.SIGSTOP, target.nova_processes())
+    held.release()
+    # The target has the server by everybody's word, and knows nothing of it.
+    until(lambda: server.host is target, 'the source does not let go')
+    target.nova.kill()
+    target.virsh('destroy', stranger.uuid)
+    before = collections.Counter(target.starts())
+    with compute.configured(target, DEFAULT={
+            'resume_guests_state_on_host_boot': 'true'}):
+        stranger.becomes('ACTIVE')
+        stranger.has_its_data()
+        server.ends_move('finished', 'error')
+        stranger.runs_on(target)
+        server.has_its_data()
+    mine = stranger.namespaces()[0].path
+    starts = collections.Counter(target.starts()) - before
+    assert {uuid for uuid, path in starts if path == mine} == {stranger.uuid}
 
 
 # Tools
@@ -344,3 +591,38 @@ def _is_deleted_and_wiped(server: Server, had: Namespace) -> bool:
     except Failed:
         had.clear()
         return False
+
+
+# Tokens
+
+@contextlib.contextmanager
+def _token_expires_in_the_copy(
+        scene: Scene, server: Server, target: Compute) -> abc.Iterator[None]:
+    """Have a copy last longer than the token of who asked for it."""
+    # Or there is nothing that a token is needed for afterwards.
+    target.run('rm', '-rf', _HOME + '/instances/_base')
+    held = scene.hold_copy(target)
+    token, until_ = scene.controller.short_token()
+    scene.call('POST', '/servers/%s/action' % server.uuid,
+               {'migrate': {'copy_pmem_devices': True}}, token=token)
+    held.wait()
+    time.sleep(max(0, until_ - time.time()))
+    held.release()
+    yield
+
+
+def test_token_that_expires(scene, source, target):
+    server = scene.boot(on=source)
+    with _token_expires_in_the_copy(scene, server, target):
+        server.arrives()
+
+
+def test_token_that_expires_without_service_user(scene, source, target):
+    server = scene.boot(on=source)
+    with compute.configured(target, service_user={
+            'send_service_user_token': 'false'}):
+        with _token_expires_in_the_copy(scene, server, target):
+            server.ends_move('error')
+        server.runs_on(source)
+        server.has_its_data()
+        assert 'token' in server.reason(), server.reason()
