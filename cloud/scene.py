@@ -310,7 +310,10 @@ class Scene:
         seen: dict[str, list] = {server.name: [] for server in servers}
 
         def poll() -> None:
-            while not stop.wait(0.3):
+            ended = False
+            while not ended:
+                # One more look when all is over, or the end goes unseen.
+                ended = stop.wait(0.3)
                 for server in servers:
                     with contextlib.suppress(Exception):
                         now = server.show()
