@@ -125,6 +125,8 @@ def _configure(cloud: Cloud) -> None:
                                     'live_migration': 'false',
                                     'vnc_console': 'false'},
         'pmem_copy': {
+            # What is shown for a second is to be seen.
+            'poll_interval': 0.1,
             'labels': 'SMALL', 'resize_labels': 'LARGE',
             'host_command': _SSH % (HOSTS / 'nova_key'),
             'host_addresses': ','.join('%s:%s' % (each.name, each.address)
