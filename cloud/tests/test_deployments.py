@@ -622,6 +622,7 @@ def test_token_that_expires(scene, source, target, patient):
     server.arrives()
 
 
+@is_open('H', 'the fault does not say that it was the token')
 def test_token_that_expires_without_service_user(
         scene, source, target, patient):
     server = scene.boot(on=source)
