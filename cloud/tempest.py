@@ -93,8 +93,10 @@ def _run(cloud: Cloud, regex: str) -> None:
 
 
 def _configure(cloud: Cloud) -> None:
-    if not FOLDER.exists():
-        subprocess.run(['tempest', 'init', FOLDER], env=environment(),
+    if not (FOLDER / '.stestr.conf').exists():
+        # By default it notes the folder in the user's home, by its last name.
+        subprocess.run(['tempest', 'init', '--workspace-path',
+                        WORK / 'workspaces.yaml', FOLDER], env=environment(),
                        check=True, capture_output=True)
     scene = Scene(cloud)
     plan = '/usr/bin/python3 -B %s/cloud/plan.py ' % TOP
