@@ -89,35 +89,16 @@ def _identifiers(resources):
             for resource in resources or []}
 
 
-@contextlib.contextmanager
-def unharmed_by_dirt(driver):
-    """Leave a server as it is if the last host can't take it yet.
+def confirm_on_deleting(api, context, instance, task_state):
+    """Confirm the move of a server that is being deleted.
 
-    Wraps a claim. Namespaces that wait to be wiped can't be claimed, which
-    comes from a move that failed, and is no reason to fail this server.
-
-    :raises InstanceFaultRollback: with the failure of the claim
-    """
-    try:
-        yield
-    except exception.ComputeResourcesUnavailable as error:
-        if driver.dirty_pmem_namespaces():
-            raise exception.InstanceFaultRollback(inner_exception=error)
-        raise
-
-
-@contextlib.contextmanager
-def deletable_again_on_failure(instance, task_state):
-    """Let a server be deleted again if its source could not confirm the move.
-
-    Wraps what the API does when it deletes a server that was moved. Nova
-    ignores a second request, since it takes the first one for being under
-    way.
+    If its source can't, the server can be deleted again: Nova ignores a
+    second request, since it takes the first one for being under way.
 
     :param task_state: what the server was in before
     """
     try:
-        yield
+        api._confirm_resize_on_deleting(context, instance)
     except Exception:
         with excutils.save_and_reraise_exception():
             if is_wanted(instance):

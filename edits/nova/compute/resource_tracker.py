@@ -4,7 +4,6 @@ from novapatch.edit import insert_after
 EDITS = [
     insert_after('ResourceTracker._claim_resources', 'free = $X', '''
         unavailable = self.driver.unavailable_pmem_namespaces()
-        free = {resource for resource in free
-                if resource.identifier not in unavailable}
+        free = {each for each in free if each.identifier not in unavailable}
         '''),
 ]

@@ -60,7 +60,7 @@ EDITS = [
           .. code-block:: shell
 
              #!/bin/sh
-             exec PYTHON -m nova.virt.pmem.receiver "$@"
+             exec PYTHON -m nova.virt.pmem_transfer.receiver "$@"
 
           It finds ``host`` and ``state_path`` in the configuration files of
           ``nova-compute``, which the user of that service has to be able to

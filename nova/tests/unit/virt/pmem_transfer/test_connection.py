@@ -1,0 +1,34 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""How a connection tells of its end."""
+
+from nova import test
+from nova.virt.pmem_transfer import connection
+from nova.virt.pmem_transfer import pace
+from nova.virt.pmem_transfer import processes
+
+
+class ConnectionTestCase(test.NoDBTestCase):
+
+    def test_writing_to_one_that_has_ended_tells_why(self):
+        with processes.Guard() as guard:
+            ended = connection.Connection(
+                guard, ['sh', '-c', 'echo no route >&2; exit 255'])
+            self.addCleanup(ended.close)
+            self.assertTrue(ended.wait(10))
+            ended.say(b'hello')
+            error = self.assertRaises(
+                connection.Broken, ended.send, pace.Pace(0))
+        self.assertEqual(
+            'it reads no more: sh ended with status 255: no route',
+            str(error))

@@ -1,0 +1,167 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Who has a device open, and ending those that a copy has left.
+
+When a connection breaks, a receiver may live on, and write what it has got.
+It has its ticket open, and its ``daxio`` the device, so taking the node back
+does not stop it; and it must not write after a wipe.
+"""
+
+from collections import abc
+import contextlib
+import os
+import select
+import signal
+import time
+
+from oslo_log import log as logging
+
+from nova import exception
+from nova.i18n import _
+from nova.virt.libvirt.pmem import namespaces as pmem_namespaces
+from nova.virt.libvirt.pmem import tickets
+
+LOG = logging.getLogger(__name__)
+
+#: Seconds to wait for a process that was killed to let go of a device.
+KILL_TIMEOUT = 30
+
+#: What nova's user runs that nobody may look into, and that opens no device.
+SESSIONS = frozenset(('sshd', 'sshd-session', 'ssh-agent'))
+
+#: Seconds that clocks may differ by.
+SLACK = 5
+
+
+def end_writers(
+    ticket: tickets.Ticket, targets: abc.Iterable[tickets.Target],
+    namespaces: pmem_namespaces.Namespaces,
+) -> None:
+    """End what ssh left running on devices that have no guest.
+
+    What is not known to be of the copy is not killed: QEMU may run as nova's
+    user. And who may not be looked into counts as one who has them, unless he
+    was there before the ticket.
+
+    :param targets: those of the ticket that are about to be used otherwise
+
+    :raises PMEMDeviceBusy: if such a process is there
+    """
+    nodes = [namespaces[target.name].devpath for target in targets
+             if target.name in namespaces]
+    path = tickets.path_of(ticket)
+    since = ticket.since or os.stat(path).st_mtime
+    opened = _files([path])
+    wanted = _files(nodes) | pmem_namespaces.keys(nodes)
+    for pid in _own_processes():
+        used = _used(pid)
+        if used is None:
+            if _name(pid) not in SESSIONS and (
+                    _started(pid) > since - SLACK):
+                raise _busy(targets, pid)
+        elif used & opened or used & wanted and _is_tool(pid):
+            LOG.warning('Killing process %(pid)d, which a copy has left: it '
+                        'still has one of %(nodes)s open, or the ticket.',
+                        {'pid': pid, 'nodes': ', '.join(nodes)})
+            _kill(pid, targets)
+        elif used & wanted:
+            raise _busy(targets, pid)
+
+
+def _files(paths: abc.Iterable[str]) -> set[tuple[int, ...]]:
+    """Return device and inode of files, as /proc/PID/maps has them."""
+    found = set()
+    for path in paths:
+        with contextlib.suppress(OSError):
+            status = os.stat(path)
+            found.add((status.st_dev, status.st_ino))
+    return found
+
+
+def _busy(targets: abc.Iterable[tickets.Target], pid: int) -> Exception:
+    return exception.PMEMDeviceBusy(
+        name=', '.join(target.name for target in targets),
+        user=_('process %d') % pid)
+
+
+def _own_processes() -> abc.Iterator[int]:
+    me = os.getuid()
+    for name in os.listdir('/proc'):
+        if name.isdigit() and int(name) != os.getpid():
+            with contextlib.suppress(OSError):
+                if os.stat('/proc/' + name).st_uid == me:
+                    yield int(name)
+
+
+def _used(pid: int) -> set[tuple[int, ...]] | None:
+    """Return what a process has open or mapped; None if it may not be seen."""
+    found: set[tuple[int, ...]] = set()
+    try:
+        with open('/proc/%d/maps' % pid) as maps:
+            for line in maps:
+                __, __, __, device, inode, *__ = line.split(maxsplit=5)
+                major, minor = (int(part, 16) for part in device.split(':'))
+                found.add((os.makedev(major, minor), int(inode)))
+        for descriptor in os.listdir('/proc/%d/fd' % pid):
+            with contextlib.suppress(FileNotFoundError):
+                path = '/proc/%d/fd/%s' % (pid, descriptor)
+                found |= _files([path]) | pmem_namespaces.keys([path])
+    except PermissionError:
+        return None
+    except (FileNotFoundError, ProcessLookupError):
+        # It has ended in the meantime, which is as good.
+        return set()
+    return found
+
+
+def _words(pid: int, name: str) -> list[str]:
+    with contextlib.suppress(OSError):
+        with open('/proc/%d/%s' % (pid, name)) as file:
+            return file.read().rstrip('\n').split('\0')
+    return ['']
+
+
+def _started(pid: int) -> float:
+    """Return when a process has started, in seconds as time.time()."""
+    # What stands before the bracket may contain anything.
+    ticks = _words(pid, 'stat')[0].rpartition(')')[2].split()
+    if len(ticks) < 20:
+        return 0  # it is gone
+    age = time.clock_gettime(time.CLOCK_BOOTTIME) - (
+        int(ticks[19]) / os.sysconf('SC_CLK_TCK'))
+    return time.time() - age
+
+
+def _name(pid: int) -> str:
+    return _words(pid, 'comm')[0]
+
+
+def _is_tool(pid: int) -> bool:
+    """Whether it is a daxio; a script is the second word."""
+    return 'daxio' in map(os.path.basename, _words(pid, 'cmdline')[:6])
+
+
+def _kill(pid: int, targets: abc.Iterable[tickets.Target]) -> None:
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        signal.pidfd_send_signal(handle, signal.SIGKILL)
+        # A pidfd turns readable when its process has ended.
+        if not select.select([handle], [], [], KILL_TIMEOUT)[0]:
+            raise _busy(targets, pid)
+    except ProcessLookupError:
+        pass
+    finally:
+        os.close(handle)

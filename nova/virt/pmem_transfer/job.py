@@ -1,0 +1,137 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""What a sender is asked to do."""
+
+import dataclasses
+import json
+import typing as ty
+
+from nova.virt.pmem_transfer import extents
+from nova.virt.pmem_transfer import layout
+
+#: Format of the job; nova-compute and its sender are of the same version but
+#: for the moment of an upgrade.
+VERSION = 1
+
+#: The largest number of streams.
+MOST_STREAMS = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Device:
+    """A device to be copied; sizes are in bytes.
+
+    :ivar name: of the namespace on this host
+    :ivar path: of its device node
+    :ivar target_name: of the namespace on the other host
+    """
+
+    name: str
+    path: str
+    size: int
+    target_name: str
+    target_size: int
+
+    def __post_init__(self) -> None:
+        texts = (self.name, self.path, self.target_name)
+        if not all(isinstance(text, str) and text for text in texts):
+            raise ValueError('names %r' % (texts,))
+        _check_numbers(int, size=self.size, target_size=self.target_size)
+        try:
+            layout.sections(self.size, self.target_size)
+        except layout.DevicesDoNotFit as error:
+            raise ValueError(str(error))
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """All that a sender has to know.
+
+    :ivar receiver: the command that leads to a receiver
+    :ivar devices: in the order of the ticket
+    :ivar streams: connections at once
+    :ivar extent: bytes of an extent
+    :ivar bandwidth: bytes per second over all streams, 0 for no limit
+    :ivar stall_timeout: seconds that a stream may stand still
+    :ivar attempts: how often to try an extent, or a connection
+    :ivar resume: whether to look first what is there already
+    :ivar careful: whether to find bad memory and not be killed by it
+    :ivar parent: the process that wants it, whose child the sender is; 0 if
+        that does not matter
+    """
+
+    receiver: tuple[str, ...]
+    devices: tuple[Device, ...]
+    streams: int = 2
+    extent: int = 8 * layout.MIB
+    bandwidth: int = 0
+    stall_timeout: float = 60
+    attempts: int = 3
+    resume: bool = False
+    careful: bool = False
+    parent: int = 0
+    version: int = VERSION
+
+    def __post_init__(self) -> None:
+        if self.version != VERSION:
+            raise ValueError('version %r' % (self.version,))
+        if not self.receiver or not all(
+                isinstance(word, str) for word in self.receiver):
+            raise ValueError('receiver %r' % (self.receiver,))
+        if not self.devices:
+            raise ValueError('no devices')
+        _check_numbers(int, streams=self.streams, attempts=self.attempts)
+        _check_numbers((int, float), stall_timeout=self.stall_timeout)
+        if self.streams > MOST_STREAMS:
+            raise ValueError('streams %d' % self.streams)
+        if (type(self.extent) is not int or
+                self.extent % extents.SMALLEST or
+                not extents.SMALLEST <= self.extent <= extents.LARGEST):
+            raise ValueError('extent %r' % (self.extent,))
+        for name in ('bandwidth', 'parent'):
+            number = getattr(self, name)
+            if type(number) is not int or number < 0:
+                raise ValueError('%s %r' % (name, number))
+        for name in ('resume', 'careful'):
+            if type(getattr(self, name)) is not bool:
+                raise ValueError('%s %r' % (name, getattr(self, name)))
+
+    @property
+    def total(self) -> int:
+        """The bytes of all targets."""
+        return sum(device.target_size for device in self.devices)
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self))  # noqa: N324
+
+    @classmethod
+    def from_json(cls, text: str) -> 'Job':
+        """Read what :meth:`to_json` wrote.
+
+        :raises ValueError: if it is anything else
+        """
+        try:
+            fields = json.loads(text)  # noqa: N324
+            fields['receiver'] = tuple(fields['receiver'])
+            fields['devices'] = tuple(
+                Device(**each) for each in fields['devices'])
+            return cls(**fields)
+        except (AttributeError, KeyError, RecursionError, TypeError) as error:
+            raise ValueError(str(error)) from error
+
+
+def _check_numbers(kinds: ty.Any, **numbers: ty.Any) -> None:
+    for name, number in numbers.items():
+        if (isinstance(number, bool) or not isinstance(number, kinds) or
+                number <= 0):
+            raise ValueError('%s %r' % (name, number))
