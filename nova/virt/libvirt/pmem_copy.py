@@ -42,6 +42,7 @@ from nova.virt.libvirt.pmem import tickets
 from nova.virt.libvirt.pmem import transfer
 from nova.virt.libvirt.pmem import writers
 from nova.virt.pmem_transfer import layout
+from nova.virt.pmem_transfer import users
 
 LOG = logging.getLogger(__name__)
 
@@ -95,7 +96,7 @@ class API(owners.Owners):
         namespaces = pmem_namespaces.list_namespaces()
         nodes = [_claimed_node(target, namespaces) for __, target in pairs]
         if self.used_devices(besides=instance.uuid).intersection(
-                pmem_namespaces.keys(nodes)):
+                users.keys(nodes)):
             # The numbers of nodes change when a host boots, and what a claim
             # says of them may be older.
             raise _unready('a guest of this host is defined with one of %s' %
@@ -312,7 +313,7 @@ class API(owners.Owners):
         used = self.used_devices(besides=instance.uuid)
         # What a guest has was wiped and given to it since, by an earlier try.
         devices = [device for device in self._vpmems(instance, 'old_')
-                   if not used & pmem_namespaces.keys([device.devpath])]
+                   if not used & users.keys([device.devpath])]
         if not devices:
             return
         ticket = self._note(instance, tickets.HOLD, devices)

@@ -30,6 +30,7 @@ import subprocess
 import typing as ty
 
 from nova.virt.pmem_transfer import ticket as pmem_ticket
+from nova.virt.pmem_transfer import users
 
 #: Files may stand in for devices if this is set to 1; only tests do so.
 STAND_INS = 'NOVA_PMEM_STAND_INS'
@@ -163,7 +164,7 @@ def admit(ticket: OpenTicket, host: str) -> list[Device]:
                       found.migration_uuid)
     namespaces = _namespaces()
     devices = [_device(target, namespaces) for target in found.targets]
-    used = _used({device.node for device in devices}, ticket.fd)
+    used = _used([device.node for device in devices], ticket.fd)
     if used:
         raise Refused(used)
     return devices
@@ -256,35 +257,24 @@ def _device_size(node: str, number: int) -> int:
         raise Refused('%s is no device DAX: %s' % (node, error))
 
 
-def _used(nodes: set[str], ticket_fd: int) -> str | None:
+def _used(nodes: abc.Iterable[str], ticket_fd: int) -> str | None:
     """Say which process has a node open, if not one of the same copy.
 
     ``daxio`` and the kernel let anyone share a device, a guest as well. The
     receivers of the same copy, and their ``daxio``, have its ticket open.
     """
-    mine = os.readlink('/proc/self/fd/%d' % ticket_fd)
-    for pid in filter(str.isdigit, os.listdir('/proc')):
-        if int(pid) == os.getpid():
-            continue
-        with contextlib.suppress(OSError):
-            files = _files(pid)
-            used = files & nodes
-            if used and mine not in files:
-                with open('/proc/%s/comm' % pid) as comm:
-                    return '%s is used by process %s (%s)' % (
-                        ', '.join(sorted(used)), pid, comm.read().strip())
+    wanted = users.keys(nodes)
+    ticket = users.key('/proc/self/fd/%d' % ticket_fd)
+    for pid in users.others():
+        used = users.used_by(pid) or set()
+        if used & wanted and ticket not in used:
+            return '%s is used by process %d (%s)' % (
+                ', '.join(nodes), pid, _name(pid))
     return None
 
 
-def _files(pid: str) -> set[str]:
-    """Return the paths that a process has mapped or open.
-
-    :raises OSError: if it has ended, or we may not look
-    """
-    with open('/proc/%s/maps' % pid) as maps:
-        files = {line.split(maxsplit=5)[-1].rstrip('\n') for line in maps}
-    folder = '/proc/%s/fd' % pid
-    for descriptor in os.listdir(folder):
-        with contextlib.suppress(OSError):
-            files.add(os.readlink(os.path.join(folder, descriptor)))
-    return files
+def _name(pid: int) -> str:
+    with contextlib.suppress(OSError):
+        with open('/proc/%d/comm' % pid) as comm:
+            return comm.read().strip()
+    return 'gone'

@@ -12,6 +12,7 @@
 
 import os
 import signal
+import threading
 from unittest import mock
 
 import ddt
@@ -107,7 +108,7 @@ class PmemCopyTests(pmem_base.PmemServersTestBase):
         server = self.revert(server)
         self.assertEqual([old], self.namespaces_of(server))
         self.assertEqual(data, self.digests(server))
-        self.assert_zero(new)
+        self.wait_until_zero(new)
 
         server = self.confirm(self.resize(
             server, self.create_pmem_flavor('SMALL', vcpu=2)))
@@ -201,7 +202,7 @@ class PmemCopyTests(pmem_base.PmemServersTestBase):
             flavor_id=self.create_pmem_flavor('SMALL', 'SMALL'), host='host1',
             networks='none', expected_state='ERROR')
         fault.release()
-        self._wait_for_assert(lambda: self.assert_zero(name))
+        self.wait_until_zero(name)
 
     def test_too_small_target_goes_to_the_next_host(self):
         self.start_pmem_compute('host1', SMALL=8 * MIB)
@@ -394,6 +395,7 @@ class PmemCopyFailureTests(PmemFailureTestsBase):
     def test_destination_that_restarts_settles_what_is_open(self):
         self.fail_to_copy()
         self.restart_pmem_compute('host2')
+        self.run_periodic_tasks('host2')
         self.assert_zero(self.new)
         self.assertEqual([], self.open_tickets())
 
@@ -440,7 +442,7 @@ class PmemCopyFailureTests(PmemFailureTestsBase):
                 mock.patch('nova.objects.Instance.save'):
             self.computes['host1'].driver.job_tracker.terminate_jobs(
                 self._instance(self.server))
-            self.wait_for_log('Moving the server away failed')
+            self.wait_for_log('Moving the server to host2 failed')
         self.restart_pmem_compute('host1')
         self.assert_as_before()
 
@@ -453,7 +455,7 @@ class PmemCopyFailureTests(PmemFailureTestsBase):
             self.api.delete_server(self.server['id'])
             self._wait_until_deleted(self.server)
         self.run_periodic_tasks()
-        self._wait_for_assert(lambda: self.assert_zero(self.old, self.new))
+        self.wait_until_zero(self.old, self.new)
         self.assertEqual([], self.open_tickets())
         self.wait_for_log('was deleted while it was to move')
         for host in ('host1', 'host2'):
@@ -474,7 +476,7 @@ class PmemCopyFailureTests(PmemFailureTestsBase):
         self.fail_next(
             'nova.virt.libvirt.driver.LibvirtDriver._create_guest')
         self.act(self.server, 'migrate', {'copy_pmem_devices': True})
-        self.wait_for_log('is tried again by a periodic task')
+        self.wait_for_log('retrying each minute')
         self._moving.wait()
         self.assertEqual(self.data, [self.pmem.digest(self.old)])
         self.run_periodic_tasks()
@@ -506,9 +508,9 @@ class PmemFinishFailureTests(PmemFailureTestsBase):
         self._settled(self.server, status)
         self._wait_for_action_fail_completion(
             self.server, 'migrate', 'compute_finish_resize')
-        # Its destination is wiped when it leaves, and not some time later. It
-        # may look settled for a moment before it starts to go back.
-        self._wait_for_assert(lambda: self.assert_zero(self.new))
+        # Its destination is wiped as it leaves, and the clock need not come,
+        # but nobody waits for it.
+        self.wait_until_zero(self.new)
         self.assert_as_before(status)
 
     @ddt.data(
@@ -527,12 +529,21 @@ class PmemFinishFailureTests(PmemFailureTestsBase):
         self.assertTrue(calls)
 
     def test_source_stays_taken_while_the_server_comes_back(self):
-        # As long as the destination wipes, periodic tasks of the source run.
-        wiping = self.pmem.inject('hang', self.new, side='zero', at=MIB)
+        # As long as the destination lets go, periodic tasks of the source run.
+        began, may_end = threading.Event(), threading.Event()
+        destroy = self.computes['host2'].driver.destroy
+
+        def slowly(*args, **kwargs):
+            began.set()
+            may_end.wait(60)
+            return destroy(*args, **kwargs)
+
+        self.useFixture(fixtures.MockPatchObject(
+            self.computes['host2'].driver, 'destroy', slowly))
         self.fail_next(
             'nova.virt.libvirt.driver.LibvirtDriver._get_guest_xml')
         self.act(self.server, 'migrate', {'copy_pmem_devices': True})
-        wiping.wait()
+        self.assertTrue(began.wait(60))
         self.computes['host1'].manager.update_available_resource(
             context.get_admin_context())
         self._create_server(
@@ -540,7 +551,7 @@ class PmemFinishFailureTests(PmemFailureTestsBase):
             networks='none', expected_state='ERROR')
         # Nor can anything else be done with the server.
         self.refused(409, self.server, 'reboot', {'type': 'HARD'})
-        wiping.release()
+        may_end.set()
         self._assert_back('ACTIVE')
 
     def test_delete_while_finishing(self):
@@ -570,7 +581,7 @@ class PmemFinishFailureTests(PmemFailureTestsBase):
         self.fail_next(
             'nova.compute.manager.ComputeManager._is_instance_storage_shared')
         self.act(self.server, 'migrate', {'copy_pmem_devices': True})
-        self.wait_for_log('is tried again by a periodic task')
+        self.wait_for_log('it is tried again each minute')
         self._moving.wait()
         self.run_periodic_tasks()
         # Nova counts the server's namespaces on host1 as taken.
@@ -645,7 +656,7 @@ class PmemKeepTests(pmem_base.PmemServersTestBase):
         name, = self.namespaces_of(server)
         self.fill(server)
         server = self.revert(server)
-        self.assert_zero(name)
+        self.wait_until_zero(name)
         self.assert_data(self.data, server)
 
     def test_start_that_fails_keeps_the_data(self):

@@ -22,7 +22,6 @@ from collections import abc
 import contextlib
 import os
 import re
-import stat
 
 from oslo_log import log as logging
 from oslo_serialization import jsonutils
@@ -33,6 +32,7 @@ from nova import objects
 import nova.privsep.libvirt
 import nova.privsep.path
 from nova.virt.libvirt.pmem import tickets
+from nova.virt.pmem_transfer import users
 
 LOG = logging.getLogger(__name__)
 
@@ -200,24 +200,8 @@ def identity(node: str) -> str:
     :raises OSError: if it can't be found
     """
     with open('/proc/sys/kernel/random/boot_id') as boot:
-        return '%s %s' % (boot.read().strip(), ' '.join(map(str, key(node))))
-
-
-def key(node: str) -> tuple[int, ...]:
-    """Return what tells one device of this host from another."""
-    found = os.stat(node)
-    if stat.S_ISCHR(found.st_mode):
-        return (found.st_rdev,)
-    return found.st_dev, found.st_ino
-
-
-def keys(nodes: abc.Iterable[str]) -> set[tuple[int, ...]]:
-    """Return the keys of nodes; one that is gone is nobody's."""
-    found = set()
-    for node in nodes:
-        with contextlib.suppress(OSError):
-            found.add(key(node))
-    return found
+        return '%s %s' % (boot.read().strip(), ' '.join(
+            map(str, users.key(node))))
 
 
 def check_same(targets: abc.Iterable[tickets.Target],
@@ -273,7 +257,7 @@ def take_back(targets: abc.Iterable[tickets.Target],
 
 
 def wipe(wanted: abc.Iterable[Wanted], namespaces: Namespaces,
-         used: abc.Collection[tuple[int, ...]]) -> None:
+         used: abc.Collection[users.Key]) -> None:
     """Zero namespaces, wherever they are now; all, even if some fail.
 
     The one place where anything is wiped.
@@ -286,7 +270,7 @@ def wipe(wanted: abc.Iterable[Wanted], namespaces: Namespaces,
     for each in wanted:
         try:
             node = resolve(each, namespaces)
-            if key(node) in used:
+            if users.key(node) in used:
                 raise exception.PMEMDeviceBusy(
                     name=each.name, user=_('a guest'))
             nova.privsep.libvirt.cleanup_vpmem(node)

@@ -24,8 +24,8 @@ from oslo_log import log as logging
 import nova.conf
 from nova import context as nova_context
 from nova import objects
-from nova.virt.libvirt.pmem import namespaces as pmem_namespaces
 from nova.virt.libvirt.pmem import tickets
+from nova.virt.pmem_transfer import users
 
 CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
@@ -109,7 +109,7 @@ class Owners:
 
     def used_devices(self, besides: str | None = None) -> set:
         """Return keys of the devices of guests, besides one server's."""
-        return pmem_namespaces.keys(
+        return users.keys(
             node for uuid, nodes in self._guests() if uuid != besides
             for node in nodes)
 
@@ -164,4 +164,4 @@ class Owners:
         used = self.used_devices(besides=instance.uuid)
         return self.dirty_names() | {
             name for name, vpmem in self._driver._vpmems_by_name.items()
-            if pmem_namespaces.keys([vpmem.devpath]) & used}
+            if users.keys([vpmem.devpath]) & used}

@@ -30,6 +30,7 @@ from nova import exception
 from nova.i18n import _
 from nova.virt.libvirt.pmem import namespaces as pmem_namespaces
 from nova.virt.libvirt.pmem import tickets
+from nova.virt.pmem_transfer import users
 
 LOG = logging.getLogger(__name__)
 
@@ -50,8 +51,8 @@ def end_writers(
     """End what ssh left running on devices that have no guest.
 
     What is not known to be of the copy is not killed: QEMU may run as nova's
-    user. And who may not be looked into counts as one who has them, unless he
-    was there before the ticket.
+    user. And who of nova's user may not be looked into counts as one who has
+    them, unless he was there before the ticket.
 
     :param targets: those of the ticket that are about to be used otherwise
 
@@ -61,15 +62,14 @@ def end_writers(
              if target.name in namespaces]
     path = tickets.path_of(ticket)
     since = ticket.since or os.stat(path).st_mtime
-    opened = _files([path])
-    wanted = _files(nodes) | pmem_namespaces.keys(nodes)
-    for pid in _own_processes():
-        used = _used(pid)
+    opened, wanted = users.keys([path]), users.keys(nodes)
+    for pid in users.others():
+        is_own, used = _is_own(pid), users.used_by(pid)
         if used is None:
-            if _name(pid) not in SESSIONS and (
+            if is_own and _name(pid) not in SESSIONS and (
                     _started(pid) > since - SLACK):
                 raise _busy(targets, pid)
-        elif used & opened or used & wanted and _is_tool(pid):
+        elif is_own and (used & opened or used & wanted and _is_tool(pid)):
             LOG.warning('Killing process %(pid)d, which a copy has left: it '
                         'still has one of %(nodes)s open, or the ticket.',
                         {'pid': pid, 'nodes': ', '.join(nodes)})
@@ -78,50 +78,17 @@ def end_writers(
             raise _busy(targets, pid)
 
 
-def _files(paths: abc.Iterable[str]) -> set[tuple[int, ...]]:
-    """Return device and inode of files, as /proc/PID/maps has them."""
-    found = set()
-    for path in paths:
-        with contextlib.suppress(OSError):
-            status = os.stat(path)
-            found.add((status.st_dev, status.st_ino))
-    return found
-
-
 def _busy(targets: abc.Iterable[tickets.Target], pid: int) -> Exception:
     return exception.PMEMDeviceBusy(
         name=', '.join(target.name for target in targets),
         user=_('process %d') % pid)
 
 
-def _own_processes() -> abc.Iterator[int]:
-    me = os.getuid()
-    for name in os.listdir('/proc'):
-        if name.isdigit() and int(name) != os.getpid():
-            with contextlib.suppress(OSError):
-                if os.stat('/proc/' + name).st_uid == me:
-                    yield int(name)
-
-
-def _used(pid: int) -> set[tuple[int, ...]] | None:
-    """Return what a process has open or mapped; None if it may not be seen."""
-    found: set[tuple[int, ...]] = set()
+def _is_own(pid: int) -> bool:
     try:
-        with open('/proc/%d/maps' % pid) as maps:
-            for line in maps:
-                __, __, __, device, inode, *__ = line.split(maxsplit=5)
-                major, minor = (int(part, 16) for part in device.split(':'))
-                found.add((os.makedev(major, minor), int(inode)))
-        for descriptor in os.listdir('/proc/%d/fd' % pid):
-            with contextlib.suppress(FileNotFoundError):
-                path = '/proc/%d/fd/%s' % (pid, descriptor)
-                found |= _files([path]) | pmem_namespaces.keys([path])
-    except PermissionError:
-        return None
-    except (FileNotFoundError, ProcessLookupError):
-        # It has ended in the meantime, which is as good.
-        return set()
-    return found
+        return os.stat('/proc/%d' % pid).st_uid == os.getuid()
+    except FileNotFoundError:
+        return False
 
 
 def _words(pid: int, name: str) -> list[str]:

@@ -26,12 +26,12 @@ from nova import objects
 from nova import test
 from nova.tests import fixtures as nova_fixtures
 from nova.virt.libvirt import driver
-from nova.virt.libvirt.pmem import namespaces as pmem_namespaces
 from nova.virt.libvirt.pmem import pairing
 from nova.virt.libvirt.pmem import settle
 from nova.virt.libvirt.pmem import tickets
 from nova.virt.libvirt.pmem import transfer
 from nova.virt.libvirt import pmem_copy
+from nova.virt.pmem_transfer import users
 
 SIZE = 4 * 1024 * 1024
 
@@ -105,7 +105,7 @@ class PmemCopyTestCase(test.NoDBTestCase):
         api = pmem_copy.API(fake)
         api.host = 'host2'
         api._pairs = lambda *args: self.pairs
-        api.used_devices = lambda besides=None: pmem_namespaces.keys(
+        api.used_devices = lambda besides=None: users.keys(
             self.used_nodes)
         return api
 

@@ -46,7 +46,7 @@ class EndWritersTestCase(test.NoDBTestCase):
         tickets.write(self.ticket)
         self.started = []
         self.useFixture(fixtures.MockPatch(
-            'nova.virt.libvirt.pmem.writers._own_processes',
+            'nova.virt.pmem_transfer.users.others',
             lambda: [process.pid for process in self.started]))
 
     def _start(self, path, name='sleep'):
