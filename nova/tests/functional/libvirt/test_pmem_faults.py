@@ -40,7 +40,7 @@ from nova.tests.functional.libvirt import pmem_world
 CASES_PER_WORLD = 40
 
 #: What zeroes namespaces before a ticket is closed.
-WIPE = 'nova.virt.libvirt.pmem.namespaces.wipe_targets'
+WIPE = 'nova.virt.libvirt.pmem.namespaces.wipe'
 
 
 class PmemMatrixTests(testtools.TestCase):
