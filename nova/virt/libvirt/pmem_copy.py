@@ -310,10 +310,14 @@ class API(owners.Owners):
         wiped now is no reason to fail, nor to keep the caller waiting, who
         may have to answer a user: a ticket keeps it out of use.
         """
-        used = self.used_devices(besides=instance.uuid)
-        # What a guest has was wiped and given to it since, by an earlier try.
-        devices = [device for device in self._vpmems(instance, 'old_')
-                   if not used & users.keys([device.devpath])]
+        devices = self._vpmems(instance, 'old_')
+        if devices and not tickets.is_open(
+                _migration_of(instance).uuid, tickets.HOLD):
+            # An earlier try may have wiped it; then who has it was given it
+            # since. What was held is nobody else's.
+            used = self.used_devices(besides=instance.uuid)
+            devices = [device for device in devices
+                       if not used & users.keys([device.devpath])]
         if not devices:
             return
         ticket = self._note(instance, tickets.HOLD, devices)

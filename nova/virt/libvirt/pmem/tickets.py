@@ -107,6 +107,10 @@ def read(migration_uuid: str, kind: str = RECEIVE) -> Ticket:
         raise exception.PMEMTicketInvalid(reason=error)
 
 
+def is_open(migration_uuid: str, kind: str) -> bool:
+    return os.path.exists(_path(migration_uuid, kind))
+
+
 def close(ticket: Ticket) -> None:
     """Forget a ticket for good. A ticket that is closed already is fine."""
     with _changing:
