@@ -12,6 +12,8 @@
 
 """How a move that copies vPMEM data is reverted, or confirmed, until done."""
 
+import contextlib
+
 from oslo_log import log as logging
 from oslo_utils import excutils
 
@@ -20,6 +22,7 @@ from nova.compute import pmem_leftovers
 from nova.compute import pmem_work
 from nova.compute import task_states
 from nova.compute import vm_states
+from nova import exception
 from nova import objects
 
 LOG = logging.getLogger(__name__)
@@ -59,7 +62,8 @@ def reverts_until_done(call, manager, context, arguments):
             return
         if instance.host == manager.host == migration.source_compute and (
                 instance.task_state != task_states.RESIZE_REVERTING):
-            _end_revert(instance, migration)
+            # The first half may have come to nothing after it had let go.
+            _forget(instance, migration, 'reverting', 'reverted')
     # What the server had on the destination has been noted down.
     pmem_leftovers.settle_soon(manager)
 
@@ -72,7 +76,7 @@ def _what_goes_at_the_end(instance):
 
 
 def drop_context(instance):
-    """Forget a move that was reverted; one that copies, only at its end.
+    """Forget the move of a server; one that copies, only at its end.
 
     As long as there is something to be tried again, it tells what.
     """
@@ -80,12 +84,29 @@ def drop_context(instance):
         instance.drop_migration_context()
 
 
-def _end_revert(instance, migration):
-    instance.drop_migration_context()
-    if migration.status == 'reverting':
-        # The first half came to nothing after it had let go.
-        migration.status = 'reverted'
-        migration.save()
+def note_confirmed(instance, migration):
+    """Store that a move is confirmed; of one that copies, only at its end.
+
+    If this host dies before, it has to know that there is something to do.
+    """
+    if not pmem_copy.is_wanted(instance):
+        _end(migration, 'confirmed')
+
+
+def _end(migration, status):
+    migration.status = status
+    migration.save()
+
+
+def _forget(instance, migration, ending, ended):
+    """Forget a move that is over, unless the server moves anew by now."""
+    with contextlib.suppress(exception.InstanceNotFound):
+        instance.refresh()
+        if migration.status == ending:
+            _end(migration, ended)
+        move = instance.migration_context
+        if move is not None and move.migration_id == migration.id:
+            instance.drop_migration_context()
 
 
 def go_on_at_source(manager, context, instance, migration):
@@ -99,7 +120,7 @@ def go_on_at_source(manager, context, instance, migration):
     instance.task_state = None
     instance.save(expected_task_state=[task_states.RESIZE_REVERTING])
     manager._delete_stashed_flavor_info(instance)
-    _end_revert(instance, migration)
+    _forget(instance, migration, 'reverting', 'reverted')
 
 
 @pmem_work.only_for_copies
@@ -116,6 +137,7 @@ def confirms_until_done(call, manager, context, arguments):
         _begin_to_confirm(context, migration)
         try:
             call()
+            _forget(instance, migration, 'confirming', 'confirmed')
         except Exception:
             with excutils.save_and_reraise_exception():
                 if _is_known_as_moved(instance):
@@ -125,8 +147,8 @@ def confirms_until_done(call, manager, context, arguments):
                         '%(host)s.', {'migration': migration.uuid,
                                       'host': migration.dest_compute},
                         instance=instance)
+                    # It may be as good as confirmed.
                     pmem_work.keep(context, instance, migration, 'confirming',
-                                   vm_state=vm_states.RESIZED,
                                    task_state=None, **kept)
     pmem_leftovers.settle_soon(manager)
 
