@@ -28,7 +28,7 @@ def confirm_resize(manager, context, instance, migration):
     try:
         manager.during()
     except Exception:
-        instance.vm_state = migration.status = 'error'
+        migration.status = 'error'
         raise
 
 
@@ -71,6 +71,22 @@ class ConfirmTestCase(pmem_base.MoveTestCase):
             'confirming', self.migration.status)
         self._confirm()
         self.manager.during.assert_called_once_with()
+        self.assertEqual('confirmed', self.migration.status)
+        self.drop_migration_context.assert_called_once_with()
+
+    def test_server_that_moves_anew(self):
+        def move():
+            self.instance.migration_context = objects.MigrationContext(
+                migration_id=self.migration.id + 1)
+
+        self.refresh.side_effect = move
+        self._confirm()
+        self.drop_migration_context.assert_not_called()
+
+    def test_server_that_was_deleted_meanwhile_is_cleared_away(self):
+        self.refresh.side_effect = exception.InstanceNotFound(instance_id='x')
+        self._confirm()
+        self.assertEqual('confirming', self.migration.status)
 
     def test_what_was_confirmed_meanwhile_stays_so(self):
         self.stored.status = 'confirmed'
@@ -87,11 +103,11 @@ class ConfirmTestCase(pmem_base.MoveTestCase):
             self.instance.migration_context = None
 
         self.refresh.side_effect = forget
-        self.assertEqual(('error', 'error'), self._fails())
+        self.assertEqual(('resized', 'error'), self._fails())
 
     def test_database_that_is_away(self):
         self.refresh.side_effect = OSError('no database')
-        self.assertEqual(('error', 'error'), self._fails())
+        self.assertEqual(('resized', 'error'), self._fails())
 
 
 @ddt.ddt

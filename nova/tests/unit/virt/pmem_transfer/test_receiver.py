@@ -128,9 +128,10 @@ class AdmissionTestCase(ReceiverTestCase):
         self.open_ticket(migration_uuid=base.INSTANCE)
         self.refused('of migration ' + base.INSTANCE)
 
-    def test_ticket_for_wiping(self):
-        self.open_ticket(kind='wipe')
-        self.refused('"wipe"')
+    @ddt.data('arrived', 'over')
+    def test_ticket_that_is_closed_to_writers(self, state):
+        self.open_ticket(state=state)
+        self.refused('is closed to writers')
 
     def test_ticket_of_another_host(self):
         self.open_ticket(host='host3')

@@ -85,7 +85,7 @@ class KnownDevicesTestCase(test.NoDBTestCase):
                 label='S', name=name, size=SIZE, devpath='/dev/dax0.%d' % at,
                 align=2) for at, name in enumerate(('ns_0', 'ns_1'))]
         self.useFixture(fixtures.MockPatch(
-            'nova.virt.libvirt.pmem.namespaces.key', lambda node: node))
+            'nova.virt.pmem_transfer.users.key', lambda node: node))
         self.now = {device.name: device.obj_clone() for device in self.known}
         self.list = self.useFixture(fixtures.MockPatch(
             'nova.virt.libvirt.pmem.namespaces.list_namespaces',
