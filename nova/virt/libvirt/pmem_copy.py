@@ -104,7 +104,7 @@ class API(owners.Owners):
         ticket = tickets.Ticket(
             host=self.host, migration_uuid=migration.uuid,
             instance_uuid=instance.uuid, targets=tuple(
-                _target(target, node, source.size)
+                pmem_namespaces.target(target, node, source.size)
                 for (source, target), node in zip(pairs, nodes)))
         tickets.write(ticket)
         try:
@@ -177,8 +177,9 @@ class API(owners.Owners):
         ticket = tickets.Ticket(
             host=self.host, migration_uuid=migration.uuid,
             instance_uuid=instance.uuid, kind=tickets.HOLD, targets=tuple(
-                _target(source, pmem_namespaces.resolve(source, namespaces),
-                        source.size) for source, __ in pairs))
+                pmem_namespaces.target(
+                    source, pmem_namespaces.resolve(source, namespaces),
+                    source.size) for source, __ in pairs))
         tickets.write(ticket)
         self._end_other_holds(ticket)
         try:
@@ -333,13 +334,21 @@ class API(owners.Owners):
 
     def _note(self, instance: 'objects.Instance', kind: str,
               devices: list['objects.LibvirtVPMEMDevice']) -> tickets.Ticket:
+        migration = _migration_of(instance)
         namespaces = pmem_namespaces.namespaces_now(devices)
+        known = {}
+        with contextlib.suppress(exception.PMEMTicketNotFound,
+                                 exception.PMEMTicketInvalid):
+            # It tells whose a node was before it was lent.
+            known = {target.name: target for target in
+                     tickets.read(migration.uuid, kind).targets}
         ticket = tickets.Ticket(
-            host=self.host, migration_uuid=_migration_of(instance).uuid,
+            host=self.host, migration_uuid=migration.uuid,
             instance_uuid=instance.uuid, kind=kind, state=tickets.OVER,
             targets=tuple(
-                _target(device, namespaces.get(device.name, device).devpath,
-                        device.size) for device in devices))
+                known.get(device.name) or pmem_namespaces.target(
+                    device, namespaces.get(device.name, device).devpath,
+                    device.size) for device in devices))
         tickets.write(ticket)
         return ticket
 
@@ -389,17 +398,3 @@ def _claimed_node(device: 'objects.LibvirtVPMEMDevice',
                 device.name, pmem_namespaces.describe(device),
                 pmem_namespaces.describe(found)))
     return found.devpath
-
-
-def _target(device: 'objects.LibvirtVPMEMDevice', node: str,
-            source_size: int) -> tickets.Target:
-    try:
-        owner = os.stat(node)
-        uid, gid = owner.st_uid, owner.st_gid
-        identity = pmem_namespaces.identity(node)
-    except FileNotFoundError:
-        uid = gid = 0
-        identity = ''
-    return tickets.Target(
-        name=device.name, size=device.size, source_size=source_size,
-        uid=uid, gid=gid, device=identity)

@@ -194,6 +194,21 @@ def resolve(wanted: Wanted, namespaces: Namespaces) -> str:
     return found.devpath
 
 
+def target(device: 'objects.LibvirtVPMEMDevice', node: str,
+           source_size: int) -> tickets.Target:
+    """Return what a ticket says of a device that has this node now."""
+    try:
+        owner = os.stat(node)
+        uid, gid = owner.st_uid, owner.st_gid
+        number = identity(node)
+    except FileNotFoundError:
+        uid = gid = 0
+        number = ''
+    return tickets.Target(
+        name=device.name, size=device.size, source_size=source_size,
+        uid=uid, gid=gid, device=number)
+
+
 def identity(node: str) -> str:
     """Return which device a node stands for, until the host boots again.
 

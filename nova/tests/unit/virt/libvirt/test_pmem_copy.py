@@ -11,6 +11,7 @@
 #    under the License.
 
 from concurrent import futures
+import dataclasses
 import functools
 import os
 import threading
@@ -679,6 +680,15 @@ class StartTestCase(PmemCopyTestCase):
         self._settle()
         self.assertEqual(['ns_1', 'ns_2'], self._wiped())
         self.assertEqual([], self._open())
+
+    def test_node_that_is_still_lent_goes_back_to_its_owner(self):
+        owned = [dataclasses.replace(target, uid=55) for target in
+                 tickets.read(uuids.migration).targets]
+        tickets.write(dataclasses.replace(
+            tickets.read(uuids.migration), targets=tuple(owned)))
+        self.instance.task_state = 'resize_reverting'
+        self.api.wipe_own(self.instance)
+        self.assertEqual(tuple(owned), tickets.read(uuids.migration).targets)
 
     def test_guest_that_may_have_run(self):
         self.assertFalse(self.api.has_started(self.instance))
