@@ -137,6 +137,7 @@ def confirms_until_done(call, manager, context, arguments):
         _begin_to_confirm(context, migration)
         try:
             call()
+            _check_released(manager, context, migration)
             _forget(instance, migration, 'confirming', 'confirmed')
         except Exception:
             with excutils.save_and_reraise_exception():
@@ -151,6 +152,20 @@ def confirms_until_done(call, manager, context, arguments):
                     pmem_work.keep(context, instance, migration, 'confirming',
                                    task_state=None, **kept)
     pmem_leftovers.settle_soon(manager)
+
+
+def _check_released(manager, context, migration):
+    """Check that the source's allocation is gone.
+
+    Who deletes one says nothing when placement can't be reached.
+
+    :raises AllocationDeleteFailed: if it is still there
+    """
+    found = manager.reportclient.get_allocs_for_consumer(
+        context, migration.uuid)
+    if found['allocations']:
+        raise exception.AllocationDeleteFailed(
+            consumer_uuid=migration.uuid, error=found)
 
 
 def _begin_to_confirm(context, migration):

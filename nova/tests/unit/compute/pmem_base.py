@@ -30,6 +30,8 @@ class MoveTestCase(test.NoDBTestCase):
         self.manager.driver.settle_pmem_copies.return_value = []
         self.manager.driver.has_pmem.return_value = False
         self.manager.driver.has_started_on_pmem.return_value = False
+        self.manager.reportclient.get_allocs_for_consumer.return_value = {
+            'allocations': {}}
         self.instance = objects.Instance(
             uuid=uuids.instance, host='host1', vm_state='active',
             task_state='resize_migrating',

@@ -14,6 +14,7 @@ from unittest import mock
 
 import ddt
 import fixtures
+from oslo_utils.fixture import uuidsentinel as uuids
 
 from nova.compute import pmem_ends
 from nova import exception
@@ -97,6 +98,12 @@ class ConfirmTestCase(pmem_base.MoveTestCase):
         self.assertEqual(('resized', 'confirming'), self._fails())
         self.assertEqual(
             'active', self.instance.system_metadata['old_vm_state'])
+
+    def test_allocation_that_is_still_there(self):
+        self.manager.reportclient.get_allocs_for_consumer.return_value = {
+            'allocations': {uuids.provider: {}}}
+        self.assertRaises(exception.AllocationDeleteFailed, self._confirm)
+        self.assertEqual('confirming', self.migration.status)
 
     def test_failure_when_all_is_done(self):
         def forget():
