@@ -122,7 +122,9 @@ class Hook:
         self._action = action
         self._host = host
         self._waits = waits
-        self._lock = threading.Lock()
+        self._is_over = False
+        # What it does may call what announces something else.
+        self._lock = threading.RLock()
 
     def reach(self, name):
         with self._lock:
@@ -131,9 +133,9 @@ class Hook:
                 return
             if name == self.name + '.since':
                 self._waits = False
-            if (name != self.name or self._waits or
-                    self.happened.is_set()):
+            if name != self.name or self._waits or self._is_over:
                 return
+            self._is_over = True
             try:
                 # It is the world that acts here, and not the service.
                 with pmem_process.outside():
