@@ -22,6 +22,10 @@ from nova import exception
 from nova import objects
 from nova.virt import hardware
 
+#: A migration in one of these states is on its way to the destination, and
+#: may still write there.
+LEAVING = ('accepted', 'pre-migrating', 'migrating', 'post-migrating')
+
 
 def check_request(context, instance, host_name, oldest, required):
     """Refuse a request that this deployment can't carry out.

@@ -22,15 +22,13 @@ import weakref
 
 from oslo_log import log as logging
 
+from nova.compute import pmem_copy
 from nova import context as nova_context
 from nova import exception
 from nova import objects
 from nova import thread_pool_factory
 
 LOG = logging.getLogger(__name__)
-
-#: A migration in one of these states is on its way to the destination.
-LEAVING = ('accepted', 'pre-migrating', 'migrating', 'post-migrating')
 
 #: Seconds that a move waits for what earlier ones have left here.
 PATIENCE = 20
@@ -125,7 +123,7 @@ def _release(manager, context, ticket):
         if _exists(context, ticket.instance_uuid):
             migration = objects.Migration.get_by_uuid(
                 context, ticket.migration_uuid)
-            if migration.status in LEAVING:
+            if migration.status in pmem_copy.LEAVING:
                 fail(migration)
             elif ticket.kind == 'receive' or ticket.state != 'over':
                 return

@@ -43,7 +43,7 @@ LOG = logging.getLogger(__name__)
 #: deliver within milliseconds; that long a manager may be busy elsewhere.
 LOST_AFTER = 60
 
-LEAVING = pmem_leftovers.LEAVING
+LEAVING = pmem_copy.LEAVING
 
 RESIZING = (task_states.RESIZE_PREP, task_states.RESIZE_MIGRATING,
             task_states.RESIZE_MIGRATED, task_states.RESIZE_FINISH,

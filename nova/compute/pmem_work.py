@@ -115,6 +115,17 @@ def keeps_its_state(instance):
     return getattr(_kept, 'uuid', None) == instance.uuid
 
 
+def may_resume(instance):
+    """Whether a guest that ran when its host went down is started at once.
+
+    One that is on its way is for ``pmem_recovery``: if it can't be started
+    here, it must not look as if it never was.
+    """
+    return CONF.resume_guests_state_on_host_boot and not (
+        (instance.task_state or '').startswith('resize_') and
+        pmem_copy.is_wanted(instance))
+
+
 def only_for_copies(handle):
     """Make a decorator of ``handle(call, manager, context, arguments)``.
 

@@ -49,6 +49,9 @@ EDITS = [
         ''', '''
         pmem_moves.end_migration(self, context, instance, migration)
         '''),
+    replace('ComputeManager._init_instance',
+            'CONF.resume_guests_state_on_host_boot',
+            'pmem_work.may_resume(instance)'),
 
     # What comes after.
     add_decorator('ComputeManager.confirm_resize',

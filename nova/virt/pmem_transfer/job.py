@@ -14,17 +14,12 @@
 
 import dataclasses
 import json
-import typing as ty
 
-from nova.virt.pmem_transfer import extents
 from nova.virt.pmem_transfer import layout
 
 #: Format of the job; nova-compute and its sender are of the same version but
 #: for the moment of an upgrade.
 VERSION = 1
-
-#: The largest number of streams.
-MOST_STREAMS = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,16 +36,6 @@ class Device:
     size: int
     target_name: str
     target_size: int
-
-    def __post_init__(self) -> None:
-        texts = (self.name, self.path, self.target_name)
-        if not all(isinstance(text, str) and text for text in texts):
-            raise ValueError('names %r' % (texts,))
-        _check_numbers(int, size=self.size, target_size=self.target_size)
-        try:
-            layout.sections(self.size, self.target_size)
-        except layout.DevicesDoNotFit as error:
-            raise ValueError(str(error))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,26 +70,6 @@ class Job:
     def __post_init__(self) -> None:
         if self.version != VERSION:
             raise ValueError('version %r' % (self.version,))
-        if not self.receiver or not all(
-                isinstance(word, str) for word in self.receiver):
-            raise ValueError('receiver %r' % (self.receiver,))
-        if not self.devices:
-            raise ValueError('no devices')
-        _check_numbers(int, streams=self.streams, attempts=self.attempts)
-        _check_numbers((int, float), stall_timeout=self.stall_timeout)
-        if self.streams > MOST_STREAMS:
-            raise ValueError('streams %d' % self.streams)
-        if (type(self.extent) is not int or
-                self.extent % extents.SMALLEST or
-                not extents.SMALLEST <= self.extent <= extents.LARGEST):
-            raise ValueError('extent %r' % (self.extent,))
-        for name in ('bandwidth', 'parent'):
-            number = getattr(self, name)
-            if type(number) is not int or number < 0:
-                raise ValueError('%s %r' % (name, number))
-        for name in ('resume', 'careful'):
-            if type(getattr(self, name)) is not bool:
-                raise ValueError('%s %r' % (name, getattr(self, name)))
 
     @property
     def total(self) -> int:
@@ -128,10 +93,3 @@ class Job:
             return cls(**fields)
         except (AttributeError, KeyError, RecursionError, TypeError) as error:
             raise ValueError(str(error)) from error
-
-
-def _check_numbers(kinds: ty.Any, **numbers: ty.Any) -> None:
-    for name, number in numbers.items():
-        if (isinstance(number, bool) or not isinstance(number, kinds) or
-                number <= 0):
-            raise ValueError('%s %r' % (name, number))

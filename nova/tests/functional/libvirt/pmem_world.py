@@ -270,6 +270,7 @@ class World(pmem_base.PmemServersTestBase):
         self.messages_are_lost_at_once()
         self._give_each_service_its_database()
         self.bystanders = {}
+        self._connections = {}
         self._flavors = {}
         self._kept = None
         self._hook = None
@@ -428,6 +429,12 @@ class World(pmem_base.PmemServersTestBase):
         return domain
 
     # Processes
+
+    def connection(self, host):
+        # libvirt is there before its nova-compute is.
+        if host in self.computes:
+            self._connections[host] = super().connection(host)
+        return self._connections[host]
 
     def _start(self, host, connection=None):
         with self._new_process(host).running():

@@ -141,8 +141,9 @@ def as_they_are_now(
 
     :raises PMEMNamespaceNotFound: if one is not there any more
     """
-    current = []
-    for device, node in zip(devices, nodes_now(devices)):
+    current, namespaces = [], namespaces_now(devices)
+    for device in devices:
+        node = resolve(device, namespaces)
         if node != device.devpath:
             LOG.warning('vPMEM namespace %(name)s was %(old)s and is '
                         '%(new)s now.',
@@ -152,12 +153,6 @@ def as_they_are_now(
             device.devpath = node
         current.append(device)
     return current
-
-
-def nodes_now(
-        devices: abc.Sequence['objects.LibvirtVPMEMDevice']) -> list[str]:
-    namespaces = namespaces_now(devices)
-    return [resolve(device, namespaces) for device in devices]
 
 
 def namespaces_now(

@@ -19,39 +19,22 @@ its ticket, is logged, and is tried again by the next call.
 
 from collections import abc
 import dataclasses
-import typing as ty
 
 from oslo_concurrency import lockutils
 from oslo_log import log as logging
 
+from nova.compute import pmem_copy as compute_pmem_copy
 from nova import exception
 from nova import objects
 from nova.virt.libvirt.pmem import namespaces as pmem_namespaces
+from nova.virt.libvirt.pmem import owners
 from nova.virt.libvirt.pmem import tickets
 from nova.virt.libvirt.pmem import writers
 
 LOG = logging.getLogger(__name__)
 
-#: A move in one of these states may still write to the destination.
-UNDER_WAY = frozenset((
-    'accepted', 'pre-migrating', 'migrating', 'post-migrating'))
-
 #: A move in one of these states has given the server to the destination.
 FINISHED = frozenset(('finished', 'confirming', 'confirmed'))
-
-
-class Here(ty.Protocol):
-    """What has to be known of this host.
-
-    :ivar host: its name
-    :ivar provider: the uuid of the provider of its resources
-    """
-
-    host: str
-    provider: str
-
-    def used_devices(self, besides: str | None = None) -> set:
-        """Return keys of the devices of guests, besides one server's."""
 
 
 def alone(migration_uuid: str):
@@ -63,7 +46,7 @@ def alone(migration_uuid: str):
         'pmem-copy-%s' % migration_uuid, lock_file_prefix='nova-')
 
 
-def settle(context, here: Here) -> list[tickets.Ticket]:
+def settle(context, here: owners.Owners) -> list[tickets.Ticket]:
     """Wipe and close the tickets whose servers are not on this host.
 
     :returns: the tickets that were closed
@@ -104,7 +87,7 @@ def leftovers(
         return None if status == 'confirming' else list(ticket.targets)
     was_evacuated = instance.host not in (
         migration.source_compute, migration.dest_compute)
-    if status in UNDER_WAY and not was_evacuated:
+    if status in compute_pmem_copy.LEAVING and not was_evacuated:
         return None
     foreign = [target for target in ticket.targets if not _belongs(
         target, ticket.host, migration, instance, provider)]
@@ -158,7 +141,7 @@ def _belongs(target: tickets.Target, host: str,
 
 
 def close(ticket: tickets.Ticket, left: abc.Sequence[tickets.Target],
-          here: Here) -> bool:
+          here: owners.Owners) -> bool:
     """Wipe what is left of a move, then close its ticket.
 
     First nobody new can open a node, then who has it open ends, then it is
