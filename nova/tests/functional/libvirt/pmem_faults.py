@@ -252,6 +252,7 @@ class Away(Fault):
 
     def later(self, case: 'Case') -> None:
         case.world.run_periodic_tasks()
+        case.world.wait_until_quiet()
         case.outage.end()
         case.must_fire(case.outage.hits, 'nobody missed it')
 
@@ -455,6 +456,7 @@ class WipeFails(Fault):
 
     def later(self, case: 'Case') -> None:
         case.world.run_periodic_tasks()
+        case.world.wait_until_quiet()
         case.must_fire(case.planned[0].fired, 'nothing was wiped')
 
     def repair(self, case: 'Case') -> bool:

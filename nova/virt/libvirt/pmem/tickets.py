@@ -131,19 +131,21 @@ def open_tickets(host: str | None = None) -> abc.Iterator[Ticket]:
 
 
 def mend() -> None:
-    """Write again what was damaged or removed since this process wrote it."""
+    """Write again what was changed or removed since this process wrote it."""
     with _changing:
         for path, ticket in list(_written.items()):
-            if os.path.dirname(path) != _directory():
-                continue
-            try:
-                read(ticket.migration_uuid, ticket.kind)
-            except (exception.PMEMTicketNotFound,
-                    exception.PMEMTicketInvalid) as error:
-                LOG.error('Writing a vPMEM ticket again that only '
-                          'nova-compute may change: %s',
-                          error.format_message())
+            if os.path.dirname(path) == _directory() and not (
+                    _is_as_written(ticket)):
+                LOG.error('Writing the vPMEM ticket %s again, which only '
+                          'nova-compute may change.', path)
                 write(ticket)
+
+
+def _is_as_written(ticket: Ticket) -> bool:
+    with contextlib.suppress(exception.PMEMTicketNotFound,
+                             exception.PMEMTicketInvalid):
+        return read(ticket.migration_uuid, ticket.kind) == ticket
+    return False
 
 
 def damaged() -> list[tuple[str, str]]:

@@ -10,6 +10,7 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
+import dataclasses
 import os
 import threading
 from unittest import mock
@@ -145,9 +146,11 @@ class TicketTestCase(test.NoDBTestCase):
 
     def test_what_this_process_wrote_is_mended(self):
         tickets.write(ticket())
-        self._damage('{')
-        tickets.mend()
-        self.assertEqual([ticket()], list(tickets.open_tickets()))
+        for text in ('{', dataclasses.replace(
+                ticket(), host='another').to_json()):
+            self._damage(text)
+            tickets.mend()
+            self.assertEqual([ticket()], list(tickets.open_tickets()))
         os.unlink(self._path())
         tickets.mend()
         self.assertEqual([ticket()], list(tickets.open_tickets()))
