@@ -118,7 +118,8 @@ def starts_or_sends_back(call, manager, context, arguments):
             return call()
         except Exception:
             LOG.exception('Starting the server here, which came from '
-                          '%(source)s, failed.',
+                          '%(source)s, failed. (A copy may outlast the '
+                          'token of its request: see [service_user].)',
                           {'source': migration.source_compute},
                           instance=instance)
             if instance.vm_state == vm_states.RESIZED:

@@ -50,6 +50,9 @@ EDITS = [
           disks requires, too. No login as root is needed: the destination
           lends the device nodes to that user while data is copied, and takes
           them back afterwards.
+        * :oslo.config:option:`service_user.send_service_user_token` is set, if
+          a copy can take longer than a token lives. Without it the server
+          comes back when the token of the request has expired meanwhile.
         * ``ndctl`` and ``daxio`` are installed on every compute host, on the
           ``PATH`` that a command run through ``ssh`` has.
         * So is ``nova-pmem-receive``, which is installed with Nova. Where it
