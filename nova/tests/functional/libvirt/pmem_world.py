@@ -249,9 +249,6 @@ class World(pmem_base.PmemServersTestBase):
     #: How many namespaces of label MOVED each host has.
     NUMBER = 1
 
-    def runTest(self):
-        """It is none; this is what makes it one by hand."""
-
     def setUp(self):
         super().setUp()
         # Nova's tests let idle threads wake up a hundred times a second, to
@@ -594,3 +591,10 @@ class World(pmem_base.PmemServersTestBase):
     def log(self):
         """Return what was logged since the mark."""
         return self.stdlog.logger.output[self._log_mark:]
+
+
+class WorldByHand(World):
+    """A world that is no test, and serves many."""
+
+    def runTest(self):
+        """It is none; this is what makes it one by hand."""

@@ -91,7 +91,7 @@ class PmemFaultTests(testtools.TestCase):
     @classmethod
     def _begin_world(cls):
         if cls._world is None:
-            world = pmem_world.World()
+            world = pmem_world.WorldByHand()
             try:
                 world.setUp()
             except BaseException:

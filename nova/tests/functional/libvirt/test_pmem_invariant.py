@@ -52,7 +52,7 @@ class _WithWorld(testtools.TestCase):
     def setUpClass(cls):
         super().setUpClass()
         pmem_world.needs_threads()
-        cls.world = pmem_world.World()
+        cls.world = pmem_world.WorldByHand()
         cls.world.setUp()
         cls.server = cls.world.take_server()
         cls.snapshot = pmem_invariant.take(cls.world, cls.server)
