@@ -13,9 +13,8 @@
 """What happens to a move that copies vPMEM data when one of its calls fails.
 
 It is set right there: by the source as long as it has the server, by the
-destination from then on. What can't be set right at once is left in a state
-from which ``pmem_recovery`` takes it up. Moves that copy nothing behave as
-they always did.
+destination from then on. What can't be is left in a state from which
+``pmem_recovery`` takes it up. Other moves behave as they always did.
 
 A server on its way never shows ERROR, which means that all is over. So what
 decorates the manager's methods stands below ``reverts_task_state``, and what
@@ -41,7 +40,6 @@ from nova.virt import hardware
 LOG = logging.getLogger(__name__)
 
 DELETING = (task_states.DELETING, task_states.SOFT_DELETING)
-
 
 # The destination takes a server
 
@@ -116,11 +114,11 @@ def starts_or_sends_back(call, manager, context, arguments):
             return
         try:
             return call()
-        except Exception:
+        except Exception as error:
             LOG.exception('Starting the server here, which came from '
-                          '%(source)s, failed. (A copy may outlast the '
-                          'token of its request: see [service_user].)',
-                          {'source': migration.source_compute},
+                          '%(source)s, failed: %(error)s',
+                          {'source': migration.source_compute,
+                           'error': pmem_work.explained(error)},
                           instance=instance)
             if instance.vm_state == vm_states.RESIZED:
                 # What came after it, like a notification, has failed.
@@ -299,8 +297,8 @@ def goes_on_here_on_failure(manager, context, instance, migration):
         if not pmem_copy.is_wanted(instance):
             raise
         LOG.warning('Moving the server to %(host)s failed: %(error)s',
-                    {'host': migration.dest_compute, 'error': error},
-                    instance=instance)
+                    {'host': migration.dest_compute,
+                     'error': pmem_work.explained(error)}, instance=instance)
         try:
             if _was_handed_over(context, instance):
                 LOG.warning('%(host)s owns the server now and will start it '

@@ -150,6 +150,14 @@ def only_for_copies(handle):
     return decorator
 
 
+def explained(error):
+    """Return an error as operators are to read it."""
+    if isinstance(error, exception.Unauthorized):
+        return ('%s (The copy may have outlasted the token of the request; '
+                'see [service_user].)' % error)
+    return error
+
+
 def is_on(manager, instance):
     """Whether a guest runs: it could not even be stopped, say."""
     try:
