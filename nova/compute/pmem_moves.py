@@ -41,6 +41,7 @@ LOG = logging.getLogger(__name__)
 
 DELETING = (task_states.DELETING, task_states.SOFT_DELETING)
 
+
 # The destination takes a server
 
 @contextlib.contextmanager
