@@ -181,10 +181,10 @@ def _namespaces() -> list[dict[str, ty.Any]]:
         # It prints nothing at all if there is none.
         output = done.stdout.strip()
         found = json.loads(output) if output else []  # noqa: N324
-        if not isinstance(found, list) or not all(
-                isinstance(each, dict) for each in found):
+        if not isinstance(found, list):
             raise ValueError('no list of namespaces')
-        return found
+        # An odd one is none of ours, and no reason to refuse others.
+        return [each for each in found if isinstance(each, dict)]
     except (OSError, TypeError, ValueError, RecursionError,
             subprocess.SubprocessError) as error:
         raise Refused('ndctl does not tell the namespaces: %s' % error)

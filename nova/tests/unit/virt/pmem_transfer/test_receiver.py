@@ -170,7 +170,12 @@ class AdmissionTestCase(ReceiverTestCase):
                 admission, '_namespaces', return_value=found):
             self.refused(words)
 
-    @ddt.data((0, b'[1]'), (0, b'{}'), (0, b'5'), (0, b'no JSON'),
+    def test_ndctl_that_lists_something_odd(self):
+        done = subprocess.CompletedProcess([], 0, b'[1, {"name": []}]', b'')
+        with mock.patch('subprocess.run', return_value=done):
+            self.refused('there is no namespace')
+
+    @ddt.data((0, b'{}'), (0, b'5'), (0, b'no JSON'),
               (1, b''), (0, b'[' * 99999))
     @ddt.unpack
     def test_ndctl_that_fails(self, status, output):
