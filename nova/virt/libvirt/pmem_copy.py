@@ -111,10 +111,13 @@ class API(owners.Owners):
             for node in nodes:
                 pmem_namespaces.lend(node)
                 os.close(os.open(node, os.O_RDWR | os.O_CLOEXEC))
-        except BaseException:
+        except BaseException as error:
             # Nothing was written yet, so there is nothing to wipe.
-            pmem_namespaces.take_back(ticket.targets, namespaces)
+            with contextlib.suppress(exception.PMEMNamespaceNotFound, OSError):
+                pmem_namespaces.take_back(ticket.targets, namespaces)
             tickets.close(ticket)
+            if isinstance(error, OSError):
+                raise _unready(str(error))
             raise
 
     def check_sources(self, instance: 'objects.Instance',

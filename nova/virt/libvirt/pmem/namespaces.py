@@ -256,11 +256,12 @@ def take_back(targets: abc.Iterable[tickets.Target],
     for target in targets:
         try:
             node = resolve(target, namespaces)
-        except exception.PMEMNamespaceNotFound as error:
+            owner = os.stat(node).st_uid
+        except (exception.PMEMNamespaceNotFound, OSError) as error:
             missing = error
             continue
         # libvirt gives nodes to its guests; that is not ours to take back.
-        if os.stat(node).st_uid == os.getuid():
+        if owner == os.getuid():
             nova.privsep.path.chown(node, uid=target.uid, gid=target.gid)
     if missing is not None:
         raise missing
