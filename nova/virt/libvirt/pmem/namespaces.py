@@ -126,9 +126,10 @@ def bad_block(name: str) -> str | None:
     for entry in _entries():
         if entry['name'] == name and entry.get('badblock_count'):
             places = entry.get('badblocks') or [{}]
-            return _('%(count)s bad blocks, the first at sector %(place)s') % {
+            # ndctl counts in sectors.
+            return _('%(count)s bad blocks, the first at byte %(place)d') % {
                 'count': entry['badblock_count'],
-                'place': places[0].get('offset', '?')}
+                'place': places[0].get('offset', 0) * 512}
     return None
 
 
