@@ -102,7 +102,6 @@ def _talkative(source: Compute, target: Compute):
     return stack
 
 
-@pytest.mark.core
 def test_banner_and_unknown_keys(scene, source, target):
     server = scene.boot(on=source)
     with _talkative(source, target):
@@ -192,7 +191,6 @@ def test_shared_connections_that_cannot_be(scene, source, target):
 
 # Where sshd is
 
-@pytest.mark.core
 def test_another_port(scene, source, target):
     server = scene.boot(on=source)
     with target.serving_ssh(port=2222), source.replaced(

@@ -50,9 +50,9 @@ def never_began(server, source) -> bool:
 
 # nova-compute
 
-@pytest.mark.core
-@pytest.mark.parametrize('with_children', [True, False],
-                         ids=['all', 'itself'])
+@pytest.mark.parametrize('with_children', [
+    pytest.param(True, id='all', marks=pytest.mark.core),
+    pytest.param(False, id='itself')])
 @pytest.mark.parametrize('side', ['source', 'target'])
 def test_nova_compute_killed_in_the_copy(
         scene, source, target, side, with_children):
@@ -110,7 +110,6 @@ def test_nova_compute_frozen_as_the_guest_starts(scene, source, target):
 
 # What it stands on
 
-@pytest.mark.core
 def test_sshd_killed_in_the_copy(scene, source, target):
     server = scene.boot(on=source)
     held = scene.hold_copy(target)
@@ -202,7 +201,6 @@ def test_daxio_fails_once(scene, source, target, fault):
     settles(server, source, target)
 
 
-@pytest.mark.core
 @pytest.mark.parametrize('action', ['flip', 'short'])
 def test_daxio_always_fails(scene, source, target, action):
     server = scene.boot(on=source)
@@ -224,7 +222,6 @@ def test_daxio_hangs(scene, source, target):
         assert settles(server, source, target)
 
 
-@pytest.mark.core
 def test_wipe_fails_and_is_tried_again(scene, source, target):
     server = scene.boot(on=source)
     [left] = server.namespaces()
