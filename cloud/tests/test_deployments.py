@@ -166,7 +166,6 @@ _SHARED = """
 """
 
 
-@is_open('I', 'the streams go over the connection of Nova')
 def test_shared_connections(scene, source, target):
     server = scene.boot(on=source)
     since = target.sshd.size()
