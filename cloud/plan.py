@@ -20,7 +20,11 @@ _FAULTS = {
 
 
 def plan(fault: dict) -> None:
-    """Let each copy to this host meet a fault, when 4 MiB have come."""
+    """Let each copy to this host meet a fault at its first byte.
+
+    What a device has further on may be zero at both ends, and is not written
+    then.
+    """
     with open(REGISTRY + '/namespaces.json') as known:
         names = [each['name'] for each in json.load(known)]
     for name in names:
@@ -31,7 +35,7 @@ def plan(fault: dict) -> None:
                 os.chmod(stem + end, 0o666)
         with open(stem + '.new', 'w') as file:
             json.dump({'tool': 'daxio', 'device': name, 'side': 'write',
-                       'at': 4 * 1024 * 1024} | fault, file)
+                       'at': 0} | fault, file)
         os.rename(stem + '.new', stem + '.json')
 
 

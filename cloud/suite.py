@@ -63,25 +63,31 @@ class Counter:
 
 
 def run(cloud: Cloud, arguments: list[str]) -> int:
-    """Run the short set, all (``--all``), or what pytest is told to.
+    """Run tests, and count them.
 
+    :param arguments: none for the short set, ``--all``, ``--tempest`` for the
+        tests of the plugin, or what pytest is told to run
     :returns: the exit status
     """
     whole = arguments == ['--all']
-    chosen = arguments if arguments and not whole else [
-        str(TOP / 'cloud' / 'tests'), *([] if whole else ['-m', 'core'])]
+    parts = {(): [tempest.run_short], ('--tempest',): [tempest.run_plugin],
+             ('--all',): [tempest.run_plugin, tempest.run_novas]}.get(
+                 tuple(arguments), [])
     counter = Counter(cloud)
-    pytest.main(
-        ['-p', 'no:cacheprovider', '--rootdir', str(TOP / 'cloud'),
-         '--tb', 'short', '-v',
-         # The libraries of the client are full of them.
-         '-W', 'ignore', *chosen], plugins=[counter])
-    if not arguments or whole:
-        for part in [tempest.run_plugin, tempest.run_novas][:1 + whole]:
-            try:
-                counter.passed['Tempest'] += part(cloud)
-            except tempest.Broken as error:
-                counter.failed.append(str(error))
+    if arguments != ['--tempest']:
+        pytest.main(
+            ['-p', 'no:cacheprovider', '--rootdir', str(TOP / 'cloud'),
+             '--tb', 'short', '-v', '--durations', '0', '--durations-min', '1',
+             # The libraries of the client are full of them.
+             '-W', 'ignore', *(arguments if not parts else [
+                 str(TOP / 'cloud' / 'tests'),
+                 *([] if whole else ['-m', 'core'])])], plugins=[counter])
+    for part in parts:
+        try:
+            counter.passed['Tempest'] += part(cloud)
+        except tempest.Broken as error:
+            counter.failed.append(str(error))
+    if tempest.run_plugin in parts:
         for issue, names in tempest.OPEN.items():
             counter.open.setdefault(issue, []).extend(names)
     print(counter.line())

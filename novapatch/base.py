@@ -26,19 +26,12 @@ class Edit:
     operation: ClassVar[str] = ''
     # Whether it is about Python, so that the syntax tree tells its effect.
     is_python: ClassVar[bool] = True
-    # Whether it only sets a value: if that is a {{version}}, the pristine
-    # tree has the same value before the versions are raised.
-    sets_value: ClassVar[bool] = False
 
     def apply(self, source: Source) -> Source:
         """The source with the change made.
 
         :raises: EditError if its place is not there exactly once
         """
-        raise NotImplementedError
-
-    def is_applied(self, source: Source) -> bool | None:
-        """Whether the change is there already; None if one can't tell."""
         raise NotImplementedError
 
     def changes(self) -> set[str]:
@@ -133,12 +126,6 @@ class Alternatives(Edit):
                 # What the last one says is what gets reported.
                 continue
         return self.edits[-1].apply(source)
-
-    def is_applied(self, source: Source) -> bool | None:
-        states = [edit.is_applied(source) for edit in self.edits]
-        if any(states):
-            return True
-        return None if None in states else False
 
     def changes(self) -> set[str]:
         return set().union(*(edit.changes() for edit in self.edits))

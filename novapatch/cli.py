@@ -4,14 +4,13 @@
 import argparse
 from collections.abc import Sequence
 import gc
+import os
 from pathlib import Path
 import sys
 
 from novapatch import errors
 from novapatch import operations
-from novapatch.operations import State
 from novapatch import patchset
-from novapatch import transaction
 from novapatch.tree import Tree
 from novapatch import worktree
 
@@ -74,7 +73,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     collecting = gc.isenabled()
     gc.disable()
     try:
-        return _COMMANDS[options.command](options)
+        status = _COMMANDS[options.command](options)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        # Whoever reads has seen enough. Python would try once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (errors.PatchError, OSError) as error:
         print(f'novapatch: {error}', file=sys.stderr)
         return 1
@@ -115,7 +120,7 @@ def _diff(options: argparse.Namespace) -> int:
 
 def _undo(options: argparse.Namespace) -> int:
     tree = Tree(options.tree, options.release)
-    manifest = transaction.undo(tree.root, options.force)
+    manifest = operations.undo(tree, options.force)
     print(f'{tree.root}: {len(manifest.files)} files are as they were')
     return 0
 
@@ -127,10 +132,9 @@ def _status(options: argparse.Namespace) -> int:
     for title, names in (('changed by hand since', found.by_hand),
                          ('there', found.present),
                          ('not there', found.absent)):
-        if names and found.state is not State.RECORDLESS:
+        if names:
             print(f'{title}:', *names, sep='\n  ')
-    broken = found.state in (State.HALF, State.HALF_RECORDLESS)
-    return 1 if broken else 0
+    return 1 if found.state in operations.BROKEN else 0
 
 
 def _work(options: argparse.Namespace) -> int:

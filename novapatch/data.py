@@ -86,14 +86,6 @@ class YamlAddKey(base.Edit):
             place -= 1
         return source.insert_lines(place + 1, self._entry())
 
-    def is_applied(self, source: Source) -> bool | None:
-        try:
-            first, last = self._range(source)
-        except errors.EditError:
-            return False
-        keys = (_KEY.match(line) for line in source.lines[first:last])
-        return any(key and key['key'] == self.key for key in keys)
-
 
 # -- JSON -----------------------------------------------------------------
 
@@ -151,7 +143,6 @@ class JsonSet(base.Edit):
     text: str
 
     operation = 'json_set'
-    sets_value = True
     is_python = False
 
     def _value(self, old: object) -> str:
@@ -171,14 +162,6 @@ class JsonSet(base.Edit):
         old = json.loads(source.text[start:end])
         return source.splice((start, end, self._value(old)))
 
-    def is_applied(self, source: Source) -> bool | None:
-        try:
-            start, end = _json_span(source.text, self.pointer)
-        except errors.EditError:
-            return False
-        old = json.loads(source.text[start:end])
-        return json.loads(self._value(old)) == old
-
 
 @dataclass(frozen=True)
 class JsonBump(base.Edit):
@@ -193,9 +176,6 @@ class JsonBump(base.Edit):
         return source.splice(
             (start, end, old.replace(old.strip('"'),
                                      raised(old.strip('"')))))
-
-    def is_applied(self, source: Source) -> bool | None:
-        return None
 
 
 # -- TOML -----------------------------------------------------------------
@@ -237,7 +217,7 @@ class TomlAddItem(base.Edit):
         return keys
 
     def apply(self, source: Source) -> Source:
-        if self.is_applied(source):
+        if self._is_there(source):
             raise errors.AlreadyThere(what=self.key, line=1)
         header, *rest = self._lines(source)
         keys = [number for number in rest
@@ -261,7 +241,7 @@ class TomlAddItem(base.Edit):
         except tomllib.TOMLDecodeError as error:
             raise errors.ResultBroken(line='?', reason=error) from error
 
-    def is_applied(self, source: Source) -> bool | None:
+    def _is_there(self, source: Source) -> bool:
         try:
             lines = self._lines(source)
         except errors.EditError:
@@ -304,9 +284,3 @@ class TextReplaceLine(base.Edit):
         return source.splice(
             (start, start + len(source.lines[found[0] - 1]),
              self._text(source.indentation(found[0]))))
-
-    def is_applied(self, source: Source) -> bool | None:
-        want = [line.strip() for line in self._text('').split('\n')]
-        have = [line.strip() for line in source.lines]
-        return any(have[at:at + len(want)] == want
-                   for at in range(len(have)))

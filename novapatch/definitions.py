@@ -55,9 +55,6 @@ class AddFunction(base.Edit):
             source, scope.first_line(neighbour), 0)
         return source.insert_lines(line, text + gap)
 
-    def is_applied(self, source: Source) -> bool | None:
-        return all(scope.exists(source, name) for name in self._names())
-
     def changes(self) -> set[str]:
         return self._names()
 
@@ -134,13 +131,6 @@ class AppendDocstring(base.Edit):
                 'the docstring ends on the line of that field'))
         return line + 1
 
-    def is_applied(self, source: Source) -> bool | None:
-        try:
-            node = self._docstring(source)
-        except errors.EditError:
-            return False
-        return ' '.join(self.text.split()) in ' '.join(node.value.split())
-
     def changes(self) -> set[str]:
         return {str(self.target)}
 
@@ -170,13 +160,6 @@ class AppendString(base.Edit):
         return source.insert_lines(
             node.end_lineno, blocks.placed_plain(self.text, margin))
 
-    def is_applied(self, source: Source) -> bool | None:
-        try:
-            node = self._string(source)
-        except errors.EditError:
-            return False
-        return ' '.join(self.text.split()) in ' '.join(node.value.split())
-
     def changes(self) -> set[str]:
         return {str(self.target)}
 
@@ -196,9 +179,6 @@ class AppendFile(base.Edit):
         blank = '\n' * max(0, len(self.text)
                            - len(self.text.lstrip('\n')) - 1)
         return Source(source.text + blank + self._plain())
-
-    def is_applied(self, source: Source) -> bool | None:
-        return self._plain() in source.text
 
     def changes(self) -> set[str]:
         try:

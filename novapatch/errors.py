@@ -44,6 +44,10 @@ class EditError(PatchError):
         return self.place + super().__str__()
 
 
+class Misses(PatchError):
+    message = '{count} places were not found:\n{misses}'
+
+
 class TargetNotFound(EditError):
     message = 'there is no {target!r} here{hint}'
 
@@ -121,12 +125,12 @@ class FileMissing(PatchError):
 # -- the tree -------------------------------------------------------------
 
 class NotNova(PatchError):
-    message = '{tree} is no tree of Nova: it has no nova/version.py'
+    message = '{tree} is no tree of Nova: there is no directory {missing}'
 
 
 class ReleaseUnknown(PatchError):
     message = ('the release of {tree} is unknown (no PKG-INFO, no '
-               'nova-*.dist-info, no git tag); name it with --release')
+               'nova-*.dist-info, {git}); name it with --release')
 
 
 class WrongRelease(PatchError):
@@ -166,8 +170,24 @@ class NotApplied(PatchError):
 
 
 class OtherPatchSet(PatchError):
-    message = ('{tree}: another version of the patch set is applied; undo '
-               'it first')
+    message = ('{tree}: another version of the patch set is applied, and '
+               'there is no record of what was there before: get the '
+               'original Nova again, and apply to that')
+
+
+class OtherRelease(PatchError):
+    message = ('{tree} is Nova {found}, and the patch set was applied to '
+               '{release}; run undo, which leaves the new release alone, '
+               'and apply again')
+
+
+class MixedReleases(PatchError):
+    message = ('{tree} is Nova {found}, and these files are still those of '
+               'the patched {release}: {paths}; install Nova again first')
+
+
+class Busy(PatchError):
+    message = '{tree}: another novapatch is at work here'
 
 
 class HalfApplied(PatchError):

@@ -77,7 +77,7 @@ class AddImport(base.Edit):
 
     def apply(self, source: Source) -> Source:
         node = self._node()
-        if self.is_applied(source):
+        if self._is_there(source):
             raise errors.AlreadyThere(what=repr(self.text), line=1)
         text = blocks.placed(self.text, '')
         imports = _imports(source.tree)
@@ -111,7 +111,7 @@ class AddImport(base.Edit):
         line = body[0].lineno if body else len(source.lines)
         return source.insert_lines(line, text + '\n\n')
 
-    def is_applied(self, source: Source) -> bool | None:
+    def _is_there(self, source: Source) -> bool:
         want = patterns.dump(self._node())
         return any(patterns.dump(node) == want for node in source.tree.body
                    if isinstance(node, IMPORTS))

@@ -86,7 +86,8 @@ def load(root: Path) -> PatchSet:
     root = root.resolve()
     if not (root / 'edits').is_dir():
         raise errors.PatchSetError(path=root,
-                                   reason='there is no edits/ here')
+                                   reason=('there is no edits/ here; name the '
+                                           'project with --patch-set'))
     about: dict[str, Any] = {}
     edits: dict[str, tuple[Edit, ...]] = {}
     for module in _modules(root):

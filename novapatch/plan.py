@@ -3,6 +3,7 @@
 
 from dataclasses import dataclass
 import difflib
+import hashlib
 from pathlib import Path
 import stat
 
@@ -13,6 +14,10 @@ from novapatch import sequence
 from novapatch.source import File
 from novapatch.source import Source
 from novapatch.tree import Tree
+
+
+#: What git calls the content of an empty file.
+_EMPTY_BLOB = 'e69de29'
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,10 @@ class Change:
     link: Path | None = None
     sources: tuple[Source, Source] | None = None
 
+    @property
+    def sha256_after(self) -> str:
+        return hashlib.sha256(self.after).hexdigest()
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -43,24 +52,40 @@ def make(tree: Tree, patch_set: PatchSet, link: bool = False) -> Plan:
     """Find all places and compute all results.
 
     :param link: let new files be links to those of the patch set
-    :raises: WrongRelease, FileMissing, NewFileExists, EditError
+    :raises: WrongRelease, FileMissing, NewFileExists, EditError; Misses, if
+        several places are not there
     """
     patch_set.check_release(tree.root, tree.release)
     known = patch_set.read_values(tree)
-    changes, skipped = [], []
+    changes: list[Change] = []
+    skipped: list[str] = []
+    misses: list[errors.PatchError] = []
     for path, edits in sorted(patch_set.edits.items()):
         if tree.skips(path):
             skipped.append(path)
             continue
-        file = tree.file(path)
-        bound = bind(tree.release, path, edits, known)
-        after = edited(tree.release, path, file, bound)
-        mode = stat.S_IMODE(tree.locate(path).stat().st_mode)
-        changes.append(Change(path, file.data, file.encode(after), mode,
-                              bound, sources=(file.source, after)))
+        try:
+            changes.append(_change(tree, path, edits, known))
+        except* (errors.EditError, errors.FileMissing) as group:
+            misses += group.exceptions
+    if len(misses) == 1:
+        raise misses[0]
+    if misses:
+        raise errors.Misses(count=len(misses),
+                            misses='\n'.join(map(str, misses)))
     new, missing = _new_files(tree, patch_set, link)
     return Plan(tree.release, tuple(changes + new),
                 tuple(skipped + missing))
+
+
+def _change(tree: Tree, path: str, edits: tuple[Edit, ...],
+            known: dict[str, str]) -> Change:
+    file = tree.file(path)
+    bound = bind(tree.release, path, edits, known)
+    after = edited(tree.release, path, file, bound)
+    mode = stat.S_IMODE(tree.locate(path).stat().st_mode)
+    return Change(path, file.data, file.encode(after), mode, bound,
+                  sources=(file.source, after))
 
 
 def _new_files(tree: Tree, patch_set: PatchSet,
@@ -99,20 +124,28 @@ def edited(release: str, path: str, file: File,
            edits: tuple[Edit, ...]) -> Source:
     """The text of a file after its edits.
 
-    :raises: EditError
+    :raises: EditError, or ExceptionGroup of them
     """
     try:
         return sequence.apply_all(file.source, edits, path.endswith('.py'))
     except errors.EditError as error:
         raise error.locate(release, path, error.edit or 'reading')
+    except ExceptionGroup as group:
+        for error in group.exceptions:
+            error.locate(release, path, error.edit)
+        raise
 
 
-def diff(changes: list[tuple[str, bytes | None, bytes | None]]) -> str:
-    """A unified diff of (path, before, after); None is no file."""
+def diff(changes: list[tuple[str, bytes | None, bytes | None, int]]) -> str:
+    """A diff as git makes it, of (path, before, after, mode).
+
+    None is no file.
+    """
     return ''.join(_diff(*change) for change in changes)
 
 
-def _diff(path: str, before: bytes | None, after: bytes | None) -> str:
+def _diff(path: str, before: bytes | None, after: bytes | None,
+          mode: int) -> str:
     old = '/dev/null' if before is None else f'a/{path}'
     new = '/dev/null' if after is None else f'b/{path}'
     if before == after:
@@ -130,4 +163,12 @@ def _diff(path: str, before: bytes | None, after: bytes | None) -> str:
         lines.append(line)
         if not line.endswith('\n'):
             lines.append('\n\\ No newline at end of file\n')
-    return f'diff --git a/{path} b/{path}\n' + ''.join(lines)
+    about = ''
+    if before is None:
+        # Without it git takes no new file, and patch no empty one.
+        about = f'new file mode 100{"755" if mode & 0o100 else "644"}\n'
+        if not after:
+            about += f'index {"0" * 7}..{_EMPTY_BLOB}\n'
+    elif after is None:
+        about = 'deleted file mode 100644\n'
+    return f'diff --git a/{path} b/{path}\n' + about + ''.join(lines)

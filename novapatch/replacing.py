@@ -121,26 +121,6 @@ class Replace(base.Edit):
         return source.splice(
             (start, end, blocks.indent(text, margin).rstrip('\n')))
 
-    def is_applied(self, source: Source) -> bool | None:
-        """Whether the new is there, and the old only inside of it."""
-        try:
-            node = scope.find(source, self.target)
-        except errors.EditError:
-            return False
-        wanted = patterns.read(self.pattern)
-        # Not read as a pattern: it may begin with a comment.
-        written = patterns.Pattern(self.text, tuple(base.parse(self.text)))
-        if wanted.expression is not None and self._is_expression():
-            new = scope.find_expressions(node, written)
-            old = scope.find_expressions(node, wanted)
-        else:
-            new = scope.find_statements(source, node, written)
-            old = scope.find_statements(source, node, wanted)
-        inside = {id(child) for match in new for top in match.nodes
-                  for child in ast.walk(top)}
-        return bool(new) and all(id(match.nodes[0]) in inside
-                                 for match in old)
-
     def changes(self) -> set[str]:
         name = str(self.target)
         changed = {name}

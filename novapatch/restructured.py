@@ -121,10 +121,6 @@ def _trimmed(lines: list[str], start: int, end: int) -> int:
     return end
 
 
-def _contains(source: Source, text: str) -> bool:
-    return _words(text) in _words(source.text)
-
-
 def _starts_section(text: str) -> bool:
     return bool(sections(Source(blocks.dedent_plain(text) + '\n')))
 
@@ -145,9 +141,6 @@ class Text(base.Edit):
     @property
     def written(self) -> str:
         raise NotImplementedError
-
-    def is_applied(self, source: Source) -> bool | None:
-        return _contains(source, self.written)
 
 
 @dataclass(frozen=True)
@@ -312,9 +305,6 @@ class RstReplaceTitle(Text):
         return source.splice((source.start_of(start + 1),
                               source.start_of(end + 1), text))
 
-    def is_applied(self, source: Source) -> bool | None:
-        return any(item.title == self.new for item in sections(source))
-
 
 @dataclass(frozen=True)
 class RstAddRestParameter(Text):
@@ -362,13 +352,3 @@ class RstAddRestParameter(Text):
         mark = source.lines[line].strip()[0]
         return source.insert_lines(last + 1,
                                    f'{margin}{mark} {self.line}\n')
-
-    def is_applied(self, source: Source) -> bool | None:
-        try:
-            lists = list(self._lists(source))
-        except errors.EditError:
-            return False
-        name = self.line.rpartition(':')[0].strip()
-        return any(self._item(source, name, start, end)
-                   and self._item(source, self.after, start, end)
-                   for start, end in lists)

@@ -17,7 +17,8 @@ def apply_all(source: Source, edits: tuple[Edit, ...],
               is_python: bool) -> Source:
     """The text after all edits.
 
-    :raises: EditError, with the edit that failed as its ``edit``
+    :raises: EditError, with the edit that failed as its ``edit``; or, if
+        several did, ExceptionGroup of them
     """
     try:
         result = _together(source, edits) if is_python else None
@@ -28,8 +29,16 @@ def apply_all(source: Source, edits: tuple[Edit, ...],
         # One by one it becomes clear which edit is to blame, and perhaps
         # none is: an edit may build on one before it.
         pass
+    misses = []
     for edit in edits:
-        source = _apply(source, edit, is_python)
+        try:
+            source = _apply(source, edit, is_python)
+        except errors.EditError as error:
+            misses.append(error)
+    if len(misses) > 1:
+        raise ExceptionGroup('edits that failed', misses)
+    if misses:
+        raise misses[0]
     return source
 
 

@@ -47,15 +47,6 @@ class AddParameter(base.Edit):
             place = _last_ordinary(items)
         return layout.add_item(items, self.parameter, place)
 
-    def is_applied(self, source: Source) -> bool | None:
-        try:
-            node = scope.find_function(source, self.target)
-        except errors.EditError:
-            return False
-        name = _parameter_name(self.parameter)
-        return any(isinstance(child, ast.arg) and child.arg == name
-                   for child in ast.walk(node.args))
-
     def changes(self) -> set[str]:
         return {str(self.target)}
 
@@ -113,32 +104,8 @@ class AddArgument(base.Edit):
                 place -= 1
         return layout.add_item(items, self.argument, place)
 
-    def is_applied(self, source: Source) -> bool | None:
-        """Whether a call that matches has the argument."""
-        try:
-            node = scope.find(source, self.target)
-        except errors.EditError:
-            return False
-        wanted = self._parsed()
-        pattern = patterns.read(self.call)
-        if not isinstance(pattern.expression, ast.Call):
-            return False
-        call = pattern.expression
-        if not patterns.is_open_ended(call):
-            # What the call looks like once it has the argument.
-            longer = ast.Call(call.func, call.args + wanted.args,
-                              call.keywords + wanted.keywords)
-            pattern = patterns.Pattern(self.call, (ast.Expr(longer),))
-        want = _arguments(wanted)
-        return any(want <= _arguments(match.nodes[0])
-                   for match in scope.find_expressions(node, pattern))
-
     def changes(self) -> set[str]:
         return {str(self.target)}
-
-
-def _arguments(node: ast.Call) -> set[str]:
-    return {patterns.dump(item) for item in [*node.args, *node.keywords]}
 
 
 def _call_opening(source: Source, node: ast.Call) -> int:
@@ -189,12 +156,6 @@ class AddDecorator(base.Edit):
             blocks.dedent(self.text).lstrip('@'))
         return patterns.dump(want) in [
             patterns.dump(item) for item in node.decorator_list]
-
-    def is_applied(self, source: Source) -> bool | None:
-        try:
-            return self._is_on(scope.find_definition(source, self.target))
-        except errors.EditError:
-            return False
 
     def changes(self) -> set[str]:
         return {str(self.target)}

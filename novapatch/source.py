@@ -108,12 +108,15 @@ class Source:
         return self.splice((place, place, text))
 
 
+_BOM = '\ufeff'
+
+
 class File:
     """The bytes of a file as a text to edit, and back.
 
     A text to edit has ``\\n`` at the end of every line.  What the file
-    itself has is put back by :meth:`encode`: CRLF, or no end of line after
-    the last line.
+    itself has is put back by :meth:`encode`: a byte order mark, CRLF, or no
+    end of line after the last line.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -128,6 +131,8 @@ class File:
             text = data.decode('utf-8')
         except UnicodeDecodeError as error:
             raise errors.UnreadableFile(reason=error) from error
+        self._mark = _BOM if text.startswith(_BOM) else ''
+        text = text.removeprefix(_BOM)
         if re.search(r'\r(?!\n)', text):
             raise errors.UnreadableFile(
                 reason='a carriage return stands alone')
@@ -149,4 +154,4 @@ class File:
             text = text[:-1]
         if self._crlf:
             text = text.replace('\n', '\r\n')
-        return text.encode()
+        return (self._mark + text).encode()

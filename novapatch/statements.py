@@ -94,21 +94,6 @@ def check_alone(source: Source, match: patterns.Match) -> None:
                 'an elif or except is a part of another statement'))
 
 
-def has_comment(source: Source, node: ast.AST, text: str) -> bool:
-    """Whether the lines of a comment stand in a target."""
-    first, last = scope.lines_of(source, node)
-    have = [line.strip() for line in source.lines[first - 1:last + 1]]
-    want = [line.strip() for line in blocks.dedent(text).split('\n')]
-    return any(have[at:at + len(want)] == want for at in range(len(have)))
-
-
-def has_statements(source: Source, node: ast.AST,
-                   text: str) -> list[patterns.Match]:
-    """Where the statements of a text stand in a target."""
-    return scope.find_statements(source, node, patterns.Pattern(
-        text, tuple(base.parse(text))))
-
-
 @dataclass(frozen=True)
 class _Statements(base.Edit):
     """Base of the edits that bring statements into a target."""
@@ -118,15 +103,6 @@ class _Statements(base.Edit):
     @property
     def inserted(self) -> str:
         raise NotImplementedError
-
-    def is_applied(self, source: Source) -> bool | None:
-        try:
-            node = scope.find(source, self.target)
-        except errors.EditError:
-            return False
-        if is_comment_only(self.inserted):
-            return has_comment(source, node, self.inserted)
-        return bool(has_statements(source, node, self.inserted))
 
     def changes(self) -> set[str]:
         name = str(self.target)
@@ -167,21 +143,6 @@ class InsertBeside(_Statements):
                     match.first) else 0
                 line = above_comments(source, line, previous)
         return source.insert_lines(line, with_gaps(self.text, margin))
-
-    def is_applied(self, source: Source) -> bool | None:
-        if not super().is_applied(source) or not self.shows:
-            return super().is_applied(source)
-        try:
-            match = scope.one_statement(source, self.target, self.pattern)
-        except errors.EditError:
-            # Another edit may have taken the anchor away since.
-            return True
-        node = scope.find(source, self.target)
-        return any(
-            run.block is match.block and (
-                run.first > match.last if self.after
-                else run.last < match.first)
-            for run in has_statements(source, node, self.text))
 
 
 @dataclass(frozen=True)
@@ -296,25 +257,6 @@ class Wrap(base.Edit):
                     blocks.indent(source.text[start:end], shift))
                 + (blocks.indent(below, margin) if below else ''))
         return source.splice((start, end, text))
-
-    def is_applied(self, source: Source) -> bool | None:
-        try:
-            node = scope.find(source, self.target)
-        except errors.EditError:
-            return False
-        # A comment above the header is no pattern.
-        above = '\n'.join(line for line in self._template()[0].split('\n')
-                          if not line.lstrip().startswith('#'))
-        wanted = patterns.read(above)
-        inner = patterns.read(self.pattern)
-        for match in scope.find_statements(source, node, wanted):
-            holder = ast.Module([match.nodes[-1]], [])
-            if inner.words or any(
-                    found.block is match.nodes[-1].body
-                    for block in scope.all_blocks(holder, True)
-                    for found in inner.match_block(block)):
-                return True
-        return False
 
     def changes(self) -> set[str]:
         name = str(self.target)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writing a plan into a tree, wholly or not at all, and undoing it."""
 
+import dataclasses
 import os
 from pathlib import Path
 import shutil
@@ -145,18 +146,24 @@ def changed_by_hand(root: Path, manifest: Manifest) -> list[str]:
 
 # -- undoing ----------------------------------------------------------------
 
-def undo(root: Path, force: bool = False) -> Manifest:
+def undo(root: Path, force: bool = False,
+         release: str | None = None) -> Manifest:
     """Put every file back as it was, byte for byte.
 
-    It may be repeated until it succeeds, after any interruption.
+    It may be repeated until it succeeds, after any interruption. If the tree
+    has become another release since, that is not taken back: only what the
+    patch set has added goes.
 
     :param force: give up what was changed by hand since
-    :raises: NotApplied, ChangedByHand, NotWritable, BadState
+    :param release: of the tree, if that is known
+    :raises: NotApplied, ChangedByHand, MixedReleases, NotWritable, BadState
     """
     store = Record(root)
     manifest = store.load()
     if manifest is None:
         raise errors.NotApplied(tree=root)
+    if release not in (None, manifest.release):
+        return _leave(root, store, manifest, release)
     by_hand = changed_by_hand(root, manifest)
     if by_hand and not force:
         raise errors.ChangedByHand(tree=root, paths=errors.listed(by_hand))
@@ -177,6 +184,25 @@ def undo(root: Path, force: bool = False) -> Manifest:
     _remove_directories(root, manifest)
     store.remove()
     return manifest
+
+
+def _leave(root: Path, store: Record, manifest: Manifest,
+           release: str) -> Manifest:
+    """Take away what was added to a release that is gone."""
+    mixed = [entry.path for entry in manifest.files
+             if entry.before is not None and is_after(root, entry)]
+    if mixed:
+        raise errors.MixedReleases(
+            tree=root, found=release, release=manifest.release,
+            paths=errors.listed(mixed))
+    added = [entry for entry in manifest.files
+             if entry.before is None and is_after(root, entry)]
+    check_writable(root, [entry.path for entry in added])
+    for entry in added:
+        _remove(root / entry.path)
+    _remove_directories(root, manifest)
+    store.remove()
+    return dataclasses.replace(manifest, files=added)
 
 
 def _restore(root: Path, store: Record, entry: Entry) -> None:

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A tree of Nova: what kind it is, which release, and safe reading."""
 
+from collections.abc import Iterator
+import contextlib
 import email.parser
+import fcntl
 from functools import cached_property
 import os
 from pathlib import Path
@@ -24,8 +27,10 @@ class Tree:
         self.root = root.resolve()
         self._release = release
         self._files: dict[str, File] = {}
-        if not (self.root / 'nova').is_dir():
-            raise errors.NotNova(tree=root)
+        for missing in (self.root, self.root / 'nova'):
+            if not missing.is_dir():
+                raise errors.NotNova(tree=root, missing=missing)
+        self._git_said = 'no git tag'
 
     @cached_property
     def _metadata(self) -> Path | None:
@@ -50,8 +55,24 @@ class Tree:
         release = (self._release or self._release_of_metadata()
                    or self._release_of_git())
         if not release:
-            raise errors.ReleaseUnknown(tree=self.root)
+            raise errors.ReleaseUnknown(tree=self.root, git=self._git_said)
         return release
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep every other novapatch out of the tree.
+
+        :raises: Busy
+        """
+        handle = os.open(self.root, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise errors.Busy(tree=self.root) from error
+            yield
+        finally:
+            os.close(handle)
 
     def _release_of_metadata(self) -> str | None:
         if self._metadata is None:
@@ -67,7 +88,11 @@ class Tree:
             result = subprocess.run(
                 ['git', '-C', str(self.root), 'describe', '--tags'],
                 capture_output=True, text=True, check=True)
-        except (OSError, subprocess.CalledProcessError):
+        except OSError:
+            return None
+        except subprocess.CalledProcessError as error:
+            # It may be about the owner of the checkout.
+            self._git_said = 'git says: ' + ' '.join(error.stderr.split())
             return None
         # A checkout some commits later counts as the release it is after:
         # whether the edits still fit, their places tell.
@@ -99,17 +124,19 @@ class Tree:
                 raise errors.SymlinkInTree(path=place)
         return place
 
+    def read(self, path: str) -> bytes:
+        return (self.root / path).read_bytes()
+
     def file(self, path: str) -> File:
         """A file, read once: what is parsed of it stays.
 
         :raises: FileMissing, SymlinkInTree, UnreadableFile
         """
         if path not in self._files:
-            place = self.locate(path)
-            if not place.is_file():
+            if not self.locate(path).is_file():
                 raise errors.FileMissing(release=self.release, path=path)
             try:
-                self._files[path] = File(place.read_bytes())
+                self._files[path] = File(self.read(path))
             except errors.UnreadableFile as error:
                 raise error.locate(self.release, path, 'reading')
         return self._files[path]

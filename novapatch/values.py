@@ -46,7 +46,6 @@ class SetValue(base.Edit):
     text: str
 
     operation = 'set_value'
-    sets_value = True
 
     def apply(self, source: Source) -> Source:
         base.parse_expression(self.text)
@@ -54,14 +53,6 @@ class SetValue(base.Edit):
         margin = source.indentation(node.lineno)
         text = blocks.placed(self.text, margin).strip()
         return source.splice((*source.span(node.value), text))
-
-    def is_applied(self, source: Source) -> bool | None:
-        try:
-            node = scope.find_assignment(source, self.target)
-        except errors.EditError:
-            return False
-        want = base.parse_expression(self.text)
-        return patterns.dump(want) == patterns.dump(node.value)
 
     def changes(self) -> set[str]:
         return {str(self.target)}
@@ -79,10 +70,6 @@ class Bump(base.Edit):
         start, end = source.span(node.value)
         text = source.text[start:end].replace(old, raised(old))
         return source.splice((start, end, text))
-
-    def is_applied(self, source: Source) -> bool | None:
-        # A version alone does not tell who raised it.
-        return None
 
     def changes(self) -> set[str]:
         return {str(self.target)}
@@ -149,13 +136,6 @@ class Append(base.Edit):
             if not result.text[:closing].rstrip().endswith(','):
                 result = result.splice((closing, closing, ','))
         return result
-
-    def is_applied(self, source: Source) -> bool | None:
-        try:
-            literal = self._literal(source)
-        except errors.EditError:
-            return False
-        return self._is_in(source, literal)
 
     def changes(self) -> set[str]:
         return {str(self.target)}

@@ -14,7 +14,6 @@ from cloud.host import until
 from cloud.pmem import MIB
 from cloud.scene import PATIENCE
 from cloud.scene import TICKETS
-from cloud.tests.conftest import is_open
 
 #: Seconds that a database or broker is away.
 OUTAGE = 20
@@ -50,9 +49,9 @@ def never_began(server, source) -> bool:
 
 # nova-compute
 
-@pytest.mark.core
-@pytest.mark.parametrize('with_children', [True, False],
-                         ids=['all', 'itself'])
+@pytest.mark.parametrize('with_children', [
+    pytest.param(True, id='all', marks=pytest.mark.core),
+    pytest.param(False, id='itself')])
 @pytest.mark.parametrize('side', ['source', 'target'])
 def test_nova_compute_killed_in_the_copy(
         scene, source, target, side, with_children):
@@ -83,7 +82,6 @@ def test_nova_compute_terminated_in_the_copy(scene, source, target, side):
         settles(server, source, target)
 
 
-@is_open('H', 'a guest that runs is sent back when the state was not saved')
 def test_nova_compute_frozen_as_the_guest_starts(scene, source, target):
     server = scene.boot(on=source)
     held = scene.hold_copy(target)
@@ -110,7 +108,6 @@ def test_nova_compute_frozen_as_the_guest_starts(scene, source, target):
 
 # What it stands on
 
-@pytest.mark.core
 def test_sshd_killed_in_the_copy(scene, source, target):
     server = scene.boot(on=source)
     held = scene.hold_copy(target)
@@ -202,7 +199,6 @@ def test_daxio_fails_once(scene, source, target, fault):
     settles(server, source, target)
 
 
-@pytest.mark.core
 @pytest.mark.parametrize('action', ['flip', 'short'])
 def test_daxio_always_fails(scene, source, target, action):
     server = scene.boot(on=source)
@@ -224,7 +220,6 @@ def test_daxio_hangs(scene, source, target):
         assert settles(server, source, target)
 
 
-@pytest.mark.core
 def test_wipe_fails_and_is_tried_again(scene, source, target):
     server = scene.boot(on=source)
     [left] = server.namespaces()
@@ -255,7 +250,6 @@ def test_no_room_for_tickets(scene, source, target):
     server.has_its_data()
 
 
-@is_open('H', 'a node that was replaced under its writer is not noticed')
 def test_device_node_replaced_in_the_copy(scene, source, target):
     server = scene.boot(on=source)
     held = scene.hold_copy(target, at=12 * MIB)
@@ -267,7 +261,6 @@ def test_device_node_replaced_in_the_copy(scene, source, target):
     settles(server, source, target)
 
 
-@is_open('H', 'one odd namespace keeps a confirmed source from being wiped')
 def test_odd_namespace_appears_before_the_confirm(scene, source, target):
     server = scene.boot(on=source)
     [left] = server.namespaces()
@@ -295,7 +288,6 @@ def test_next_server_on_a_freed_namespace(scene, source, target):
     assert freed.is_zero()
 
 
-@is_open('H', 'what was wiped late stays reserved until the next update')
 def test_next_server_after_a_slow_wipe(scene, source, target):
     server = scene.boot('large', on=source)
     scene.boot('large', on=source)
@@ -314,7 +306,6 @@ def test_next_server_after_a_slow_wipe(scene, source, target):
           'what was wiped is not offered', 3, interval=0.2)
 
 
-@is_open('H', 'a source that comes back wipes by name')
 def test_evacuate_in_the_copy(scene, source, target):
     server = scene.boot('large', on=source)
     bystander = scene.boot('large', on=source)

@@ -5,8 +5,6 @@ import pytest
 
 from cloud.pmem import MIB
 
-pytestmark = pytest.mark.core
-
 
 def test_checks_see_what_they_are_for(scene, source, target):
     server = scene.boot(on=source)

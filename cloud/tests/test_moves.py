@@ -1,13 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Moves that nothing goes wrong with, and what they leave."""
 
-import pytest
-
 from cloud.compute import configured
-from cloud.tests.conftest import is_open
 
 
-@pytest.mark.core
 def test_migrate_and_confirm(scene, source, target):
     server = scene.boot(on=source)
     had = server.namespaces()
@@ -23,7 +19,6 @@ def test_migrate_and_confirm(scene, source, target):
     server.has_its_data()
 
 
-@pytest.mark.core
 def test_resize_to_larger_and_revert(scene, source, target):
     server = scene.boot(on=source)
     with scene.never_error(server):
@@ -41,7 +36,6 @@ def test_resize_to_larger_and_revert(scene, source, target):
     assert taken[0].is_zero()
 
 
-@pytest.mark.core
 def test_without_the_field_nothing_is_copied(scene, source, target):
     server = scene.boot(on=source)
     server.migrate(copy=False)
@@ -51,7 +45,6 @@ def test_without_the_field_nothing_is_copied(scene, source, target):
     server.has_its_data()
 
 
-@pytest.mark.core
 def test_stop_start_and_hard_reboot_keep_the_data(scene, source):
     server = scene.boot(on=source)
     server.stop()
@@ -62,7 +55,6 @@ def test_stop_start_and_hard_reboot_keep_the_data(scene, source):
     server.has_its_data()
 
 
-@pytest.mark.core
 def test_copy_that_fails_comes_back(scene, source, target):
     server = scene.boot(on=source)
     scene.fail_copies(target, action='exit', status=1, message='no luck\n')
@@ -72,10 +64,9 @@ def test_copy_that_fails_comes_back(scene, source, target):
         server.becomes('ACTIVE')
     server.runs_on(source)
     server.has_its_data()
-    assert 'no luck' in server.reason()
+    assert 'can not be written' in server.reason()
 
 
-@is_open('H', 'a server that came and was deleted keeps its namespace')
 def test_servers_that_came_and_went_leave_their_namespaces(
         scene, source, target):
     # Nova's own: ``ResourceTracker.update_usage``, which a delete calls, does

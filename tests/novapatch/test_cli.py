@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import os
+import shutil
 import subprocess
+import sys
 
 import pytest
 
 from novapatch import cli
+from novapatch.tree import Tree
 from patch_helpers import PATCH_SET
 from patch_helpers import snapshot
+from patch_helpers import text_of
 from patch_helpers import TREE
 from patch_helpers import write
 
@@ -41,7 +45,7 @@ def test_a_life(run, tmp_path):
     before = snapshot(tree)
     assert run('status', tree) == (0, f'{tree}: not applied\n', '')
     assert run('apply', tree) == (
-        0, f'{tree}: Nova 34.0.0: 3 files changed, 3 added\n', '')
+        0, f'{tree}: Nova 34.0.0: 3 files changed, 4 added\n', '')
     assert run('status', tree) == (0, f'{tree}: applied\n', '')
     assert run('apply', tree)[:2] == (
         0, f'{tree}: already applied, nothing to do\n')
@@ -49,6 +53,70 @@ def test_a_life(run, tmp_path):
     assert run('undo', tree)[0] == 0
     assert snapshot(tree) == before
     assert run('undo', tree)[0] == 1
+
+
+@pytest.mark.parametrize('missing', ['nowhere', 'empty/nova'])
+def test_directory_that_is_not_there_is_named(run, tmp_path, missing):
+    (tmp_path / 'empty').mkdir()
+    status, out, err = run('apply', tmp_path / missing.split('/')[0])
+    assert (status, out) == (1, '')
+    assert f'there is no directory {tmp_path / missing}' in err
+
+
+def test_reader_that_has_seen_enough(run, tmp_path):
+    command = [sys.executable, '-m', 'novapatch', '--patch-set',
+               tmp_path / 'project', 'diff', tmp_path / 'tree']
+    with subprocess.Popen(command, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE) as running:
+        running.stdout.close()
+        assert running.stderr.read() == b''
+
+
+def test_second_one_at_the_same_time(run, tmp_path):
+    tree = tmp_path / 'tree'
+    before = snapshot(tree)
+    with Tree(tree).alone():
+        for command in 'apply', 'undo':
+            status, out, err = run(command, tree)
+            assert status == 1
+            assert 'another novapatch is at work' in err
+    assert snapshot(tree) == before
+    assert run('apply', tree)[0] == 0
+
+
+def test_all_places_that_are_missing_are_named(run, tmp_path):
+    tree = tmp_path / 'tree'
+    write(tree, {'nova/boat.py': 'x = 1\n', 'nova/version.py': 'y = 1\n'})
+    (tmp_path / 'project/edits/__init__.py').write_text('')
+    (tmp_path / 'project/edits/nova/boat.py').write_text(text_of('''
+        from novapatch.edit import insert_before
+
+        EDITS = [insert_before('Boat.sail', 'return $X', 'x()'),
+                 insert_before('Boat.move', 'return $X', 'x()')]
+        '''))
+    status, out, err = run('apply', '--release', '34.0.0', tree)
+    assert status == 1
+    assert err.count('nova/boat.py') == 2
+    assert err.count('nova/version.py') == 2
+    assert err.startswith('novapatch: 5 places')
+
+
+def test_git_takes_the_diff(run, tmp_path):
+    tree = tmp_path / 'tree'
+    script = tmp_path / 'project/nova/script'
+    script.write_text('#!/bin/sh\n')
+    script.chmod(0o755)
+    patch = tmp_path / 'patch'
+    patch.write_text(run('diff', tree)[1])
+    copies = []
+    for command in ['git', 'apply'], ['patch', '-sp1', '-i']:
+        copy = tmp_path / ('by ' + command[0])
+        shutil.copytree(tree, copy)
+        subprocess.run([*command, patch], cwd=copy, check=True)
+        copies.append(snapshot(copy))
+    run('apply', tree)
+    shutil.rmtree(tree / '.novapatch')
+    assert snapshot(tree) == copies[0] == copies[1]
 
 
 def test_undo_by_force(run, tmp_path):
@@ -78,6 +146,16 @@ def test_half_applied_is_a_failure(run, tmp_path):
     status, out, err = run('status', tree)
     assert status == 1
     assert 'half-applied' in out and 'nova/anchor.py' in out
+
+
+def test_checkout_of_another_user(run, tmp_path, monkeypatch):
+    tree = tmp_path / 'tree'
+    (tree / 'PKG-INFO').unlink()
+    subprocess.run(['git', 'init', '-q', tree], check=True)
+    monkeypatch.setenv('GIT_TEST_ASSUME_DIFFERENT_OWNER', '1')
+    status, out, err = run('apply', tree)
+    assert status == 1
+    assert 'dubious ownership' in err and '--release' in err
 
 
 def test_release_may_come_after_the_command(run, tmp_path):

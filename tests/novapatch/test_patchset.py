@@ -147,7 +147,7 @@ def test_a_value_that_can_not_be_read(root, project):
 
 def test_an_unknown_value_names_its_file(root, project):
     write(project, {'edits/__init__.py': ''})
-    with pytest.raises(errors.UnknownValue, match='boats.rst'):
+    with pytest.raises(errors.Misses, match='boats.rst'):
         make(root, project)
 
 

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import os
+import shutil
 
 import pytest
 
 from novapatch import errors
+from novapatch import marker
 from novapatch import operations
 from novapatch.operations import State
 from novapatch import patchset
@@ -12,6 +14,7 @@ from novapatch import transaction
 from novapatch.tree import Tree
 from patch_helpers import PATCH_SET
 from patch_helpers import snapshot
+from patch_helpers import text_of
 from patch_helpers import TREE
 from patch_helpers import write
 
@@ -277,18 +280,84 @@ def test_a_value_that_the_pristine_tree_has_too_is_no_sign(
 
 
 def test_another_version_is_applied(root, patch_set):
+    before = snapshot(root)
     apply(root, patch_set)
     write(patch_set.root, {'nova/anchor.py': 'def lift(v): pass\n'})
-    assert state(root, patch_set) is State.OTHER
-    with pytest.raises(errors.OtherPatchSet, match='undo'):
-        apply(root, patch_set)
+    found = patchset.load(patch_set.root)
+    assert state(root, found) is State.OTHER
+    assert apply(root, found)
+    assert state(root, found) is State.APPLIED
+    assert 'pass' in (root / 'nova/anchor.py').read_text()
+    transaction.undo(root)
+    assert snapshot(root) == before
+
+
+def test_another_version_that_does_not_fit_leaves_the_first(root, patch_set):
+    apply(root, patch_set)
+    after = snapshot(root)
+    write(patch_set.root, {'nova/anchor.py': 'undefined\n'})
+    with pytest.raises(errors.CheckFailed):
+        apply(root, patchset.load(patch_set.root))
+    assert snapshot(root) == after
+
+
+def test_another_version_is_not_put_over_what_was_changed_by_hand(
+        root, patch_set):
+    apply(root, patch_set)
+    write(root, {'nova/boat.py': 'mine = 1\n'})
+    write(patch_set.root, {'nova/anchor.py': 'def lift(v): pass\n'})
+    with pytest.raises(errors.ChangedByHand, match='nova/boat.py'):
+        apply(root, patchset.load(patch_set.root))
+
+
+def test_nova_was_upgraded_since(root, patch_set):
+    apply(root, patch_set)
+    write(root, TREE | {'PKG-INFO': 'Name: nova\nVersion: 34.0.1\n'})
+    upgraded = {path for path in snapshot(root) if 'novapatch' not in path}
+    assert state(root, patch_set) is State.UPGRADED
+    write(patch_set.root, {'edits/__init__.py': PATCH_SET[
+        'edits/__init__.py'].replace("'34.0.0',", "'34.0.0', '34.0.1'")})
+    with pytest.raises(errors.OtherRelease, match='run undo'):
+        apply(root, patchset.load(patch_set.root))
+    # What is there is not taken back to the older release, by no means.
+    assert operations.undo(Tree(root), force=True)
+    assert not (root / 'nova/anchor.py').exists()
+    assert not (root / '.novapatch').exists()
+    assert (root / 'PKG-INFO').read_text().endswith('34.0.1\n')
+    assert (root / 'nova/boat.py').read_text() == text_of(
+        TREE['nova/boat.py'])
+    assert set(snapshot(root)) < upgraded
+    assert apply(root, patchset.load(patch_set.root))
+
+
+def test_nova_was_upgraded_in_part(root, patch_set):
+    apply(root, patch_set)
+    write(root, {'PKG-INFO': 'Name: nova\nVersion: 34.0.1\n'})
+    after = snapshot(root)
+    with pytest.raises(errors.MixedReleases, match='nova/boat.py'):
+        operations.undo(Tree(root), force=True)
+    assert snapshot(root) == after
+
+
+def test_originals_were_put_back_by_other_means(root, patch_set):
+    before = snapshot(root)
+    apply(root, patch_set)
+    write(root, TREE)
+    os.chmod(root / 'nova/boat.py', 0o755)
+    for path in 'nova/anchor.py', 'doc/source/anchors.rst', marker.PATH:
+        (root / path).unlink()
+    shutil.rmtree(root / 'nova/deep')
+    assert state(root, patch_set) is State.REVERTED
+    assert apply(root, patch_set)
+    transaction.undo(root)
+    assert snapshot(root) == before
 
 
 def test_applied_and_changed_by_hand(root, patch_set):
     apply(root, patch_set)
     write(root, {'nova/boat.py': 'mine = 1\n'})
     found = operations.status(Tree(root), patch_set)
-    assert found.state is State.APPLIED
+    assert found.state is State.CHANGED
     assert found.by_hand == ('nova/boat.py',)
     with pytest.raises(errors.ChangedByHand, match='nova/boat.py'):
         apply(root, patch_set)
@@ -303,6 +372,23 @@ def test_applied_without_a_record(root, patch_set):
     forget(root)
     assert state(root, patch_set) is State.RECORDLESS
     assert apply(root, patch_set) is None
+    write(patch_set.root, {'nova/anchor.py': 'def lift(v): pass\n'})
+    with pytest.raises(errors.OtherPatchSet, match='original Nova'):
+        apply(root, patchset.load(patch_set.root))
+
+
+def test_applied_by_commits_without_a_marker(root, patch_set):
+    apply(root, patch_set)
+    forget(root)
+    (root / marker.PATH).unlink()
+    assert state(root, patch_set) is State.RECORDLESS
+
+
+@pytest.mark.parametrize('text', ['', 'PATCH_SET = 1', 'FILES = open("x")',
+                                  '{', 'PATCH_SET = RELEASE = FILES = 1'])
+def test_marker_that_is_none(root, patch_set, text):
+    write(root, {marker.PATH: text})
+    assert state(root, patch_set) is State.PRISTINE
 
 
 @pytest.mark.parametrize('path', [

@@ -125,17 +125,19 @@ def receiver_argv(migration_uuid: str, address: str | None) -> list[str]:
     """Return the command that starts a receiver.
 
     ssh gets the options that Nova gives it elsewhere, so that the deployer's
-    keys and configuration apply. It asks the peer for a sign of life every 5
-    seconds and gives up after three without: a destination that lost power
-    must not keep the guest switched off for long.
+    keys and configuration apply; but a connection that is shared, or
+    compressed, would be one core's work for all streams. It asks the peer for
+    a sign of life every 5 seconds and gives up after three without: a
+    destination that lost power must not keep the guest switched off for long.
 
     :param address: of the other host; None for this one
     """
     if address is None:
         return [sys.executable, '-m', 'nova.virt.pmem_transfer.receiver',
                 migration_uuid]
-    return ['ssh', '-o', 'BatchMode=yes', '-o', 'ServerAliveInterval=5',
-            '-o', 'ServerAliveCountMax=3', address, shlex.join(
+    return ['ssh', '-o', 'BatchMode=yes', '-o', 'ControlPath=none',
+            '-o', 'Compression=no', '-o', 'ServerAliveInterval=5',
+            '-o', 'ServerAliveCountMax=3', '--', address, shlex.join(
                 [CONF.libvirt.pmem_copy_receiver, migration_uuid])]
 
 

@@ -80,6 +80,7 @@ class AcceptedTest(RequestTest):
         flavor = self.admin_flavors.show_flavor(self.new_flavor)['flavor']
         self.assertEqual(flavor['name'], after['flavor']['original_name'])
 
+    @decorators.attr(type='smoke')
     @decorators.idempotent_id('cc580ca3-68a9-4669-aa36-6a00467cfa21')
     def test_resize_without_copy(self) -> None:
         self.resize(self.server['id'], copy_pmem_devices=False)
@@ -91,6 +92,7 @@ class AcceptedTest(RequestTest):
         self.assert_moved(
             self.server, self.wait_verify_resize(self.server['id']))
 
+    @decorators.attr(type='smoke')
     @decorators.idempotent_id('88355ca8-734d-4d77-9877-208ad877fd27')
     def test_migrate_to_a_host(self) -> None:
         host = self.other_hosts(self.server[base.probe.HOST])[0]
@@ -133,6 +135,7 @@ class SchemaTest(RequestTest):
             str(uuid.uuid4()), action, **fields)
         self.assertIn(base.FIELD, str(error))
 
+    @decorators.attr(type='smoke')
     @decorators.idempotent_id('15f5572f-b5f6-4dd6-8272-31836ade9bdb')
     def test_ways_to_write_a_boolean(self) -> None:
         for value in TRUE + FALSE:
@@ -140,6 +143,7 @@ class SchemaTest(RequestTest):
                                  copy_pmem_devices=value)
             self.assert_in_order('migrate', copy_pmem_devices=value)
 
+    @decorators.attr(type='smoke')
     @decorators.idempotent_id('f19cf64a-9a4a-40b2-b674-211841c11ce3')
     def test_without_the_field(self) -> None:
         self.assert_in_order('resize', flavorRef=self.new_flavor)
@@ -179,6 +183,7 @@ class SchemaTest(RequestTest):
                                         copy_pmem_devices=value)
                     self.assert_refused('migrate', copy_pmem_devices=value)
 
+    @decorators.attr(type='smoke')
     @decorators.idempotent_id('cd97ef6d-e295-4983-a35f-e54b6f0260ca')
     def test_older_microversions_without_the_field(self) -> None:
         for version in ('2.1', '2.55', '2.56', '2.104'):

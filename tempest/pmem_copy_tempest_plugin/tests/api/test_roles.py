@@ -29,6 +29,7 @@ class RolesTest(test_requests.RequestTest):
             self.revert(server['id'])
         super().tearDown()
 
+    @decorators.attr(type='smoke')
     @decorators.idempotent_id('b75bb7e5-0d0e-4a89-aadb-ae42e4abfcf2')
     def test_member_resizes(self) -> None:
         self.os_project_member.servers_client.resize_server(
@@ -43,6 +44,7 @@ class RolesTest(test_requests.RequestTest):
             self.os_project_member.servers_client.migrate_server,
             self.server['id'], copy_pmem_devices=True)
 
+    @decorators.attr(type='smoke')
     @decorators.idempotent_id('dbed21a8-2b59-44af-9f5b-88b03c6c25f8')
     def test_manager_migrates(self) -> None:
         self.os_project_manager.servers_client.migrate_server(

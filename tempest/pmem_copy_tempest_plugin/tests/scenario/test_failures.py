@@ -21,6 +21,8 @@ COPY = 'compute_copy_pmem_devices'
 FINISH = 'compute_finish_resize'
 
 
+# A fault is a whole host's, so nobody else may move a server meanwhile.
+@decorators.serial
 class FailureTest(base.PmemScenario):
     """A server, and a host that it is to move to."""
 
@@ -72,7 +74,7 @@ class FailureTest(base.PmemScenario):
         waiters.wait_for_server_status(
             self.admin_servers, self.server['id'], 'ACTIVE')
 
-    @decorators.attr(type=['multinode', 'slow'])
+    @decorators.attr(type=['multinode', 'slow', 'smoke'])
     @decorators.idempotent_id('19e60c04-5968-428e-b93c-ddcd68e70b2e')
     @base.needs_fault(Fault.COPY)
     def test_copy_fails(self) -> None:
@@ -98,7 +100,7 @@ class FailureTest(base.PmemScenario):
         self.fail_to_move(Fault.START, FINISH)
         self.move_after_all()
 
-    @decorators.attr(type=['multinode', 'slow'])
+    @decorators.attr(type=['multinode', 'slow', 'smoke'])
     @decorators.idempotent_id('247adb69-4fd6-4fa4-9c57-7de52123c690')
     @base.needs_fault(Fault.HANG)
     def test_delete_while_copying(self) -> None:

@@ -12,7 +12,7 @@ from pmem_copy_tempest_plugin.tests.scenario import base
 class CopyTest(base.PmemScenario):
     """Moves that copy."""
 
-    @decorators.attr(type=['multinode', 'slow'])
+    @decorators.attr(type=['multinode', 'slow', 'smoke'])
     @decorators.idempotent_id('28b7c806-6a07-4269-a59f-4bc1c18cfd74')
     def test_migrate_and_confirm(self) -> None:
         server, mark = self.boot_marked()
@@ -57,7 +57,7 @@ class CopyTest(base.PmemScenario):
         self.assert_wiped(mark, except_on=mark.devices)
         self.assert_wiped(later)
 
-    @decorators.attr(type=['multinode', 'slow'])
+    @decorators.attr(type=['multinode', 'slow', 'smoke'])
     @decorators.idempotent_id('2dc571af-c064-4f40-963b-03a5c50b9f1c')
     def test_resize_and_revert(self) -> None:
         server, mark = self.boot_marked()
@@ -135,7 +135,7 @@ class KeepTest(base.PmemScenario):
         waiters.wait_for_server_status(
             self.admin_servers, server_id, 'ACTIVE')
 
-    @decorators.attr(type='slow')
+    @decorators.attr(type=['slow', 'smoke'])
     @decorators.idempotent_id('95f6a69f-9bf3-42c5-94c1-2bc36f22f291')
     def test_stop_start_and_hard_reboot(self) -> None:
         server, mark = self.boot_marked()

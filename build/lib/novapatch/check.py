@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checks of the result, before anything is written.
+
+A place can be unique and still be wrong: the name that a hook uses may
+not exist there.  So everything must compile, no undefined or unused name
+may be new, and what changed must be what the edits say they change.
+"""
+
+import ast
+from collections.abc import Iterator
+from collections import Counter
+import importlib
+import sys
+from types import ModuleType
+
+from novapatch.edit import Edit
+from novapatch import errors
+from novapatch.imports import IMPORTS
+from novapatch import pattern as patterns
+from novapatch.plan import Change
+from novapatch.plan import Plan
+from novapatch import scope
+from novapatch.source import Source
+
+# flake8's names of what pyflakes finds
+_CODES = {
+    'UnusedImport': 'F401',
+    'RedefinedWhileUnused': 'F811',
+    'UndefinedName': 'F821',
+    'UnusedVariable': 'F841',
+}
+
+Units = dict[str, list[ast.AST]]
+
+
+def run(plan: Plan) -> None:
+    """Check all results of a plan.
+
+    :raises: CheckFailed, PyflakesMissing
+    """
+    pyflakes = _pyflakes()
+    findings = [f'{change.path}: {finding}'
+                for change in plan.changes if change.path.endswith('.py')
+                for finding in _check(pyflakes, change)]
+    if findings:
+        raise errors.CheckFailed(release=plan.release,
+                                 findings='\n'.join(findings))
+
+
+def _pyflakes() -> ModuleType:
+    try:
+        return importlib.import_module('pyflakes.checker')
+    except ImportError as error:
+        raise errors.PyflakesMissing(python=sys.executable) from error
+
+
+def _check(pyflakes: ModuleType, change: Change) -> Iterator[str]:
+    try:
+        before, after = change.sources or (None, Source(
+            change.after.decode()))
+        # Some errors (a "return" outside of a function) show only here.
+        compile(after.tree, change.path, 'exec', dont_inherit=True)
+    except (SyntaxError, ValueError, errors.ResultBroken) as error:
+        yield f'does not compile: {error}'
+        return
+    yield from _names(pyflakes, change.path, before, after)
+    if before is not None:
+        yield from undeclared(before, after, change.edits)
+
+
+def _names(pyflakes: ModuleType, path: str, before: Source | None,
+           after: Source) -> Iterator[str]:
+    """Names that are undefined or unused only since the change."""
+    found = list(_messages(pyflakes, path, after))
+    if not found:
+        return
+    old: Counter[str] = Counter()
+    if before is not None:
+        old.update(text for line, text in _messages(
+            pyflakes, path, before))
+    for line, text in found:
+        if old[text]:
+            old[text] -= 1
+        else:
+            yield f'line {line}: {text}'
+
+
+def _messages(pyflakes: ModuleType, path: str,
+              source: Source) -> Iterator[tuple[int, str]]:
+    for message in pyflakes.Checker(source.tree, filename=path).messages:
+        code = _CODES.get(type(message).__name__)
+        if code and '# noqa' not in source.lines[message.lineno - 1]:
+            text = message.message % message.message_args
+            # "redefinition of ... from line 5" moves with the lines.
+            yield message.lineno, f'{code} {text.split(" from line")[0]}'
+
+
+# -- what changed ---------------------------------------------------------
+
+def units(source: Source) -> tuple[Units, set[str]]:
+    """The code of each function, class and assignment, by dotted name.
+
+    What has no name counts for the class or module it stands in (the
+    module is ``''``); imports count as ``import``.  Also returned: the
+    names of the functions and classes.
+    """
+    found: Units = {}
+    definitions: set[str] = {scope.MODULE}
+    _collect(source.tree.body, '', found, definitions)
+    return found, definitions
+
+
+def _collect(body: list[ast.stmt], prefix: str, found: Units,
+             definitions: set[str]) -> None:
+    for node in body:
+        names = [prefix + name for name in scope.names_of(node)]
+        if isinstance(node, scope.DEFINITIONS):
+            definitions.update(names)
+        if isinstance(node, IMPORTS) and not prefix:
+            names = ['import']
+        if isinstance(node, ast.ClassDef):
+            found.setdefault(names[0], []).extend(
+                [*node.bases, *node.keywords, *node.decorator_list])
+            _collect(node.body, names[0] + '.', found, definitions)
+            continue
+        for name in names or [prefix.rstrip('.')]:
+            found.setdefault(name, []).append(node)
+
+
+def _changed(old_source: Source, old: list[ast.AST], new_source: Source,
+             new: list[ast.AST]) -> bool:
+    if len(old) != len(new):
+        return True
+    # Equal texts are equal code, and a lot quicker to compare.
+    return any(
+        (old_source.segment(one) != new_source.segment(other)
+         or bool(getattr(one, 'decorator_list', None)))
+        and patterns.dump(one) != patterns.dump(other)
+        for one, other in zip(old, new, strict=True))
+
+
+def undeclared(before: Source, after: Source,
+               edits: tuple[Edit, ...]) -> Iterator[str]:
+    """What changed and should not have, or should have and did not."""
+    old, old_definitions = units(before)
+    new, new_definitions = units(after)
+    changed = {name for name in old.keys() | new.keys()
+               if _changed(before, old.get(name, []),
+                           after, new.get(name, []))}
+    definitions = old_definitions | new_definitions
+    known = old.keys() | new.keys()
+    declared: set[str] = set()
+    for edit in edits:
+        mine = {unit for name in edit.changes()
+                for unit in _covered(name, known, definitions)}
+        declared |= mine
+        if edit.shows and not mine & changed:
+            yield f'{edit} did not change what it names'
+    for name in sorted(changed - declared):
+        yield f'{name or "the module"} changed, and no edit says so'
+
+
+def _covered(name: str, known: set[str],
+             definitions: set[str]) -> Iterator[str]:
+    """The units that an edit of a name may change.
+
+    A nested function is a part of the outermost one; with a class or
+    module come the assignments in it, but none of its functions.
+    """
+    while name and name not in known:
+        name = name.rpartition('.')[0]
+    yield name
+    for unit in known:
+        if unit.rpartition('.')[0] == name and unit not in definitions:
+            yield unit

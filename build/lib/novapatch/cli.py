@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line: ``python -m novapatch``."""
+
+import argparse
+from collections.abc import Sequence
+import gc
+import os
+from pathlib import Path
+import sys
+
+from novapatch import errors
+from novapatch import operations
+from novapatch import patchset
+from novapatch.tree import Tree
+from novapatch import worktree
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+def _add_common(parser: argparse.ArgumentParser, patch_set: object,
+                release: object) -> None:
+    parser.add_argument(
+        '--patch-set', type=Path, default=patch_set, metavar='DIR',
+        help='the project with edits/ and the new files')
+    parser.add_argument(
+        '--release', metavar='R', default=release,
+        help='the release of the tree, if it can not be found out')
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog='novapatch',
+        description='Apply a semantic patch set to a tree of Nova.')
+    _add_common(parser, PROJECT, None)
+    # Before or after the command: what is not given must not override.
+    common = argparse.ArgumentParser(add_help=False)
+    _add_common(common, argparse.SUPPRESS, argparse.SUPPRESS)
+    tree = argparse.ArgumentParser(add_help=False, parents=[common])
+    tree.add_argument('tree', type=Path, metavar='TREE', help=(
+        'an unpacked sdist, a git checkout, or site-packages'))
+    commands = parser.add_subparsers(dest='command', required=True)
+    for name, text in (
+            ('apply', 'apply the patch set, wholly or not at all'),
+            ('diff', 'show what apply would change, or did change'),
+            ('status', 'tell whether the patch set is applied'),
+            ('undo', 'put everything back, byte for byte')):
+        command = commands.add_parser(name, parents=[tree], help=text)
+        if name == 'undo':
+            _add_force(command)
+    work = commands.add_parser('work', parents=[common], help=(
+        'make or refresh a patched tree to work in'))
+    work.add_argument('directory', type=Path, nargs='?', metavar='DIR',
+                      help='default: work/nova in the project')
+    work.add_argument('--sdist', type=Path, metavar='FILE', help=(
+        "Nova's sdist; default: the one pip downloads"))
+    _add_force(work)
+    return parser
+
+
+def _add_force(command: argparse.ArgumentParser) -> None:
+    command.add_argument('--force', action='store_true', help=(
+        'give up what was changed by hand in patched files'))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    :returns: the exit status: 0, 1 after an error, 130 if interrupted
+    """
+    options = _parser().parse_args(arguments)
+    # Syntax trees are many small objects and no garbage: looking for some
+    # among them would take longer than everything else.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        status = _COMMANDS[options.command](options)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        # Whoever reads has seen enough. Python would try once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (errors.PatchError, OSError) as error:
+        print(f'novapatch: {error}', file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print('novapatch: interrupted; "status" tells how far it came',
+              file=sys.stderr)
+        return 130
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _say_skipped(skipped: Sequence[str]) -> None:
+    if skipped:
+        print(f'novapatch: skipped, for this tree has no place for them: '
+              f'{errors.listed(skipped)}', file=sys.stderr)
+
+
+def _apply(options: argparse.Namespace) -> int:
+    tree = Tree(options.tree, options.release)
+    plan = operations.apply(tree, patchset.load(options.patch_set))
+    if plan is None:
+        print(f'{tree.root}: already applied, nothing to do')
+        return 0
+    new = sum(change.before is None for change in plan.changes)
+    print(f'{tree.root}: Nova {plan.release}: '
+          f'{len(plan.changes) - new} files changed, {new} added')
+    _say_skipped(plan.skipped)
+    return 0
+
+
+def _diff(options: argparse.Namespace) -> int:
+    tree = Tree(options.tree, options.release)
+    sys.stdout.write(operations.diff(
+        tree, patchset.load(options.patch_set)))
+    return 0
+
+
+def _undo(options: argparse.Namespace) -> int:
+    tree = Tree(options.tree, options.release)
+    manifest = operations.undo(tree, options.force)
+    print(f'{tree.root}: {len(manifest.files)} files are as they were')
+    return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    tree = Tree(options.tree, options.release)
+    found = operations.status(tree, patchset.load(options.patch_set))
+    print(f'{tree.root}: {found.state.value}')
+    for title, names in (('changed by hand since', found.by_hand),
+                         ('there', found.present),
+                         ('not there', found.absent)):
+        if names:
+            print(f'{title}:', *names, sep='\n  ')
+    return 1 if found.state in operations.BROKEN else 0
+
+
+def _work(options: argparse.Namespace) -> int:
+    directory = options.directory or options.patch_set / 'work' / 'nova'
+    print(worktree.refresh(
+        patchset.load(options.patch_set), directory,
+        sdist=options.sdist, force=options.force))
+    return 0
+
+
+_COMMANDS = {'apply': _apply, 'diff': _diff, 'undo': _undo,
+             'status': _status, 'work': _work}

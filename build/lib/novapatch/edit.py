@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The vocabulary of a patch set: what the modules in ``edits/`` import.
+
+Targets are dotted names (``'API.resize'``), :data:`MODULE` for the module
+itself, or :class:`Target`.  Patterns are explained in
+:mod:`novapatch.pattern`.  Every place must be there exactly once.
+"""
+
+from dataclasses import dataclass
+
+from novapatch.base import Alternatives
+from novapatch.base import Edit
+from novapatch.data import JsonBump
+from novapatch.data import JsonSet
+from novapatch.data import TextReplaceLine
+from novapatch.data import TomlAddItem
+from novapatch.data import YamlAddKey
+from novapatch.definitions import AddFunction
+from novapatch.definitions import AppendDocstring
+from novapatch.definitions import AppendFile
+from novapatch.definitions import AppendString
+from novapatch.imports import AddImport
+from novapatch.replacing import Replace
+from novapatch.restructured import RstAddRestParameter
+from novapatch.restructured import RstAppend
+from novapatch.restructured import RstInsert
+from novapatch.restructured import RstReplaceDirective
+from novapatch.restructured import RstReplaceListItem
+from novapatch.restructured import RstReplaceParagraph
+from novapatch.restructured import RstReplaceTitle
+from novapatch.scope import MODULE
+from novapatch.scope import Target
+from novapatch.signatures import AddArgument
+from novapatch.signatures import AddDecorator
+from novapatch.signatures import AddParameter
+from novapatch.statements import InsertBeside
+from novapatch.statements import InsertInto
+from novapatch.statements import Wrap
+from novapatch.values import Append
+from novapatch.values import Bump
+from novapatch.values import SetValue
+
+__all__ = [
+    'MODULE', 'Target', 'Edit', 'NextVersion', 'next_version',
+    'set_value', 'bump', 'append', 'add_parameter', 'add_argument',
+    'insert_before', 'insert_after', 'insert_first', 'insert_last',
+    'add_function', 'replace', 'add_decorator', 'add_import',
+    'append_docstring', 'append_string', 'wrap', 'append_file', 'alternatives',
+    'rst_append', 'rst_insert_after', 'rst_append_section',
+    'rst_replace_directive', 'rst_replace_paragraph',
+    'rst_replace_list_item', 'rst_replace_title',
+    'rst_add_rest_parameter', 'yaml_add_key', 'json_set', 'json_bump',
+    'toml_add_item', 'text_replace_line',
+]
+
+
+@dataclass(frozen=True)
+class NextVersion:
+    """A version that is read from the pristine tree and raised by one."""
+
+    path: str
+    target: str | Target
+
+
+def next_version(path: str, target: str | Target) -> NextVersion:
+    """For VALUES: the version after the one assigned to a target."""
+    return NextVersion(path, target)
+
+
+# -- Python ---------------------------------------------------------------
+
+def set_value(target: str | Target, text: str) -> Edit:
+    """Give an assignment another value."""
+    return SetValue(target, text)
+
+
+def bump(target: str | Target) -> Edit:
+    """Raise a version by one in its last place."""
+    return Bump(target)
+
+
+def append(target: str | Target, item: str,
+           within: str | None = None) -> Edit:
+    """Append an item to a list, tuple, set or dict.
+
+    :param item: ``"'key': value"`` for a dict; may have a comment above
+    :param within: a pattern of the literal, if it is not the value of the
+        target but stands in it
+    """
+    return Append(target, item, within)
+
+
+def add_parameter(target: str | Target, parameter: str,
+                  after: str | None = None) -> Edit:
+    """Add a parameter: after a named one, or as the last ordinary one."""
+    return AddParameter(target, parameter, after)
+
+
+def add_argument(target: str | Target, call: str, argument: str) -> Edit:
+    """Add an argument to the one call that matches."""
+    return AddArgument(target, call, argument)
+
+
+def insert_before(target: str | Target, pattern: str, text: str) -> Edit:
+    """Insert statements before others, and above their comment."""
+    return InsertBeside(target, pattern, text, False)
+
+
+def insert_after(target: str | Target, pattern: str, text: str) -> Edit:
+    """Insert statements after others."""
+    return InsertBeside(target, pattern, text, True)
+
+
+def insert_first(target: str | Target, text: str,
+                 within: str | None = None) -> Edit:
+    """Insert statements at the start of a body, after the docstring.
+
+    :param within: the header of the block to insert into instead
+    """
+    return InsertInto(target, text, within, False)
+
+
+def insert_last(target: str | Target, text: str,
+                within: str | None = None) -> Edit:
+    """Insert statements at the end of a body, after its last comment."""
+    return InsertInto(target, text, within, True)
+
+
+def add_function(text: str, after: str | Target | None = None,
+                 before: str | Target | None = None) -> Edit:
+    """Add a function, method or class beside something that has a name."""
+    return AddFunction(text, after, before)
+
+
+def replace(target: str | Target, pattern: str, text: str) -> Edit:
+    """Replace an expression, or statements; ``$X`` may be used in both."""
+    return Replace(target, pattern, text)
+
+
+def add_decorator(target: str | Target, text: str,
+                  below: str | None = None,
+                  above: str | None = None) -> Edit:
+    """Add a decorator; with neither below nor above it is the innermost."""
+    return AddDecorator(target, text, below, above)
+
+
+def add_import(text: str) -> Edit:
+    """Add an import in its sorted place."""
+    return AddImport(text)
+
+
+def append_docstring(target: str | Target, text: str,
+                     after: str | None = None) -> Edit:
+    """Append to a docstring.
+
+    :param after: a parameter: the text goes below its ``:param name:``
+    """
+    return AppendDocstring(target, text, after)
+
+
+def append_string(target: str | Target, text: str) -> Edit:
+    """Append lines to a string constant that is assigned to a name.
+
+    They get the indentation of the string's other lines.
+    """
+    return AppendString(target, text)
+
+
+def wrap(target: str | Target, pattern: str, header: str) -> Edit:
+    """Put statements under a header.
+
+    :param header: ends with ``:``, or has a line ``...`` where the
+        statements go (``try:`` needs its ``except``)
+    """
+    return Wrap(target, pattern, header)
+
+
+def append_file(text: str) -> Edit:
+    """Append to a file; blank lines at the start of the text stay."""
+    return AppendFile(text)
+
+
+def alternatives(*edits: Edit) -> Edit:
+    """The first of several edits whose place is there."""
+    return Alternatives(edits)
+
+
+# -- reStructuredText -----------------------------------------------------
+
+def rst_append(text: str) -> Edit:
+    """Append to the file."""
+    return RstAppend(text)
+
+
+def rst_insert_after(section: str, text: str) -> Edit:
+    """Insert after a section and all its subsections."""
+    return RstInsert(section, text, False)
+
+
+def rst_append_section(section: str, text: str) -> Edit:
+    """Append to a section, before its first subsection."""
+    return RstInsert(section, text, True)
+
+
+def rst_replace_directive(section: str | None, directive: str,
+                          contains: str, text: str) -> Edit:
+    """Replace the one directive of a kind that contains a few words."""
+    return RstReplaceDirective(section, contains, text, directive)
+
+
+def rst_replace_paragraph(section: str | None, contains: str,
+                          text: str) -> Edit:
+    """Replace the one paragraph that contains a few words."""
+    return RstReplaceParagraph(section, contains, text)
+
+
+def rst_replace_list_item(section: str | None, contains: str,
+                          text: str) -> Edit:
+    """Replace the one list item (bullet and all) that contains words."""
+    return RstReplaceListItem(section, contains, text)
+
+
+def rst_replace_title(old_title: str, new_title: str) -> Edit:
+    """Replace a title; its underline gets the right length."""
+    return RstReplaceTitle(old_title, new_title)
+
+
+def rst_add_rest_parameter(section: str, *,
+                           directive: str = 'rest_parameters',
+                           after: str, line: str,
+                           name: str | None = None,
+                           contains: str | None = None) -> Edit:
+    """Add ``- name: reference`` to a list of parameters.
+
+    :param after: the parameter to stand below
+    :param line: ``'name: reference'``, or the reference alone if ``name``
+        is given
+    :param contains: another parameter of the same list, if the section
+        has several lists with ``after``
+    """
+    if name is not None and not line.startswith(name + ':'):
+        line = f'{name}: {line}'
+    return RstAddRestParameter(section, after, line, directive, contains)
+
+
+# -- other files ----------------------------------------------------------
+
+def yaml_add_key(key: str, text: str, section: str | None = None) -> Edit:
+    """Add a key at the top level, sorted within its group.
+
+    :param text: what stands under the key (or the entry with its key)
+    :param section: the comment that starts the group; by default
+        ``variables in X``, from the ``in: X`` of the text
+    """
+    return YamlAddKey(key, text, section)
+
+
+def json_set(pointer: str, text: str) -> Edit:
+    """Set the value at a JSON pointer (``/version/id``)."""
+    return JsonSet(pointer, text)
+
+
+def json_bump(pointer: str) -> Edit:
+    """Raise the version at a JSON pointer by one."""
+    return JsonBump(pointer)
+
+
+def toml_add_item(table: str, key: str, value: str) -> Edit:
+    """Add ``key = value`` to a table, sorted if the table is."""
+    return TomlAddItem(table, key, value)
+
+
+def text_replace_line(pattern_regex: str, text: str) -> Edit:
+    """Last resort: replace the one line that a regular expression finds."""
+    return TextReplaceLine(pattern_regex, text)

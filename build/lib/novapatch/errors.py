@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What can go wrong: one class per failure, its message on the class."""
+
+from collections.abc import Iterable
+from typing import Any
+
+
+def listed(things: Iterable[object], at_most: int = 8) -> str:
+    """Join things for a message, without flooding the terminal."""
+    names = [str(thing) for thing in things]
+    if len(names) > at_most:
+        names[at_most:] = [f'and {len(names) - at_most} more']
+    return ', '.join(names)
+
+
+class PatchError(Exception):
+    """Base of all errors; a subclass has a template in ``message``."""
+
+    message = 'Something unexpected happened.'
+
+    def __init__(self, **details: Any) -> None:
+        self.details = details
+        super().__init__(self.message.format(**details))
+
+
+# -- an edit that does not fit the file -----------------------------------
+
+class EditError(PatchError):
+    """Base of the errors of one edit in one file.
+
+    Edits know neither the release nor the file; whoever applies them adds
+    both with :meth:`locate`.
+    """
+
+    place = ''
+    edit: object = None
+
+    def locate(self, release: str, path: str, edit: object) -> 'EditError':
+        """Say where this happened; returns the error itself."""
+        self.place = f'Nova {release}: {path}: {edit}: '
+        return self
+
+    def __str__(self) -> str:
+        return self.place + super().__str__()
+
+
+class Misses(PatchError):
+    message = '{count} places were not found:\n{misses}'
+
+
+class TargetNotFound(EditError):
+    message = 'there is no {target!r} here{hint}'
+
+
+class TargetAmbiguous(EditError):
+    message = ('{target!r} is defined {count} times (lines {lines}); say '
+               "which with Target(name, decorated='...')")
+
+
+class NoMatch(EditError):
+    message = 'no {kind} matches {sought!r}{hint}'
+
+
+class ManyMatches(EditError):
+    message = '{count} places match {sought!r} (lines {lines}), not one'
+
+
+class BadPattern(EditError):
+    message = 'the pattern {pattern!r} can not be read: {reason}'
+
+
+class BadText(EditError):
+    message = 'the text {text!r} can not be read: {reason}'
+
+
+class WrongKind(EditError):
+    message = '{sought!r} (line {line}) is no {wanted}'
+
+
+class NoRoom(EditError):
+    message = 'nothing can be inserted at line {line}: {reason}'
+
+
+class AlreadyThere(EditError):
+    message = '{what} is there already (line {line})'
+
+
+class ResultBroken(EditError):
+    message = 'the result would not compile: line {line}: {reason}'
+
+
+class NothingChanged(EditError):
+    message = 'it changes nothing'
+
+
+class UnknownValue(EditError):
+    message = ('{{{{{name}}}}} is not among the VALUES of edits/__init__.py '
+               '({known})')
+
+
+class NoVersion(EditError):
+    message = '{value!r} is no version that could be raised by one'
+
+
+class UnreadableFile(EditError):
+    message = 'the file can not be read: {reason}'
+
+
+# -- the patch set --------------------------------------------------------
+
+class PatchSetError(PatchError):
+    message = '{path}: {reason}'
+
+
+class NewFileExists(PatchError):
+    message = ('Nova {release}: {paths}: the patch set adds this, but the '
+               'tree has it already')
+
+
+class FileMissing(PatchError):
+    message = ('Nova {release}: {path}: the patch set changes this file, '
+               'but the tree does not have it')
+
+
+# -- the tree -------------------------------------------------------------
+
+class NotNova(PatchError):
+    message = '{tree} is no tree of Nova: there is no directory {missing}'
+
+
+class ReleaseUnknown(PatchError):
+    message = ('the release of {tree} is unknown (no PKG-INFO, no '
+               'nova-*.dist-info, {git}); name it with --release')
+
+
+class WrongRelease(PatchError):
+    message = ('{tree} is Nova {found}; this patch set supports '
+               '{supported}')
+
+
+class SymlinkInTree(PatchError):
+    message = ('{path} is a symbolic link; writing through it could change '
+               'something outside of the tree')
+
+
+class NotWritable(PatchError):
+    message = 'no permission to write {paths}'
+
+
+class OutsideTree(PatchError):
+    message = '{path} leads out of the tree'
+
+
+# -- the checks of the result ---------------------------------------------
+
+class CheckFailed(PatchError):
+    message = ('Nova {release}: the patched tree would be wrong, nothing '
+               'was written:\n{findings}')
+
+
+class PyflakesMissing(PatchError):
+    message = ('pyflakes is needed to check the result; install it for '
+               '{python}')
+
+
+# -- the state of the tree ------------------------------------------------
+
+class NotApplied(PatchError):
+    message = '{tree}: there is no record of a patch set to undo'
+
+
+class OtherPatchSet(PatchError):
+    message = ('{tree}: another version of the patch set is applied, and '
+               'there is no record of what was there before: get the '
+               'original Nova again, and apply to that')
+
+
+class OtherRelease(PatchError):
+    message = ('{tree} is Nova {found}, and the patch set was applied to '
+               '{release}; run undo, which leaves the new release alone, '
+               'and apply again')
+
+
+class MixedReleases(PatchError):
+    message = ('{tree} is Nova {found}, and these files are still those of '
+               'the patched {release}: {paths}; install Nova again first')
+
+
+class Busy(PatchError):
+    message = '{tree}: another novapatch is at work here'
+
+
+class HalfApplied(PatchError):
+    message = ('{tree}: half-applied: an earlier run was interrupted '
+               '({state}); run undo first')
+
+
+class HalfAppliedNoRecord(PatchError):
+    message = ('{tree}: half-applied, and there is no record of it. These '
+               'are there: {present}. These are not: {absent}.')
+
+
+class ChangedByHand(PatchError):
+    message = ('{tree}: changed since the patch set was applied: {paths} '
+               '(--force gives those changes up)')
+
+
+class BadState(PatchError):
+    message = '{path} can not be read: {reason}'
+
+
+class WriteFailed(PatchError):
+    message = '{path}: {reason}; {outcome}'
+
+
+# -- the working tree -----------------------------------------------------
+
+class NotOurs(PatchError):
+    message = ('{directory} exists and was not made by "novapatch work"; '
+               'remove it or name another directory')
+
+
+class NoSdist(PatchError):
+    message = 'the sdist of Nova {release} is not to be had: {reason}'

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Loading a patch set from the root of its project."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from dataclasses import field
+import hashlib
+from pathlib import Path
+import runpy
+import traceback
+from typing import Any
+
+from novapatch.edit import Edit
+from novapatch.edit import NextVersion
+from novapatch import errors
+from novapatch.tree import Tree
+from novapatch import values
+
+# Where new files come from.  The rest of doc/ is the project's own.
+_NEW = ('nova', 'api-ref', 'doc/source', 'doc/api_samples',
+        'doc/notification_samples', 'releasenotes')
+
+
+@dataclass(frozen=True)
+class PatchSet:
+    """Edits and new files, by the path they have in the tree."""
+
+    root: Path
+    edits: dict[str, tuple[Edit, ...]]
+    new_files: dict[str, Path]
+    releases: tuple[str, ...] = ()
+    values: dict[str, NextVersion] = field(default_factory=dict)
+
+    def check_release(self, tree: Path, release: str) -> None:
+        """Make sure that the release is one of those supported.
+
+        :raises: WrongRelease
+        """
+        if self.releases and release not in self.releases:
+            raise errors.WrongRelease(tree=tree, found=release,
+                                      supported=', '.join(self.releases))
+
+    def digest(self) -> str:
+        """What identifies this very version of the patch set."""
+        total = hashlib.sha256()
+        for path in [*_modules(self.root), *self.new_files.values()]:
+            name = path.relative_to(self.root).as_posix()
+            one = hashlib.sha256(path.read_bytes()).hexdigest()
+            total.update(f'{name}\0{one}\0'.encode())
+        return total.hexdigest()
+
+    def digest_of_edits(self) -> str:
+        """What identifies the edits and the names of the new files."""
+        total = hashlib.sha256()
+        for path in _modules(self.root):
+            total.update(path.read_bytes() + b'\0')
+        total.update('\0'.join(self.new_files).encode())
+        return total.hexdigest()
+
+    def read_values(self, tree: Tree,
+                    pristine: bool = True) -> dict[str, str]:
+        """The values that edits may use as ``{{name}}``.
+
+        :param pristine: the tree is; otherwise its versions are raised
+            already
+        """
+        found = {}
+        for name, wanted in self.values.items():
+            try:
+                source = tree.file(wanted.path).source
+                version = values.version_at(source, wanted.target)
+                found[name] = values.raised(version) if (
+                    pristine) else version
+            except errors.EditError as error:
+                raise errors.PatchSetError(
+                    path='edits/__init__.py', reason=(
+                        f'{name}: {wanted.path}: {error}')) from error
+        return found
+
+
+def load(root: Path) -> PatchSet:
+    """Load the patch set of a project.
+
+    :raises: PatchSetError
+    """
+    root = root.resolve()
+    if not (root / 'edits').is_dir():
+        raise errors.PatchSetError(path=root,
+                                   reason=('there is no edits/ here; name the '
+                                           'project with --patch-set'))
+    about: dict[str, Any] = {}
+    edits: dict[str, tuple[Edit, ...]] = {}
+    for module in _modules(root):
+        name = module.relative_to(root / 'edits').as_posix()
+        if name == '__init__.py':
+            about = _run(root, module)
+            continue
+        path = _target(name)
+        found = _run(root, module).get('EDITS')
+        if not isinstance(found, (list, tuple)) or not all(
+                isinstance(edit, Edit) for edit in found):
+            raise errors.PatchSetError(
+                path=f'edits/{name}',
+                reason='EDITS must be a list of edits')
+        edits[path] = tuple(found)
+    known = about.get('VALUES', {})
+    if not all(isinstance(value, NextVersion) for value in known.values()):
+        raise errors.PatchSetError(path='edits/__init__.py', reason=(
+            'VALUES must be made with next_version()'))
+    new_files = dict(_new_files(root))
+    for path in sorted(new_files.keys() & edits.keys()):
+        raise errors.PatchSetError(path=path, reason=(
+            'the patch set both adds and changes this file'))
+    return PatchSet(root, edits, new_files,
+                    tuple(about.get('RELEASES', ())), known)
+
+
+def _target(name: str) -> str:
+    """The path that a module in edits/ changes."""
+    bare = name.removesuffix('.py')
+    # x.rst.py changes x.rst, but api.py changes api.py.
+    return bare if Path(bare).suffix else name
+
+
+def _is_ours(path: Path) -> bool:
+    return path.suffix != '.pyc' and not any(
+        part == '__pycache__' or part.startswith('.')
+        for part in path.parts)
+
+
+def _modules(root: Path) -> list[Path]:
+    return sorted(path for path in (root / 'edits').rglob('*.py')
+                  if _is_ours(path.relative_to(root)))
+
+
+def _new_files(root: Path) -> Iterator[tuple[str, Path]]:
+    for top in _NEW:
+        for path in sorted((root / top).rglob('*')):
+            inside = path.relative_to(root)
+            if path.is_file() and _is_ours(inside):
+                yield inside.as_posix(), path
+
+
+def _run(root: Path, module: Path) -> dict[str, Any]:
+    """Run a module of edits by its path, whatever sys.path is."""
+    try:
+        return runpy.run_path(str(module))
+    except Exception as error:
+        # Anything can go wrong in a module, and its line is what helps.
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames
+                 if frame.filename == str(module)]
+        at = f' (line {lines[-1]})' if lines else ''
+        raise errors.PatchSetError(
+            path=module.relative_to(root),
+            reason=f'{type(error).__name__}: {error}{at}') from error

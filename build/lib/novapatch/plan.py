@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What applying a patch set to a tree would do; nothing is written."""
+
+from dataclasses import dataclass
+import difflib
+import hashlib
+from pathlib import Path
+import stat
+
+from novapatch.edit import Edit
+from novapatch import errors
+from novapatch.patchset import PatchSet
+from novapatch import sequence
+from novapatch.source import File
+from novapatch.source import Source
+from novapatch.tree import Tree
+
+
+#: What git calls the content of an empty file.
+_EMPTY_BLOB = 'e69de29'
+
+
+@dataclass(frozen=True)
+class Change:
+    """One file that changes, or is new (``before`` is None).
+
+    ``link`` is set for a new file that becomes a symbolic link;
+    ``sources`` are the texts before and after, with their syntax trees.
+    """
+
+    path: str
+    before: bytes | None
+    after: bytes
+    mode: int
+    edits: tuple[Edit, ...] = ()
+    link: Path | None = None
+    sources: tuple[Source, Source] | None = None
+
+    @property
+    def sha256_after(self) -> str:
+        return hashlib.sha256(self.after).hexdigest()
+
+
+@dataclass(frozen=True)
+class Plan:
+    release: str
+    changes: tuple[Change, ...]
+    skipped: tuple[str, ...]
+
+
+def make(tree: Tree, patch_set: PatchSet, link: bool = False) -> Plan:
+    """Find all places and compute all results.
+
+    :param link: let new files be links to those of the patch set
+    :raises: WrongRelease, FileMissing, NewFileExists, EditError; Misses, if
+        several places are not there
+    """
+    patch_set.check_release(tree.root, tree.release)
+    known = patch_set.read_values(tree)
+    changes: list[Change] = []
+    skipped: list[str] = []
+    misses: list[errors.PatchError] = []
+    for path, edits in sorted(patch_set.edits.items()):
+        if tree.skips(path):
+            skipped.append(path)
+            continue
+        try:
+            changes.append(_change(tree, path, edits, known))
+        except* (errors.EditError, errors.FileMissing) as group:
+            misses += group.exceptions
+    if len(misses) == 1:
+        raise misses[0]
+    if misses:
+        raise errors.Misses(count=len(misses),
+                            misses='\n'.join(map(str, misses)))
+    new, missing = _new_files(tree, patch_set, link)
+    return Plan(tree.release, tuple(changes + new),
+                tuple(skipped + missing))
+
+
+def _change(tree: Tree, path: str, edits: tuple[Edit, ...],
+            known: dict[str, str]) -> Change:
+    file = tree.file(path)
+    bound = bind(tree.release, path, edits, known)
+    after = edited(tree.release, path, file, bound)
+    mode = stat.S_IMODE(tree.locate(path).stat().st_mode)
+    return Change(path, file.data, file.encode(after), mode, bound,
+                  sources=(file.source, after))
+
+
+def _new_files(tree: Tree, patch_set: PatchSet,
+               link: bool) -> tuple[list[Change], list[str]]:
+    changes, skipped, there = [], [], []
+    for path, origin in sorted(patch_set.new_files.items()):
+        if tree.skips(path):
+            skipped.append(path)
+            continue
+        tree.locate(path)
+        if tree.has(path):
+            there.append(path)
+        changes.append(Change(
+            path, None, origin.read_bytes(),
+            stat.S_IMODE(origin.stat().st_mode),
+            link=origin if link else None))
+    if there:
+        raise errors.NewFileExists(release=tree.release,
+                                   paths=errors.listed(there))
+    return changes, skipped
+
+
+def bind(release: str, path: str, edits: tuple[Edit, ...],
+         known: dict[str, str]) -> tuple[Edit, ...]:
+    """The edits of a file with their ``{{values}}`` filled in."""
+    bound = []
+    for edit in edits:
+        try:
+            bound.append(edit.bind(known))
+        except errors.EditError as error:
+            raise error.locate(release, path, edit)
+    return tuple(bound)
+
+
+def edited(release: str, path: str, file: File,
+           edits: tuple[Edit, ...]) -> Source:
+    """The text of a file after its edits.
+
+    :raises: EditError, or ExceptionGroup of them
+    """
+    try:
+        return sequence.apply_all(file.source, edits, path.endswith('.py'))
+    except errors.EditError as error:
+        raise error.locate(release, path, error.edit or 'reading')
+    except ExceptionGroup as group:
+        for error in group.exceptions:
+            error.locate(release, path, error.edit)
+        raise
+
+
+def diff(changes: list[tuple[str, bytes | None, bytes | None, int]]) -> str:
+    """A diff as git makes it, of (path, before, after, mode).
+
+    None is no file.
+    """
+    return ''.join(_diff(*change) for change in changes)
+
+
+def _diff(path: str, before: bytes | None, after: bytes | None,
+          mode: int) -> str:
+    old = '/dev/null' if before is None else f'a/{path}'
+    new = '/dev/null' if after is None else f'b/{path}'
+    if before == after:
+        return ''
+    try:
+        texts = [(data or b'').decode().split('\n')
+                 for data in (before, after)]
+    except UnicodeDecodeError:
+        return f'Binary files {old} and {new} differ\n'
+    lines = []
+    # Every line with its end, so that a last line without one shows.
+    sides = [[line + '\n' for line in text[:-1]] + text[-1:] * bool(
+        text[-1]) for text in texts]
+    for line in difflib.unified_diff(*sides, fromfile=old, tofile=new):
+        lines.append(line)
+        if not line.endswith('\n'):
+            lines.append('\n\\ No newline at end of file\n')
+    about = ''
+    if before is None:
+        # Without it git takes no new file, and patch no empty one.
+        about = f'new file mode 100{"755" if mode & 0o100 else "644"}\n'
+        if not after:
+            about += f'index {"0" * 7}..{_EMPTY_BLOB}\n'
+    elif after is None:
+        about = 'deleted file mode 100644\n'
+    return f'diff --git a/{path} b/{path}\n' + about + ''.join(lines)

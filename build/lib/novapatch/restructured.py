@@ -1,0 +1,354 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Edits of reStructuredText: sections, directives, paragraphs, items."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+import re
+
+from novapatch import base
+from novapatch import blocks
+from novapatch import errors
+from novapatch.source import Source
+
+_UNDERLINE = re.compile(r'([!-/:-@[-`{-~])\1{2,}$')
+_BULLET = re.compile(r'(\s*)(?:[*+-]|#\.|\d+\.)\s')
+_LABEL = re.compile(r'\.\. (_.*:|index::.*|\.\..*)$')
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section: from its title to the next of its level (exclusive).
+
+    Lines count from 0.  ``own_end`` is where its first subsection starts;
+    labels above a title belong to that title.
+    """
+
+    title: str
+    level: int
+    title_line: int
+    start: int
+    own_end: int
+    end: int
+
+
+def _titles(lines: list[str]) -> Iterator[tuple[int, str, str]]:
+    """Line, text and style of every title."""
+    for number in range(len(lines) - 1):
+        title, under = lines[number].rstrip(), lines[number + 1].rstrip()
+        if not title.strip() or _UNDERLINE.match(title):
+            continue
+        mark = _UNDERLINE.match(under)
+        over = number > 0 and lines[number - 1].rstrip() == under
+        if not mark or (title[0].isspace() and not over):
+            continue
+        if number > 0 and not over and lines[number - 1].strip():
+            # The last line of a paragraph is no title.
+            if not lines[number - 1].startswith('..'):
+                continue
+        yield number, title.strip(), mark[1] * (2 if over else 1)
+
+
+def _start(lines: list[str], title_line: int, style: str) -> int:
+    """Where a section starts: its overline, or the labels above it."""
+    start = title_line - (1 if len(style) > 1 else 0)
+    line = start - 1
+    while line >= 0 and (not lines[line].strip()
+                         or _LABEL.match(lines[line])):
+        if lines[line].strip():
+            start = line
+        line -= 1
+    return start
+
+
+def sections(source: Source) -> list[Section]:
+    """All sections of a file."""
+    lines = source.lines
+    total = len(lines) - 1 if not lines[-1] else len(lines)
+    styles: list[str] = []
+    found = []
+    for line, title, style in _titles(lines):
+        if style not in styles:
+            styles.append(style)
+        found.append((line, title, styles.index(style),
+                      _start(lines, line, style)))
+    result = []
+    for index, (line, title, level, start) in enumerate(found):
+        behind = found[index + 1:]
+        own_end = behind[0][3] if behind else total
+        end = next((other[3] for other in behind if other[2] <= level),
+                   total)
+        result.append(Section(title, level, line, start, own_end, end))
+    return result
+
+
+def find_section(source: Source, title: str) -> Section:
+    """The one section whose title is, or else starts with, a text.
+
+    :raises: NoMatch, ManyMatches
+    """
+    everything = sections(source)
+    found = [item for item in everything if item.title == title] or [
+        item for item in everything if item.title.startswith(title)]
+    return _one([(item.title_line, item) for item in found], title,
+                'section')
+
+
+def _one(found: list[tuple[int, object]], sought: str, kind: str):
+    if not found:
+        raise errors.NoMatch(kind=kind, sought=sought, hint='')
+    if len(found) > 1:
+        raise errors.ManyMatches(
+            count=len(found), sought=sought,
+            lines=errors.listed(line + 1 for line, item in found))
+    return found[0][1]
+
+
+def _extent(source: Source, section: str | None) -> tuple[int, int]:
+    if not section:
+        return 0, len(source.lines)
+    found = find_section(source, section)
+    return found.start, found.end
+
+
+def _words(text: str) -> str:
+    return ' '.join(text.split())
+
+
+def _trimmed(lines: list[str], start: int, end: int) -> int:
+    """The end without the blank lines before it."""
+    while end > start and not lines[end - 1].strip():
+        end -= 1
+    return end
+
+
+def _starts_section(text: str) -> bool:
+    return bool(sections(Source(blocks.dedent_plain(text) + '\n')))
+
+
+def _gap(source: Source) -> str:
+    """The blank lines this file has before a section, mostly."""
+    counts = [section.start - _trimmed(source.lines, 0, section.start)
+              for section in sections(source)[1:]]
+    return '\n' * (max(set(counts), key=counts.count) if counts else 1)
+
+
+@dataclass(frozen=True)
+class Text(base.Edit):
+    """Base of the edits of a text: there is no syntax tree."""
+
+    is_python = False
+
+    @property
+    def written(self) -> str:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class RstAppend(Text):
+    text: str
+
+    operation = 'rst_append'
+
+    @property
+    def written(self) -> str:
+        return self.text
+
+    def apply(self, source: Source) -> Source:
+        gap = _gap(source) if _starts_section(self.text) else '\n'
+        end = _trimmed(source.lines, 0, len(source.lines))
+        return source.insert_lines(
+            end + 1, gap + blocks.placed_plain(self.text, ''))
+
+
+@dataclass(frozen=True)
+class RstInsert(Text):
+    """A text at the end of a section, with or without its subsections."""
+
+    section: str
+    text: str
+    own: bool
+
+    @property
+    def operation(self) -> str:
+        return 'rst_append_section' if self.own else 'rst_insert_after'
+
+    @property
+    def written(self) -> str:
+        return self.text
+
+    def apply(self, source: Source) -> Source:
+        found = find_section(source, self.section)
+        end = _trimmed(source.lines, 0,
+                       found.own_end if self.own else found.end)
+        gap = _gap(source) if _starts_section(self.text) else '\n'
+        return source.insert_lines(
+            end + 1, gap + blocks.placed_plain(self.text, ''))
+
+
+@dataclass(frozen=True)
+class _Replacing(Text):
+    section: str | None
+    contains: str
+    text: str
+
+    @property
+    def written(self) -> str:
+        return self.text
+
+    def places(self, lines: list[str], start: int,
+               end: int) -> Iterator[tuple[int, int]]:
+        raise NotImplementedError
+
+    @property
+    def kind(self) -> str:
+        raise NotImplementedError
+
+    def apply(self, source: Source) -> Source:
+        lines = source.lines
+        places = self.places(lines, *_extent(source, self.section))
+        found = [(start, (start, end)) for start, end in places
+                 if _words(self.contains)
+                 in _words('\n'.join(lines[start:end]))]
+        start, end = _one(found, self.contains, self.kind)
+        margin = source.indentation(start + 1)
+        return source.splice(
+            (source.start_of(start + 1), source.start_of(end + 1),
+             blocks.placed_plain(self.text, margin)))
+
+
+def _indented_end(lines: list[str], start: int, end: int) -> int:
+    """Where what hangs under a line ends."""
+    margin = len(lines[start]) - len(lines[start].lstrip())
+    line = start + 1
+    while line < end and (
+            not lines[line].strip()
+            or len(lines[line]) - len(lines[line].lstrip()) > margin):
+        line += 1
+    return _trimmed(lines, start, line)
+
+
+@dataclass(frozen=True)
+class RstReplaceDirective(_Replacing):
+    directive: str
+
+    operation = 'rst_replace_directive'
+
+    @property
+    def kind(self) -> str:
+        return f'".. {self.directive}::" with the words'
+
+    def places(self, lines: list[str], start: int,
+               end: int) -> Iterator[tuple[int, int]]:
+        opening = f'.. {self.directive}::'
+        for line in range(start, end):
+            if lines[line].lstrip().startswith(opening):
+                yield line, _indented_end(lines, line, end)
+
+
+@dataclass(frozen=True)
+class RstReplaceParagraph(_Replacing):
+    operation = 'rst_replace_paragraph'
+    kind = 'paragraph'
+
+    def places(self, lines: list[str], start: int,
+               end: int) -> Iterator[tuple[int, int]]:
+        line = start
+        while line < end:
+            first = line
+            while (line < end and lines[line].strip()
+                   and (line == first or not _BULLET.match(lines[line]))):
+                line += 1
+            if line > first:
+                yield first, line
+            else:
+                line += 1
+
+
+@dataclass(frozen=True)
+class RstReplaceListItem(_Replacing):
+    operation = 'rst_replace_list_item'
+    kind = 'list item'
+
+    def places(self, lines: list[str], start: int,
+               end: int) -> Iterator[tuple[int, int]]:
+        """Items, the innermost only where they are nested."""
+        found = [(line, _indented_end(lines, line, end))
+                 for line in range(start, end) if _BULLET.match(lines[line])]
+        for first, last in found:
+            words = _words('\n'.join(lines[first:last]))
+            inner = any(
+                first < other < last and _words(self.contains) in _words(
+                    '\n'.join(lines[other:other_end]))
+                for other, other_end in found)
+            if _words(self.contains) in words and not inner:
+                yield first, last
+
+
+@dataclass(frozen=True)
+class RstReplaceTitle(Text):
+    old: str
+    new: str
+
+    operation = 'rst_replace_title'
+
+    def apply(self, source: Source) -> Source:
+        found = find_section(source, self.old)
+        line = found.title_line
+        old, under = source.lines[line], source.lines[line + 1]
+        start, end = line, line + 2
+        margin = old[:len(old) - len(old.lstrip())]
+        new = margin + self.new
+        rule = under[0] * (len(new) + len(margin))
+        text = f'{new}\n{rule}\n'
+        if line and source.lines[line - 1] == under:
+            start, text = line - 1, f'{rule}\n{text}'
+        return source.splice((source.start_of(start + 1),
+                              source.start_of(end + 1), text))
+
+
+@dataclass(frozen=True)
+class RstAddRestParameter(Text):
+    """One line in a list of parameters of the API reference."""
+
+    section: str
+    after: str
+    line: str
+    directive: str
+    contains: str | None
+
+    operation = 'rst_add_rest_parameter'
+
+    def _lists(self, source: Source) -> Iterator[tuple[int, int]]:
+        start, end = _extent(source, self.section)
+        for line in range(start, end):
+            if source.lines[line].lstrip().startswith(
+                    f'.. {self.directive}::'):
+                yield line, _indented_end(source.lines, line, end)
+
+    def _item(self, source: Source, name: str, start: int,
+              end: int) -> int | None:
+        """The line of the item of a parameter."""
+        for line in range(start, end):
+            text = source.lines[line].strip()
+            if text.startswith(('- ' + name + ':', '* ' + name + ':')):
+                return line
+        return None
+
+    def apply(self, source: Source) -> Source:
+        name = self.line.rpartition(':')[0].strip()
+        found = [
+            (line, (line, start, end))
+            for start, end in self._lists(source)
+            if (line := self._item(source, self.after, start, end))
+            and (self.contains is None or self._item(
+                source, self.contains, start, end))]
+        line, start, end = _one(found, self.after, 'parameter')
+        there = self._item(source, name, start, end)
+        if there is not None:
+            raise errors.AlreadyThere(what=f'parameter {name}',
+                                      line=there + 1)
+        last = min(_indented_end(source.lines, line, end), end)
+        margin = source.indentation(line + 1)
+        mark = source.lines[line].strip()[0]
+        return source.insert_lines(last + 1,
+                                   f'{margin}{mark} {self.line}\n')

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Making the edits of one file, one after another.
+
+Each edit finds its place in the result of those before it.  To parse a
+big file as rarely as possible, edits that can't have anything to do with
+each other (they name other functions, and touch other places) share one
+syntax tree, and their splices are made together.
+"""
+
+from novapatch.edit import Edit
+from novapatch import errors
+from novapatch.source import Source
+from novapatch.source import Splice
+
+
+def apply_all(source: Source, edits: tuple[Edit, ...],
+              is_python: bool) -> Source:
+    """The text after all edits.
+
+    :raises: EditError, with the edit that failed as its ``edit``; or, if
+        several did, ExceptionGroup of them
+    """
+    try:
+        result = _together(source, edits) if is_python else None
+        if result is not None:
+            result.tree
+            return result
+    except errors.EditError:
+        # One by one it becomes clear which edit is to blame, and perhaps
+        # none is: an edit may build on one before it.
+        pass
+    misses = []
+    for edit in edits:
+        try:
+            source = _apply(source, edit, is_python)
+        except errors.EditError as error:
+            misses.append(error)
+    if len(misses) > 1:
+        raise ExceptionGroup('edits that failed', misses)
+    if misses:
+        raise misses[0]
+    return source
+
+
+def _apply(source: Source, edit: Edit, is_python: bool) -> Source:
+    try:
+        result = edit.apply(source)
+        if result.text == source.text:
+            raise errors.NothingChanged()
+        if is_python:
+            result.tree
+    except errors.EditError as error:
+        error.edit = edit
+        raise
+    return result
+
+
+def _together(source: Source, edits: tuple[Edit, ...]) -> Source:
+    """Like one by one, but with a parse only where edits may meet."""
+    names: set[str] = set()
+    splices: list[Splice] = []
+    base = source
+    for edit in edits:
+        mine = edit.changes()
+        if not names or _related(names, mine):
+            base, names, splices = base.splice(*splices), set(), []
+        result = edit.apply(base)
+        if result.text == base.text:
+            raise errors.NothingChanged()
+        if result.origin is not base:
+            # It was not made by splices into the base alone.
+            if splices:
+                result = edit.apply(base.splice(*splices))
+            base, names, splices = result, set(), []
+            continue
+        if _meet(splices, result.splices):
+            base, splices = base.splice(*splices), []
+            result = edit.apply(base)
+            names = set()
+        names |= mine
+        splices += result.splices
+    return base.splice(*splices)
+
+
+def _related(names: set[str], others: set[str]) -> bool:
+    """Whether any name is another, or stands in another."""
+    return any(
+        not name or not other or name == other
+        or name.startswith(other + '.') or other.startswith(name + '.')
+        for name in names for other in others)
+
+
+def _meet(splices: list[Splice], others: tuple[Splice, ...]) -> bool:
+    """Whether any places overlap or touch."""
+    return any(start <= other_end and other_start <= end
+               for start, end, text in splices
+               for other_start, other_end, other_text in others)

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Edits of parameters, arguments and decorators."""
+
+import ast
+from dataclasses import dataclass
+import re
+
+from novapatch import base
+from novapatch import blocks
+from novapatch import errors
+from novapatch import layout
+from novapatch import pattern as patterns
+from novapatch import scope
+from novapatch.scope import Target
+from novapatch.source import Source
+
+
+def _parameter_name(text: str) -> str:
+    found = re.match(r'\**\s*(\w*)', text)
+    return found[1] if found else ''
+
+
+@dataclass(frozen=True)
+class AddParameter(base.Edit):
+    target: str | Target
+    parameter: str
+    after: str | None = None
+
+    operation = 'add_parameter'
+
+    def apply(self, source: Source) -> Source:
+        node = scope.find_function(source, self.target)
+        items = layout.read_items(source, _opening(source, node))
+        names = [_parameter_name(items.text_of(index))
+                 for index in range(len(items.items))]
+        name = _parameter_name(self.parameter)
+        if name in names:
+            raise errors.AlreadyThere(what=f'a parameter {name}',
+                                      line=node.lineno)
+        if self.after is not None:
+            if self.after not in names:
+                raise errors.NoMatch(
+                    kind='parameter', sought=self.after,
+                    hint=f' (there are: {errors.listed(names)})')
+            place = names.index(self.after)
+        else:
+            place = _last_ordinary(items)
+        return layout.add_item(items, self.parameter, place)
+
+    def changes(self) -> set[str]:
+        return {str(self.target)}
+
+
+def _opening(source: Source, node: scope.Function) -> int:
+    """The bracket that opens the parameters of a function."""
+    start, depth = source.span(node)[0], 0
+    for found in re.finditer(r'[\[\](]', source.text[start:]):
+        if found[0] == '(' and not depth:
+            return start + found.start()
+        depth += {'[': 1, ']': -1}.get(found[0], 0)
+    raise errors.ResultBroken(line=node.lineno, reason='no parameters')
+
+
+def _last_ordinary(items: layout.Items) -> int:
+    for index in range(len(items.items)):
+        if items.text_of(index).startswith('*'):
+            return index - 1
+    return len(items.items) - 1
+
+
+@dataclass(frozen=True)
+class AddArgument(base.Edit):
+    target: str | Target
+    call: str
+    argument: str
+
+    operation = 'add_argument'
+
+    def _parsed(self) -> ast.Call:
+        return base.parse_expression(f'f({self.argument})')
+
+    def apply(self, source: Source) -> Source:
+        node = scope.one_expression(source, self.target, self.call).nodes[0]
+        if not isinstance(node, ast.Call):
+            raise errors.WrongKind(sought=self.call, line=node.lineno,
+                                   wanted='call')
+        wanted = self._parsed()
+        present = {keyword.arg for keyword in node.keywords if keyword.arg}
+        for keyword in wanted.keywords:
+            if keyword.arg in present:
+                raise errors.AlreadyThere(
+                    what=f'an argument {keyword.arg}', line=node.lineno)
+        items = layout.read_items(source, _call_opening(source, node))
+        if len(items.items) == 1 and isinstance(
+                node.args[:1] and node.args[0], ast.GeneratorExp) and (
+                not items.text_of(0).startswith('(')):
+            raise errors.NoRoom(line=node.lineno, reason=(
+                'the only argument is a generator without brackets'))
+        if wanted.args:
+            place = len(node.args) - 1
+        else:
+            place = len(items.items) - 1
+            while place >= 0 and items.text_of(place).startswith('**'):
+                place -= 1
+        return layout.add_item(items, self.argument, place)
+
+    def changes(self) -> set[str]:
+        return {str(self.target)}
+
+
+def _call_opening(source: Source, node: ast.Call) -> int:
+    """The bracket that opens the arguments of a call."""
+    start = source.span(node.func)[1]
+    # Between the two there may be brackets around what is called, line
+    # ends and comments.
+    found = re.compile(r'(?:\)|\s|\\\n|#[^\n]*\n)*\(').match(
+        source.text, start)
+    return found.end() - 1
+
+
+@dataclass(frozen=True)
+class AddDecorator(base.Edit):
+    target: str | Target
+    text: str
+    below: str | None = None
+    above: str | None = None
+
+    operation = 'add_decorator'
+
+    def apply(self, source: Source) -> Source:
+        node = scope.find_definition(source, self.target)
+        if self._is_on(node):
+            raise errors.AlreadyThere(what='the decorator',
+                                      line=node.lineno)
+        margin = source.indentation(node.lineno)
+        if self.below is not None:
+            line = self._decorator(node, self.below).end_lineno + 1
+        elif self.above is not None:
+            line = self._decorator(node, self.above).lineno
+        else:
+            # Directly above the function: it is called first.
+            line = node.lineno
+        text = '@' + blocks.dedent(self.text).lstrip('@')
+        return source.insert_lines(line, blocks.indent(text, margin))
+
+    def _decorator(self, node: scope.Definition, pattern: str) -> ast.expr:
+        wanted = patterns.read(blocks.dedent(pattern).lstrip('@'))
+        matches = [match for item in node.decorator_list
+                   if (match := wanted.match_expression(item))]
+        hint = ' (there are: ' + errors.listed(
+            '@' + ast.unparse(item) for item in node.decorator_list) + ')'
+        return scope.one(matches, wanted, 'decorator', hint).nodes[0]
+
+    def _is_on(self, node: scope.Definition) -> bool:
+        want = base.parse_expression(
+            blocks.dedent(self.text).lstrip('@'))
+        return patterns.dump(want) in [
+            patterns.dump(item) for item in node.decorator_list]
+
+    def changes(self) -> set[str]:
+        return {str(self.target)}

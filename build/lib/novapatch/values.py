@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Edits of values: constants, versions and literals."""
+
+import ast
+from dataclasses import dataclass
+import re
+
+from novapatch import base
+from novapatch import blocks
+from novapatch import errors
+from novapatch import layout
+from novapatch import pattern as patterns
+from novapatch import scope
+from novapatch.scope import Target
+from novapatch.source import Source
+
+_LITERALS = (ast.List, ast.Tuple, ast.Dict, ast.Set)
+
+
+def raised(version: str) -> str:
+    """The version after this one: 74 -> 75, 1.2 -> 1.3, 2.104 -> 2.105.
+
+    :raises: NoVersion
+    """
+    found = re.fullmatch(r'((?:\d+\.)*)(\d+)', version)
+    if not found:
+        raise errors.NoVersion(value=version)
+    return f'{found[1]}{int(found[2]) + 1}'
+
+
+def version_at(source: Source, target: str | Target) -> str:
+    """The version that is assigned to a target.
+
+    :raises: NoVersion, TargetNotFound, TargetAmbiguous
+    """
+    value = scope.find_assignment(source, target).value
+    if not isinstance(value, ast.Constant) or not isinstance(
+            value.value, (int, str)):
+        raise errors.NoVersion(value=source.segment(value))
+    return str(value.value)
+
+
+@dataclass(frozen=True)
+class SetValue(base.Edit):
+    target: str | Target
+    text: str
+
+    operation = 'set_value'
+
+    def apply(self, source: Source) -> Source:
+        base.parse_expression(self.text)
+        node = scope.find_assignment(source, self.target)
+        margin = source.indentation(node.lineno)
+        text = blocks.placed(self.text, margin).strip()
+        return source.splice((*source.span(node.value), text))
+
+    def changes(self) -> set[str]:
+        return {str(self.target)}
+
+
+@dataclass(frozen=True)
+class Bump(base.Edit):
+    target: str | Target
+
+    operation = 'bump'
+
+    def apply(self, source: Source) -> Source:
+        old = version_at(source, self.target)
+        node = scope.find_assignment(source, self.target)
+        start, end = source.span(node.value)
+        text = source.text[start:end].replace(old, raised(old))
+        return source.splice((start, end, text))
+
+    def changes(self) -> set[str]:
+        return {str(self.target)}
+
+
+@dataclass(frozen=True)
+class Append(base.Edit):
+    target: str | Target
+    item: str
+    within: str | None = None
+
+    operation = 'append'
+
+    def _literal(self, source: Source) -> ast.expr:
+        if self.within is None:
+            node = scope.find_assignment(source, self.target).value
+        else:
+            node = scope.one_expression(
+                source, self.target, self.within).nodes[0]
+        # frozenset([...]) and the like
+        if isinstance(node, ast.Call) and len(
+                node.args) == 1 and not node.keywords:
+            node = node.args[0]
+        start, end = source.span(node)
+        if not isinstance(node, _LITERALS) or (
+                source.text[start] not in '([{'
+                or layout.read_items(source, start).end != end - 1):
+            raise errors.WrongKind(
+                sought=self.within or str(self.target), line=node.lineno,
+                wanted='list, tuple, dict or set in brackets')
+        return node
+
+    def _item(self, literal: ast.expr) -> str:
+        """What the item is, in a form that can be compared."""
+        form = '{\n%s\n}' if isinstance(
+            literal, (ast.Dict, ast.Set)) else '[\n%s\n]'
+        node = base.parse_expression(form % self.item)
+        if isinstance(literal, ast.Dict) != isinstance(node, ast.Dict):
+            raise errors.BadText(text=self.item,
+                                 reason='it is no item of this literal')
+        return _dumps(node)[0]
+
+    def _is_in(self, source: Source, literal: ast.expr) -> bool:
+        """Whether the item is there, with the comment it came with.
+
+        A history may hold equal items that only their comments tell apart.
+        """
+        comment = '\n'.join(line for line in self.item.split('\n')
+                            if line.lstrip().startswith('#'))
+        return self._item(literal) in _dumps(literal) and (
+            ' '.join(comment.split())
+            in ' '.join(source.segment(literal).split()))
+
+    def apply(self, source: Source) -> Source:
+        literal = self._literal(source)
+        if self._is_in(source, literal):
+            raise errors.AlreadyThere(what=repr(self.item),
+                                      line=literal.lineno)
+        items = layout.read_items(source, source.span(literal)[0])
+        result = layout.add_item(items, self.item)
+        if isinstance(literal, ast.Tuple) and not literal.elts:
+            # The one item of a tuple needs its comma.
+            closing = len(result.text) - (len(source.text) - items.end)
+            if not result.text[:closing].rstrip().endswith(','):
+                result = result.splice((closing, closing, ','))
+        return result
+
+    def changes(self) -> set[str]:
+        return {str(self.target)}
+
+
+def _dumps(literal: ast.expr) -> list[str]:
+    if isinstance(literal, ast.Dict):
+        return [f'{key and patterns.dump(key)}: {patterns.dump(value)}'
+                for key, value in zip(literal.keys, literal.values)]
+    return [patterns.dump(item) for item in literal.elts]

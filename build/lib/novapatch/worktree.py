@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A patched tree to work in, made or brought up to date by one command.
+
+New files are symbolic links to those of the project, so editing them
+takes effect at once.  Test discovery resolves links on both sides of its
+comparison, so linked tests are found.
+"""
+
+import json
+from pathlib import Path
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+
+from novapatch import errors
+from novapatch import operations
+from novapatch.operations import State
+from novapatch.patchset import PatchSet
+from novapatch.record import Record
+from novapatch import transaction
+from novapatch.tree import Tree
+
+_MARKER = '.novapatch-work.json'
+
+
+def refresh(patch_set: PatchSet, directory: Path,
+            sdist: Path | None = None, force: bool = False) -> str:
+    """Make a working tree, or derive it anew where the edits changed.
+
+    Files that are not the patch set's (test results, caches) stay.
+
+    :returns: what was done, in one line
+    :raises: NotOurs, NoSdist, ChangedByHand, and all that apply raises
+    """
+    release = patch_set.releases[-1] if patch_set.releases else ''
+    made = not directory.exists()
+    if made:
+        _unpack(sdist or _download(patch_set.root, release), directory)
+    elif not (directory / _MARKER).is_file():
+        raise errors.NotOurs(directory=directory)
+    tree = Tree(directory)
+    key = _key(patch_set)
+    marker = json.loads((directory / _MARKER).read_text())
+    found = Record(tree.root).load()
+    if found and marker.get('edits') == key and _is_intact(tree, found):
+        return f'{directory}: up to date'
+    if found is not None:
+        transaction.undo(tree.root, force)
+        tree = Tree(directory)
+    plan = operations.prepare(tree, patch_set, link=True)
+    transaction.write(tree.root, plan, key)
+    (directory / _MARKER).write_text(json.dumps({'edits': key}))
+    return (f'{directory}: {"made" if made else "refreshed"} '
+            f'({len(plan.changes)} files)')
+
+
+def _key(patch_set: PatchSet) -> str:
+    """What the tree depends on: the edits, and the names of new files."""
+    return patch_set.digest_of_edits()
+
+
+def _is_intact(tree: Tree, found: operations.Manifest) -> bool:
+    return found.state == State.APPLIED.value and all(
+        transaction.is_after(tree.root, entry) for entry in found.files)
+
+
+def _download(root: Path, release: str) -> Path:
+    """Nova's sdist, downloaded once into work/cache/ of the project."""
+    cache = root / 'work' / 'cache'
+    sdist = cache / f'nova-{release}.tar.gz'
+    if sdist.is_file():
+        return sdist
+    cache.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, '-m', 'pip', 'download', '--quiet',
+               '--no-deps', '--no-binary', 'nova',
+               '--dest', str(cache), f'nova=={release}']
+    result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode or not sdist.is_file():
+        lines = result.stderr.strip().split('\n')
+        raise errors.NoSdist(release=release, reason=lines[-1])
+    return sdist
+
+
+def _unpack(sdist: Path, directory: Path) -> None:
+    """Unpack an sdist; the directory appears only when it is complete."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=directory.parent) as scratch:
+        try:
+            with tarfile.open(sdist) as archive:
+                archive.extractall(scratch, filter='data')
+        except (OSError, tarfile.TarError) as error:
+            raise errors.NoSdist(release=sdist.name,
+                                 reason=error) from error
+        tops = list(Path(scratch).iterdir())
+        if len(tops) != 1:
+            raise errors.NoSdist(release=sdist.name,
+                                 reason='it is no sdist')
+        (tops[0] / _MARKER).write_text('{}')
+        shutil.move(tops[0], directory)
