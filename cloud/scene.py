@@ -374,7 +374,18 @@ class Scene:
         try:
             yield
         finally:
+            until(lambda: self._is_taken_back(path),
+                  '%s can not be taken back' % host.name, 60, interval=0.5)
+
+    def _is_taken_back(self, path: str) -> bool:
+        try:
             self.call('PUT', path, {'forced_down': False})
+            return True
+        except Refused as error:
+            if error.status != 400:
+                raise
+            # What was evacuated from it is not cleared away yet.
+            return False
 
     # What has to hold
 

@@ -65,12 +65,13 @@ class Counter:
 def run(cloud: Cloud, arguments: list[str]) -> int:
     """Run tests, and count them.
 
-    :param arguments: none for the short set, ``--all``, ``--tempest`` for the
-        tests of the plugin, or what pytest is told to run
+    :param arguments: none for the short set, ``--all``, ``--tempest`` for all
+        that Tempest runs, or what pytest is told to run
     :returns: the exit status
     """
     whole = arguments == ['--all']
-    parts = {(): [tempest.run_short], ('--tempest',): [tempest.run_plugin],
+    parts = {(): [tempest.run_short],
+             ('--tempest',): [tempest.run_plugin, tempest.run_novas],
              ('--all',): [tempest.run_plugin, tempest.run_novas]}.get(
                  tuple(arguments), [])
     counter = Counter(cloud)
