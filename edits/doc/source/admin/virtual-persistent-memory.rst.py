@@ -243,7 +243,7 @@ EDITS = [
           host is given to a server. Look for those that no server uses, wipe
           them (``daxio -z -o /dev/daxX.Y``), and only then remove the file.
 
-        ``Writing a vPMEM ticket again …``, ``Writing the damaged …``
+        ``Writing the vPMEM ticket … again, …``, ``Writing the damaged …``
           Find out who has changed it. Nothing else is to be done.
 
         ``The vPMEM namespace … is not used: …``
