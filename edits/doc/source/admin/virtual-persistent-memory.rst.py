@@ -50,9 +50,6 @@ EDITS = [
           disks requires, too. No login as root is needed: the destination
           lends the device nodes to that user while data is copied, and takes
           them back afterwards.
-        * :oslo.config:option:`service_user.send_service_user_token` is set, if
-          a copy can take longer than a token lives. Without it the server
-          comes back when the token of the request has expired meanwhile.
         * ``ndctl`` and ``daxio`` are installed on every compute host, on the
           ``PATH`` that a command run through ``ssh`` has.
         * So is ``nova-pmem-receive``, which is installed with Nova. Where it
@@ -68,10 +65,11 @@ EDITS = [
           It finds ``host`` and ``state_path`` in the configuration files of
           ``nova-compute``, which the user of that service has to be able to
           read.
-        * ``[service_user]send_service_user_token`` is set, on every compute
-          host. A copy may take longer than the token of its request is valid,
-          and what comes after it asks Neutron and Cinder on behalf of the
-          user: without it a move whose token has expired is taken back.
+        * :oslo.config:option:`service_user.send_service_user_token` is set on
+          every compute host. A copy may take longer than the token of its
+          request is valid, and what comes after it asks Neutron, Glance and
+          Cinder on behalf of the user: without it a move whose token has
+          expired is taken back.
         * The destination is in the cell of the server. Data can't be copied
           to another cell: a request that names a host there is refused. A move
           between cells without the option wipes the source, as ever.
