@@ -142,7 +142,8 @@ def only_for_copies(handle):
 
 def explained(error):
     """Return an error as operators are to read it."""
-    if isinstance(error, exception.Unauthorized):
+    if isinstance(error, (exception.ImageNotAuthorized,
+                          exception.Unauthorized)):
         return ('%s (The copy may have outlasted the token of the request; '
                 'see [service_user].)' % error)
     return error
