@@ -95,9 +95,10 @@ class _WithWorld(testtools.TestCase):
                 yield
 
     @contextlib.contextmanager
-    def written(self, name, data=b'x'):
-        before = self.world.pmem.read(name, 0, len(data))
-        self.world.pmem.write(name, 0, data)
+    def written(self, name):
+        before = self.world.pmem.read(name, 0, 1)
+        # What is there is random.
+        self.world.pmem.write(name, 0, bytes([before[0] ^ 0xff]))
         yield
         self.world.pmem.write(name, 0, before)
 
