@@ -374,6 +374,10 @@ class Scene:
         try:
             yield
         finally:
+            # Nova does not take a host back that has not cleared away what
+            # was evacuated from it.
+            if not host.nova.runs:
+                host.start_nova()
             until(lambda: self._is_taken_back(path),
                   '%s can not be taken back' % host.name, 60, interval=0.5)
 
@@ -384,7 +388,6 @@ class Scene:
         except Refused as error:
             if error.status != 400:
                 raise
-            # What was evacuated from it is not cleared away yet.
             return False
 
     # What has to hold

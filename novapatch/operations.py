@@ -50,7 +50,7 @@ def status(tree: Tree, patch_set: PatchSet) -> Status:
     manifest = Record(tree.root).load()
     if manifest is None:
         return _recognise(tree, patch_set)
-    if manifest.release != tree.release:
+    if transaction.is_replaced(tree.root, manifest, tree.known_release):
         return Status(State.UPGRADED, manifest)
     by_hand = tuple(transaction.changed_by_hand(tree.root, manifest))
     reverted = tuple(
@@ -181,12 +181,8 @@ def _marked(plan: plans.Plan, patch_set: PatchSet) -> plans.Plan:
 
 def undo(tree: Tree, force: bool = False) -> Manifest:
     """Put everything back; see :func:`transaction.undo`."""
-    try:
-        release = tree.release
-    except errors.ReleaseUnknown:
-        release = None
     with tree.alone():
-        return transaction.undo(tree.root, force, release)
+        return transaction.undo(tree.root, force, tree.known_release)
 
 
 def diff(tree: Tree, patch_set: PatchSet) -> str:

@@ -144,6 +144,20 @@ def changed_by_hand(root: Path, manifest: Manifest) -> list[str]:
             and current(root, entry) != entry.before]
 
 
+def is_replaced(root: Path, manifest: Manifest,
+                release: str | None) -> bool:
+    """Whether the tree has become another release since the apply.
+
+    One that only has another name, such as a tag of its own, has all files as
+    the apply left them.
+
+    :param release: of the tree, if that is known
+    """
+    return release not in (None, manifest.release) and not all(
+        is_after(root, entry) for entry in manifest.files
+        if entry.before is not None)
+
+
 # -- undoing ----------------------------------------------------------------
 
 def undo(root: Path, force: bool = False,
@@ -162,7 +176,7 @@ def undo(root: Path, force: bool = False,
     manifest = store.load()
     if manifest is None:
         raise errors.NotApplied(tree=root)
-    if release not in (None, manifest.release):
+    if is_replaced(root, manifest, release):
         return _leave(root, store, manifest, release)
     by_hand = changed_by_hand(root, manifest)
     if by_hand and not force:

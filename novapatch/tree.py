@@ -58,6 +58,14 @@ class Tree:
             raise errors.ReleaseUnknown(tree=self.root, git=self._git_said)
         return release
 
+    @property
+    def known_release(self) -> str | None:
+        """The release, or None if it can't be found out."""
+        try:
+            return self.release
+        except errors.ReleaseUnknown:
+            return None
+
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
         """Keep every other novapatch out of the tree.

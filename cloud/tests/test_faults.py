@@ -327,8 +327,6 @@ def test_evacuate_in_the_copy(scene, source, target):
         # So it is since microversion 2.95.
         server.becomes('SHUTOFF', timeout=100)
         held.release()
-        # Nova does not take a host back that has not cleared away before.
-        source.start_nova()
     until(lambda: not source.devices_of(server.uuid),
           'the source still has the server', 100, interval=0.5)
     bystander.has_its_data()

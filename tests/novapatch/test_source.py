@@ -80,3 +80,11 @@ def test_no_alternative_fits():
 def test_the_first_alternative_that_fits():
     check(alternatives(set_value('y', '3'), set_value('x', '3'),
                        set_value('x', '4')), 'x = 1\n', 'x = 3\n')
+
+
+def test_byte_order_mark_stays():
+    data = '\ufeffX = 1\n'.encode()
+    file = File(data)
+    assert file.encode(file.source) == data
+    edited = file.encode(bump('X').apply(file.source))
+    assert edited == '\ufeffX = 2\n'.encode()

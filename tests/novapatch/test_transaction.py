@@ -330,9 +330,28 @@ def test_nova_was_upgraded_since(root, patch_set):
     assert apply(root, patchset.load(patch_set.root))
 
 
+def test_same_nova_by_another_name(root, patch_set):
+    before = snapshot(root)
+    apply(root, patch_set)
+    kept = (root / 'PKG-INFO').read_bytes()
+    write(root, {'PKG-INFO': 'Name: nova\nVersion: 34.0.0+ours\n'})
+    assert state(root, patch_set) is State.APPLIED
+    operations.undo(Tree(root))
+    (root / 'PKG-INFO').write_bytes(kept)
+    assert snapshot(root) == before
+
+
+def test_release_that_is_not_known_any_more(root, patch_set):
+    apply(root, patch_set)
+    (root / 'PKG-INFO').unlink()
+    assert state(root, patch_set) is State.APPLIED
+    assert operations.undo(Tree(root))
+
+
 def test_nova_was_upgraded_in_part(root, patch_set):
     apply(root, patch_set)
-    write(root, {'PKG-INFO': 'Name: nova\nVersion: 34.0.1\n'})
+    write(root, {'PKG-INFO': 'Name: nova\nVersion: 34.0.1\n',
+                 'nova/version.py': TREE['nova/version.py']})
     after = snapshot(root)
     with pytest.raises(errors.MixedReleases, match='nova/boat.py'):
         operations.undo(Tree(root), force=True)
