@@ -14,8 +14,8 @@ import time
 import psutil
 
 from bench import place
-from nova.virt.pmem import receiver
-from nova.virt.pmem import sender
+from nova.virt.pmem_transfer import receiver
+from nova.virt.pmem_transfer import sender
 
 SSH = 'ssh -o BatchMode=yes %s' % place.ADDRESS
 
@@ -94,7 +94,7 @@ def cut(where: place.Place, share: float, **options: object) -> None:
     """Begin ours, and kill it when a part of the whole is acknowledged."""
     # It tells how far it is so often that this is about the part.
     command = [sys.executable, '-c',
-               'from nova.virt.pmem import sender; '
+               'from nova.virt.pmem_transfer import sender; '
                'sender.PROGRESS_INTERVAL = 0.01; sender.main()']
     with _start(where, command, **options) as process:
         for line in process.stdout:
@@ -110,7 +110,7 @@ def by_compute(where: place.Place, **options: object) -> Taken:
     To look at processes costs, so the time is worth little.
     """
     # This is all of Nova.
-    from nova.virt.libvirt import pmem_transfer
+    from nova.virt.libvirt.pmem import transfer
 
     watchers = []
 
@@ -120,7 +120,7 @@ def by_compute(where: place.Place, **options: object) -> Taken:
 
     peak = _peak(os.getpid())
     cpu = time.thread_time()
-    totals = pmem_transfer.transfer(
+    totals = transfer.transfer(
         where.job(**options), watch, lambda process: None,
         lambda done, total: None, lambda: True)
     taken = Taken(totals.seconds, totals.wire)

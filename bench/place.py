@@ -16,10 +16,10 @@ import typing as ty
 import fixtures
 
 from bench import memory
-from nova.virt.pmem import extents
-from nova.virt.pmem import job as pmem_job
-from nova.virt.pmem import receiver
-from nova.virt.pmem import ticket as pmem_ticket
+from nova.virt.pmem_transfer import extents
+from nova.virt.pmem_transfer import job as pmem_job
+from nova.virt.pmem_transfer import receiver
+from nova.virt.pmem_transfer import ticket as pmem_ticket
 
 MIB = 1024 * 1024
 ADDRESS = '127.0.0.1'

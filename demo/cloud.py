@@ -49,6 +49,8 @@ from demo import hosts  # noqa: E402
 CONF = nova.conf.CONF
 
 ADDRESSES = {'host1': '127.0.0.2', 'host2': '127.0.0.3'}
+# What each host calls its namespace: the name is one of that host only.
+LISTED = 'ns_0'
 # An image that the stand-in for glance has.
 IMAGE = '155d900f-4e14-4e4c-a73d-069cbf4541e6'
 
@@ -121,10 +123,12 @@ class Cloud(base.ServersTestBase):
         # What ssh starts on a host finds that one's configuration.
         self.pmem = self.useFixture(pmem.PmemHosts({
             address: {'OS_DEFAULT__HOST': host,
-                      'OS_DEFAULT__STATE_PATH': self.folders[host]}
+                      'OS_DEFAULT__STATE_PATH': self.folders[host],
+                      'PMEM_STAND_IN_HOST': host}
             for host, address in ADDRESSES.items()}))
         for name, (host, label, size) in self._namespaces.items():
-            self.pmem.add_namespace(name, size, host=host, label=label)
+            self.pmem.add_namespace(
+                name, size, host=host, label=label, listed=LISTED)
         for folder in self.folders.values():
             os.mkdir(os.path.join(folder, 'instances'))
 

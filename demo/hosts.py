@@ -27,6 +27,8 @@ import contextlib
 import contextvars
 import functools
 import inspect
+import os
+import subprocess
 from typing import Any
 
 import fixtures
@@ -88,6 +90,7 @@ class HostsFixture(fixtures.Fixture):
         self._wrap(rpc, 'get_server', self._server)
         self._wrap(service.Service, 'periodic_tasks', self._periodic_tasks)
         self._wrap(futurist.ThreadPoolExecutor, 'submit', self._submit)
+        self._wrap(subprocess.Popen, '__init__', self._start_child)
 
     def _wrap(
         self, owner: Any, name: str, wrapper: Callable[..., Any],
@@ -125,6 +128,20 @@ class HostsFixture(fixtures.Fixture):
             return periodic_tasks(self_, *args, **kwargs)
         with on(self_.host):
             return periodic_tasks(self_, *args, **kwargs)
+
+    @staticmethod
+    def _start_child(
+        start: Callable[..., Any], popen: subprocess.Popen, *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        """Let tools see the namespaces of the host that calls them."""
+        host = current()
+        if host is not None:
+            environment = kwargs.get('env')
+            kwargs['env'] = dict(
+                os.environ if environment is None else environment,
+                PMEM_STAND_IN_HOST=host)
+        start(popen, *args, **kwargs)
 
     @staticmethod
     def _submit(

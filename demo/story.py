@@ -23,7 +23,8 @@ import time
 from demo import cloud
 
 MIB = 1024 * 1024
-# One namespace on each host, so a host's name tells which one is meant.
+# One namespace on each host, so a host's name tells which one is meant. The
+# hosts themselves call them the same.
 NAMESPACES = {'host1': 'ns_host1', 'host2': 'ns_host2'}
 # Seconds that Nova may take for what the client doesn't wait for.
 PATIENCE = 60
@@ -188,12 +189,12 @@ class Story:
         """
         found = {host: self._content(host) for host in expected}
         for host, digest in found.items():
-            print('%s  %s  %s' % (host, NAMESPACES[host], _text(digest)),
+            print('%s  %s  %s' % (host, cloud.LISTED, _text(digest)),
                   flush=True)
         for host, digest in expected.items():
             if found[host] != digest:
                 raise Failure('namespace %s on %s holds %s; expected was %s'
-                              % (NAMESPACES[host], host,
+                              % (cloud.LISTED, host,
                                  _text(found[host]), _text(digest)))
 
     def _content(self, host: str) -> str | None:

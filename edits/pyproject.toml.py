@@ -3,5 +3,5 @@ from novapatch.edit import toml_add_item
 
 EDITS = [
     toml_add_item('project.scripts', 'nova-pmem-receive',
-                  'nova.virt.pmem.receiver:main'),
+                  'nova.virt.pmem_transfer.receiver:main'),
 ]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from novapatch.base import Alternatives
 from novapatch.base import Edit
+from novapatch.contexts import AddContext
 from novapatch.data import JsonBump
 from novapatch.data import JsonSet
 from novapatch.data import TextReplaceLine
@@ -45,7 +46,8 @@ __all__ = [
     'set_value', 'bump', 'append', 'add_parameter', 'add_argument',
     'insert_before', 'insert_after', 'insert_first', 'insert_last',
     'add_function', 'replace', 'add_decorator', 'add_import',
-    'append_docstring', 'append_string', 'wrap', 'append_file', 'alternatives',
+    'append_docstring', 'append_string', 'wrap', 'add_context', 'append_file',
+    'alternatives',
     'rst_append', 'rst_insert_after', 'rst_append_section',
     'rst_replace_directive', 'rst_replace_paragraph',
     'rst_replace_list_item', 'rst_replace_title',
@@ -173,6 +175,16 @@ def wrap(target: str | Target, pattern: str, header: str) -> Edit:
         statements go (``try:`` needs its ``except``)
     """
     return Wrap(target, pattern, header)
+
+
+def add_context(target: str | Target, pattern: str, context: str,
+                first: bool = False) -> Edit:
+    """Add a context to a ``with`` statement.
+
+    :param pattern: the header of the statement
+    :param first: whether it is entered before the others, and not after
+    """
+    return AddContext(target, pattern, context, first)
 
 
 def append_file(text: str) -> Edit:

@@ -67,7 +67,10 @@ def test_copy_that_rolls_back_ends_with_the_reason(scene, source, target):
         done = openstack('server', 'migrate', '--copy-pmem-devices', '--wait',
                          server.uuid)
     assert done.returncode == 1, done.stdout
-    assert 'no luck' in done.stderr
+    # Its user reads what happened; what was said over there, operators.
+    assert 'can not be written' in done.stderr
+    assert 'no luck' not in done.stderr
+    assert 'no luck' in source.nova.text()
     server.runs_on(source)
     server.has_its_data()
 

@@ -166,7 +166,6 @@ _SHARED = """
 """
 
 
-@is_open('I', 'the streams go over the connection of Nova')
 def test_shared_connections(scene, source, target):
     server = scene.boot(on=source)
     since = target.sshd.size()
@@ -324,8 +323,6 @@ def test_other_primary_group(scene, source, target, other_group):
     _moves(scene.boot(on=source))
 
 
-# On a slow machine the wipe comes after the writer.
-@is_open('H', 'who may not be looked at is taken for gone', always=False)
 def test_leftover_of_another_primary_group(
         scene, source, target, other_group):
     server = scene.boot(on=source)
@@ -397,7 +394,6 @@ def shared_state(source: Compute, target: Compute) -> abc.Iterator[None]:
             host.restart_nova()
 
 
-@is_open('H', 'a ticket counts on any host that sees it')
 def test_shared_state_path(scene, source, target, shared_state):
     server, other, _ = _equal_names(scene, source, target)
     held = scene.hold_copy(target)
@@ -447,7 +443,6 @@ def test_freed_by_the_confirm(scene, source, target, rare_updates):
     assert _boots_soon(scene, source)
 
 
-@is_open('H', 'what arrived and was deleted stays assigned')
 def test_freed_by_the_delete(scene, source, target, rare_updates):
     _moves(scene.boot(on=source)).delete()
     assert _boots_soon(scene, target)
@@ -505,7 +500,6 @@ def test_restored_after_a_move(scene, source, target, soft_delete):
     server.has_its_data()
 
 
-@is_open('H', 'the rollback undoes it')
 def test_restored_after_a_copy(scene, source, target, soft_delete):
     server = scene.boot(on=source)
     held = scene.hold_copy(target)
@@ -521,7 +515,6 @@ def test_restored_after_a_copy(scene, source, target, soft_delete):
     server.has_its_data()
 
 
-@is_open('H', 'the new host looks for the old names')
 def test_guests_resumed_with_equal_names(scene, source, target):
     server, _, stranger = _equal_names(scene, source, target)
     held = scene.hold_copy(target)
@@ -559,7 +552,6 @@ esac
 """
 
 
-@is_open('H', 'a wipe asks for clearing bad blocks')
 def test_wipe_that_cannot_clear_bad_blocks(scene, source):
     server = scene.boot(on=source)
     had = server.namespaces()[0]
@@ -570,7 +562,6 @@ def test_wipe_that_cannot_clear_bad_blocks(scene, source):
     assert was_zero, 'it was not wiped'
 
 
-@is_open('H', 'a wipe is not read back')
 def test_wipe_that_leaves_a_page(scene, source):
     server = scene.boot(on=source)
     had = server.namespaces()[0]

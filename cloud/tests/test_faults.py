@@ -14,7 +14,6 @@ from cloud.host import Failed
 from cloud.host import until
 from cloud.pmem import MIB
 from cloud.scene import TICKETS
-from cloud.tests.conftest import is_open
 
 #: Seconds that a database or broker is away.
 OUTAGE = 20
@@ -85,7 +84,6 @@ def test_nova_compute_terminated_in_the_copy(scene, source, target, side):
         settles(server, source, target)
 
 
-@is_open('H', 'a guest that runs is sent back when the state was not saved')
 def test_nova_compute_frozen_as_the_guest_starts(scene, source, target):
     server = scene.boot(on=source)
     held = scene.hold_copy(target)
@@ -254,7 +252,6 @@ def test_no_room_for_tickets(scene, source, target):
     server.has_its_data()
 
 
-@is_open('H', 'a node that was replaced under its writer is not noticed')
 def test_device_node_replaced_in_the_copy(scene, source, target):
     server = scene.boot(on=source)
     held = scene.hold_copy(target, at=12 * MIB)
@@ -266,7 +263,6 @@ def test_device_node_replaced_in_the_copy(scene, source, target):
     settles(server, source, target)
 
 
-@is_open('H', 'one odd namespace keeps a confirmed source from being wiped')
 def test_odd_namespace_appears_before_the_confirm(scene, source, target):
     server = scene.boot(on=source)
     [left] = server.namespaces()
@@ -294,7 +290,6 @@ def test_next_server_on_a_freed_namespace(scene, source, target):
     assert freed.is_zero()
 
 
-@is_open('H', 'what was wiped late stays reserved until the next update')
 def test_next_server_after_a_slow_wipe(scene, source, target):
     server = scene.boot('large', on=source)
     scene.boot('large', on=source)
@@ -313,8 +308,6 @@ def test_next_server_after_a_slow_wipe(scene, source, target):
           'what was wiped is not offered', 3, interval=0.2)
 
 
-# Whose namespace has the name that is wiped is chance.
-@is_open('H', 'a source that comes back wipes by name', always=False)
 def test_evacuate_in_the_copy(scene, source, target):
     server = scene.boot('large', on=source)
     bystander = scene.boot('large', on=source)

@@ -23,10 +23,7 @@ EDITS = [
 
 
         class PMEMCopyFailed(NovaException):
-            # Events keep 255 characters of it, so the reason comes early.
-            msg_fmt = _("vPMEM namespace %(source)s was not copied to "
-                        "%(target)s on %(host)s: %(reason)s (instance "
-                        "%(instance_uuid)s, migration %(migration_uuid)s)")
+            msg_fmt = _("The vPMEM data was not copied: %(reason)s.")
 
 
         class PMEMNamespaceNotFound(NotFound):
@@ -34,14 +31,16 @@ EDITS = [
                         "this host; under that name there is: %(found)s.")
 
 
+        class PMEMNamespaceDamaged(NovaException):
+            msg_fmt = _("vPMEM namespace %(name)s is damaged: %(damage)s.")
+
+
         class PMEMNamespaceDirty(NovaException):
-            msg_fmt = _("vPMEM namespaces %(names)s hold data of migration "
-                        "%(migration_uuid)s and are not wiped yet.")
+            msg_fmt = _("vPMEM namespaces %(names)s are not wiped yet.")
 
 
         class PMEMDeviceBusy(NovaException):
-            msg_fmt = _("Process %(pid)d still has a vPMEM device open, "
-                        "%(seconds)d seconds after it was killed.")
+            msg_fmt = _("vPMEM %(name)s is in use by %(user)s.")
 
 
         class PMEMTicketNotFound(NotFound):
@@ -54,14 +53,12 @@ EDITS = [
 
 
         class PMEMMoveInterrupted(NovaException):
-            msg_fmt = _("The move to %(host)s (migration %(migration_uuid)s) "
-                        "was interrupted, and nobody works on it any more. "
-                        "The server goes on where it was, with its data.")
+            msg_fmt = _("The move was interrupted. The server goes on where "
+                        "it was, with its data.")
 
 
         class PMEMGuestNotBack(NovaException):
-            msg_fmt = _("The guest could not be brought back after its move "
-                        "to %(host)s failed (%(error)s): %(reason)s. Its "
-                        "disks and vPMEM data are intact; it is tried again.")
+            msg_fmt = _("The move failed (%(error)s), and the guest is not "
+                        "back yet: its data is intact; it is tried again.")
         '''),
 ]

@@ -16,9 +16,9 @@ import typing as ty
 from lab import distributions
 from lab import guest as guests
 from lab import image as images
-from nova.virt.pmem import job as pmem_job
-from nova.virt.pmem import receiver
-from nova.virt.pmem import ticket as pmem_ticket
+from nova.virt.pmem_transfer import job as pmem_job
+from nova.virt.pmem_transfer import receiver
+from nova.virt.pmem_transfer import ticket as pmem_ticket
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 MIB = 1024 * 1024
@@ -28,7 +28,8 @@ NOVA = ROOT / 'work' / 'nova'
 FILES_OF_NOVA = (
     'nova/compute/pmem_copy.py', 'nova/conf/pmem_copy.py', 'nova/exception.py',
     'nova/i18n.py', 'nova/privsep/*.py', 'nova/virt/libvirt/pmem_*.py',
-    'nova/virt/pmem/*.py')
+    'nova/virt/libvirt/pmem/*.py',
+    'nova/virt/pmem_transfer/*.py')
 
 #: What that imports besides the standard library.
 NEEDS = (
@@ -60,7 +61,7 @@ thread_pool_size = 2
 
 RECEIVER = """\
 #!/bin/sh
-PYTHONPATH={code} exec python3 -m nova.virt.pmem.receiver "$@"
+PYTHONPATH={code} exec python3 -m nova.virt.pmem_transfer.receiver "$@"
 """
 
 
@@ -254,7 +255,7 @@ class Host:
                 target.size) for source, target in move.pairs),
             **{'streams': 1, 'extent': 2 * MIB, **changes})
         return self.guest.start(
-            'python3', '-m', 'nova.virt.pmem.sender', user='nova',
+            'python3', '-m', 'nova.virt.pmem_transfer.sender', user='nova',
             stdin=job.to_json().encode(), environment={'PYTHONPATH': CODE})
 
 

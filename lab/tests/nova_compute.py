@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What runs in a guest as nova-compute.
 
-It calls what Nova's libvirt driver calls around a copy: the functions of
-``nova.virt.libvirt.pmem_copy``, which are the product's own, with all that
+It calls what Nova's libvirt driver calls around a copy: the methods of
+``nova.virt.libvirt.pmem_copy.API``, which are the product's own, with all that
 they use. As in a real nova-compute they run as nova's user, and what needs
 root is done by a daemon of oslo.privsep, with no more capabilities than Nova
 leaves it.
@@ -16,6 +16,7 @@ asked. A request is an object in JSON, sent to that socket; ``call`` is one of
 :data:`CALLS`. This is a file of its own, put into the image as it is.
 """
 
+from concurrent import futures
 import contextlib
 import dataclasses
 import importlib
@@ -68,9 +69,17 @@ class Table:
         except KeyError:
             raise exception.NotFound()
 
+    def get_by_id(self, _context, number):
+        return next(row for row in self.rows.values() if row.id == number)
+
 
 CONTEXT = Row(elevated=lambda **_options: CONTEXT)
 MIGRATIONS, INSTANCES = Table(), Table()
+
+#: The provider of each host's resources.
+PROVIDER = 'provider'
+
+POOL = futures.ThreadPoolExecutor(1)
 
 
 def stand_in(name, **content):
@@ -81,10 +90,17 @@ def stand_in(name, **content):
     setattr(importlib.import_module(parent), child, module)
 
 
-stand_in('nova.context')
+stand_in('nova.context', get_admin_context=lambda **_options: CONTEXT)
 stand_in('nova.objects', LibvirtVPMEMDevice=LibvirtVPMEMDevice,
          Migration=MIGRATIONS, Instance=INSTANCES)
-stand_in('nova.compute.task_states', RESIZE_MIGRATING='resize_migrating')
+stand_in('nova.compute.task_states', RESIZE_MIGRATING='resize_migrating',
+         RESIZE_REVERTING='resize_reverting')
+stand_in('nova.compute.utils',
+         EventReporter=lambda *_arguments: contextlib.nullcontext())
+stand_in('nova.thread_pool_factory', ExecutorType=Row(LONG_TASK=None),
+         spawn_on=lambda _kind, *call: POOL.submit(*call))
+sys.modules['lxml'] = types.ModuleType('lxml')
+sys.modules['lxml'].etree = None
 stand_in('nova.virt.hardware')
 # Of its options only those of the copy, and the two of settings.py.
 stand_in('nova.conf', CONF=cfg.CONF, __path__=[os.path.join(
@@ -93,10 +109,10 @@ stand_in('nova.conf', CONF=cfg.CONF, __path__=[os.path.join(
 from nova.conf import pmem_copy as options  # noqa: E402
 from nova import exception  # noqa: E402
 import nova.privsep  # noqa: E402
+from nova.virt.libvirt.pmem import namespaces  # noqa: E402
+from nova.virt.libvirt.pmem import pairing  # noqa: E402
 from nova.virt.libvirt import pmem_copy  # noqa: E402
-from nova.virt.libvirt import pmem_devices  # noqa: E402
-from nova.virt.libvirt import pmem_layout  # noqa: E402
-from nova.virt.pmem import settings  # noqa: E402
+from nova.virt.pmem_transfer import settings  # noqa: E402
 from oslo_privsep import priv_context  # noqa: E402
 
 
@@ -107,8 +123,8 @@ class Move:
 
     def __init__(self, row):
         self.pairs = [
-            pmem_layout.DevicePair(*(LibvirtVPMEMDevice(**device)
-                                     for device in pair))
+            pairing.DevicePair(*(LibvirtVPMEMDevice(**device)
+                                 for device in pair))
             for pair in row['pairs']]
         sources, self.claimed = map(list, zip(*self.pairs))
         self.migration = Row(id=1, **row['migration'])
@@ -116,7 +132,8 @@ class Move:
                else sources)
         self.instance = Row(
             uuid=row['migration']['instance_uuid'], host=row['host'],
-            progress=0, task_state='resize_migrating', _context=CONTEXT,
+            progress=0, task_state='resize_migrating', new_flavor=None,
+            flavor=None, _context=CONTEXT,
             resources=_resources(has), migration_context=Row(
                 migration_id=1, copy_pmem_devices=True,
                 old_resources=_resources(sources),
@@ -124,43 +141,51 @@ class Move:
 
 
 def _resources(devices):
-    return [Row(identifier=device.name, metadata=device)
+    return [Row(identifier=device.name, metadata=device,
+                provider_uuid=PROVIDER)
             for device in devices]
 
 
+def _api(move=None):
+    """Return the door of a driver whose host has no guests."""
+    host = Row(get_node_uuid=lambda: PROVIDER,
+               list_guests=lambda **_options: [])
+    api = pmem_copy.API(Row(
+        _host=host, _vpmems_by_name=namespaces.list_namespaces(),
+        _get_vpmem_resources=list,
+        _get_resources=lambda instance, prefix=None: getattr(
+            instance.migration_context, prefix + 'resources')))
+    api._pairs = lambda *_arguments: move.pairs
+    return api
+
+
 def prepare(move):
-    pmem_copy.prepare(move.instance, move.migration, move.claimed, move.pairs,
-                      pmem_devices.list_namespaces, used_nodes=set)
+    _api(move).prepare(move.instance, move.migration)
 
 
 def copy(move):
-    pmem_copy.copy(move.instance, move.migration, move.pairs,
-                   pmem_devices.list_namespaces(),
-                   on_execute=lambda _process: None,
-                   on_completion=lambda _process: None)
+    _api(move).copy(move.instance, None, on_execute=lambda _process: None,
+                    on_completion=lambda _process: None)
 
 
 def finish(move):
     """Do what is done around the start of the guest, which there is not."""
-    pmem_copy.finish(move.migration, pmem_devices.list_namespaces)
-    pmem_copy.started(move.instance)
+    _api().finish(move.instance, move.migration)
+    _api().started(move.instance)
 
 
 def settle(_move):
     """Return the uuids of the migrations whose tickets were closed."""
-    return [ticket.migration_uuid for ticket in pmem_copy.settle(
-        CONTEXT, cfg.CONF.host, pmem_devices.list_namespaces)]
+    return [ticket.migration_uuid for ticket in _api().settle(CONTEXT)]
 
 
 def wipe_old(move):
-    pmem_copy.wipe_old(
-        cfg.CONF.host, move.instance, move.migration,
-        [source for source, _ in move.pairs], pmem_devices.list_namespaces)
+    _api().wipe_left(move.instance)
 
 
 def dirty(_move):
     """Return the names of namespaces that must not be given to a server."""
-    return sorted(pmem_copy.dirty_names(known=pmem_devices.list_namespaces()))
+    return sorted(_api().dirty_names())
 
 
 CALLS = {call.__name__: call for call in (

@@ -10,7 +10,7 @@ import pytest
 from lab import guest as guests
 from lab.tests import conftest
 from lab.tests import hosts as compute
-from nova.virt.pmem import layout
+from nova.virt.pmem_transfer import layout
 
 MIB = compute.MIB
 
@@ -197,7 +197,7 @@ def test_a_copy_goes_on_after_its_link_and_its_receiver_are_killed(
     target.fill(b'\xee', 4 * MIB)
     sender = near.start(moving, resume=True)
     wait_until_written(target, 4 * MIB)
-    kill(far, 'nova.virt.pmem.[r]eceiver')
+    kill(far, 'nova.virt.pmem_transfer.[r]eceiver')
     copy = compute.Copy(sender.wait())
     assert copy.last['event'] == 'done', copy
     assert copy.last['bytes'] == target.size

@@ -15,7 +15,7 @@ from lab import guest as guests
 from lab.tests import conftest
 from lab.tests import hosts as compute
 from lab.tests import test_copy
-from nova.virt.pmem import wire
+from nova.virt.pmem_transfer import wire
 
 MIB = compute.MIB
 

@@ -1,14 +1,4 @@
-#    Licensed under the Apache License, Version 2.0 (the "License"); you may
-#    not use this file except in compliance with the License. You may obtain
-#    a copy of the License at
-#
-#         http://www.apache.org/licenses/LICENSE-2.0
-#
-#    Unless required by applicable law or agreed to in writing, software
-#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
-#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
-#    License for the specific language governing permissions and limitations
-#    under the License.
+# SPDX-License-Identifier: Apache-2.0
 
 """What the API and the compute manager decide about copying vPMEM data."""
 
@@ -21,6 +11,10 @@ from nova import context as nova_context
 from nova import exception
 from nova import objects
 from nova.virt import hardware
+
+#: A migration in one of these states is on its way to the destination, and
+#: may still write there.
+LEAVING = ('accepted', 'pre-migrating', 'migrating', 'post-migrating')
 
 
 def check_request(context, instance, host_name, oldest, required):
@@ -89,35 +83,16 @@ def _identifiers(resources):
             for resource in resources or []}
 
 
-@contextlib.contextmanager
-def unharmed_by_dirt(driver):
-    """Leave a server as it is if the last host can't take it yet.
+def confirm_on_deleting(api, context, instance, task_state):
+    """Confirm the move of a server that is being deleted.
 
-    Wraps a claim. Namespaces that wait to be wiped can't be claimed, which
-    comes from a move that failed, and is no reason to fail this server.
-
-    :raises InstanceFaultRollback: with the failure of the claim
-    """
-    try:
-        yield
-    except exception.ComputeResourcesUnavailable as error:
-        if driver.dirty_pmem_namespaces():
-            raise exception.InstanceFaultRollback(inner_exception=error)
-        raise
-
-
-@contextlib.contextmanager
-def deletable_again_on_failure(instance, task_state):
-    """Let a server be deleted again if its source could not confirm the move.
-
-    Wraps what the API does when it deletes a server that was moved. Nova
-    ignores a second request, since it takes the first one for being under
-    way.
+    If its source can't, the server can be deleted again: Nova ignores a
+    second request, since it takes the first one for being under way.
 
     :param task_state: what the server was in before
     """
     try:
-        yield
+        api._confirm_resize_on_deleting(context, instance)
     except Exception:
         with excutils.save_and_reraise_exception():
             if is_wanted(instance):

@@ -1,43 +1,94 @@
-#    Licensed under the Apache License, Version 2.0 (the "License"); you may
-#    not use this file except in compliance with the License. You may obtain
-#    a copy of the License at
-#
-#         http://www.apache.org/licenses/LICENSE-2.0
-#
-#    Unless required by applicable law or agreed to in writing, software
-#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
-#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
-#    License for the specific language governing permissions and limitations
-#    under the License.
+# SPDX-License-Identifier: Apache-2.0
 
-"""Making sure that a vPMEM device was zeroed.
+"""Wiping a vPMEM device, so that it is known to be wiped.
 
-An import of :mod:`nova.privsep.libvirt`, which runs ``daxio -z`` as root: its
-exit status is 0 for what was cut short, too.
+An import of :mod:`nova.privsep.libvirt`, which calls :func:`zero` as root.
 """
 
+import contextlib
+import fcntl
 import os
 import stat
+import subprocess
+import sys
 
 from nova import exception
 from nova.i18n import _
-from nova.virt.pmem import daxio
+from nova.virt.pmem_transfer import daxio
+from nova.virt.pmem_transfer import sender
 
 
-def check_zeroed(devpath: str, stdout: str, stderr: str) -> None:
+def zero(devpath: str) -> None:
+    """Zero a device, and read it back.
+
+    An exit status proves nothing: it is 0 for what was cut short, too. A
+    ``daxio`` that goes on although whoever wanted it is dead still has the
+    lock, so nobody takes its device for wiped, or wipes it at the same time.
+
+    :raises VPMEMCleanupFailed: if not all of it is known to be zero
+    """
+    size = _size(devpath)
+    with _alone(devpath) as lock:
+        result = _daxio(devpath, lock)
+        if result.returncode:
+            # Not every kernel can clear bad blocks of device DAX.
+            result = _daxio(devpath, lock, '-b', 'no')
+        if result.returncode:
+            raise _failed(devpath, result)
+        check_zeroed(devpath, size, result.stderr)
+        result = _run(lock, sys.executable, '-m',
+                      'nova.virt.pmem_transfer.blank', devpath, str(size))
+        if result.returncode:
+            raise _failed(devpath, result)
+
+
+@contextlib.contextmanager
+def _alone(devpath: str):
+    fd = os.open(devpath, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield fd
+    except BlockingIOError:
+        raise exception.VPMEMCleanupFailed(
+            dev=devpath, error=_('somebody else wipes it'))
+    finally:
+        # The lock goes with the last process that has inherited it.
+        os.close(fd)
+
+
+def _daxio(devpath: str, lock: int, *options: str):
+    return _run(lock, 'daxio', '-z', *options, '-o', devpath)
+
+
+def _run(lock: int, *command: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE, text=True, errors='replace',
+        pass_fds=(lock,), env=sender.environment())
+
+
+def _failed(devpath: str, result: subprocess.CompletedProcess) -> Exception:
+    return exception.VPMEMCleanupFailed(
+        dev=devpath, error=_('%(tool)s ended with status %(status)d: '
+                             '%(said)s') %
+        {'tool': os.path.basename(result.args[0]),
+         'status': result.returncode,
+         'said': result.stderr.strip() or _('nothing')})
+
+
+def check_zeroed(devpath: str, size: int, stderr: str) -> None:
     """Check that daxio says that it has zeroed the whole device.
 
-    :param stdout: what daxio has printed there, which is nothing
+    :param size: bytes of the device
     :param stderr: where it says how many bytes it has written
     :raises VPMEMCleanupFailed: if it does not
     """
-    size = _size(devpath)
-    counts = [int(count) for count in daxio.COPIED.findall(stderr or '')]
+    counts = [int(count) for count in daxio.COPIED.findall(stderr)]
     if counts != [size]:
         raise exception.VPMEMCleanupFailed(
             dev=devpath, error=_(
                 'daxio was to zero %(size)d bytes and said: %(said)s') %
-            {'size': size, 'said': (stderr or '').strip() or _('nothing')})
+            {'size': size, 'said': stderr.strip() or _('nothing')})
 
 
 def _size(devpath: str) -> int:

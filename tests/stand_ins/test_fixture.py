@@ -98,6 +98,82 @@ def test_each_host_gets_its_own_configuration(tools):
     assert tools.pmem_namespaces('host2') == []
 
 
+# Hosts
+
+def listed_on(host, **environment):
+    """Return what ndctl lists where a host's processes look."""
+    if host is not None:
+        environment['PMEM_STAND_IN_HOST'] = host
+    result = subprocess.run(
+        ['ndctl', 'list', '-X'], capture_output=True, text=True, timeout=60,
+        check=True, env=dict(os.environ, **environment))
+    return json.loads(result.stdout) if result.stdout else []
+
+
+def test_names_are_those_of_a_host(tools):
+    for host in ('host1', 'host2'):
+        tools.add_namespace(host, 2 ** 21, host=host, listed='mine')
+    nodes = set()
+    for host in ('host1', 'host2'):
+        mine, = [each for each in listed_on(host) if each['name'] == 'mine']
+        nodes.add(mine['daxregion']['devices'][0]['chardev'])
+        assert tools.pmem_namespaces(host) == ['SMALL:mine']
+        assert tools.name_of(host, 'mine') == host
+        assert tools.known(host) == 'mine'
+    assert len(nodes) == 2
+    # One that belongs to no host sees all.
+    assert [each['name'] for each in listed_on(None)].count('mine') == 2
+    assert listed_on('host3') == [
+        each for each in listed_on(None) if each['name'] != 'mine']
+    with pytest.raises(ValueError, match='host3 has no namespace mine'):
+        tools.name_of('host3', 'mine')
+
+
+def test_what_is_known_stays_when_it_is_renamed(tools):
+    tools.rename('ns_0', 'other')
+    assert 'other' in [each['name'] for each in listed_on('host1')]
+    assert tools.known('ns_0') == 'ns_0'
+    assert tools.pmem_namespaces() == ['SMALL:ns_0|ns_1']
+
+
+def test_odd_records_are_listed_where_they_are(tools):
+    tools.list_odd('host1', {'name': 'odd', 'size': None})
+    tools.list_odd('host2', 'nonsense')
+    assert {'name': 'odd', 'size': None} in listed_on('host1')
+    assert 'nonsense' not in listed_on('host1')
+    assert 'nonsense' in listed_on('host2')
+    tools.list_nothing_odd()
+    assert len(listed_on('host1')) == 2
+
+
+def test_bad_blocks_are_listed(tools):
+    tools.mark_bad('ns_0', 65536, 4096)
+    bad, = [each for each in listed_on(None) if each['name'] == 'ns_0']
+    assert bad['badblock_count'] == 8
+    assert bad['badblocks'] == [
+        {'offset': 128, 'length': 8, 'dimms': ['nmem1']}]
+    tools.mark_bad('ns_0', 0, 0)
+    assert not [each for each in listed_on(None) if 'badblocks' in each]
+
+
+def test_who_has_a_replaced_node_open_keeps_the_old_one(tools):
+    with open(tools.path('ns_0'), 'r+b') as old:
+        tools.replace_node('ns_0')
+        old.write(b'lost')
+        old.flush()
+        assert tools.read('ns_0', 0, 4) != b'lost'
+        assert tools.digest('ns_0', 4) == hashlib.sha256(
+            old.read()).hexdigest()
+
+
+def test_fault_of_one_that_is_to_clear_bad_blocks(tools):
+    tools.inject('exit', 'ns_0', side='zero', status=1, repeat=True,
+                 clears=True)
+    assert daxio('-z', '-o', tools.path('ns_0')).returncode == 1
+    assert daxio('-z', '-b', 'no', '-o', tools.path('ns_0')).returncode == 0
+    assert tools.is_zero('ns_0')
+
+
 # Faults
 
 def test_a_namespace_keeps_its_data_under_another_node(tools):

@@ -9,25 +9,10 @@ NEW_SAMPLE = SAMPLES + '/v{{microversion}}/migrate-server.json'
 
 EDITS = [
     rst_append_section(ACTION, '''
-        Before microversion {{microversion}}, a request with the
-        ``copy_pmem_devices`` parameter is refused with badRequest(400). From
-        then on, a request that sets it to ``true`` is refused with
+        .. include:: copy-pmem-devices.inc
 
-        * badRequest(400), if the requested host is in another cell than the
-          server,
-        * conflict(409), if any ``nova-compute`` service of the cloud is older
-          than service version {{service_version}}, the first that can copy.
-
-        Without a requested host, only hosts in the cell of the server are
-        considered. A host whose virtual persistent memory devices are too
-        small for the data is passed over; if no other host is left, the server
-        stays where it is, and as it is.
-
-        If the data can't be copied, or the server can't be started on the
-        destination, it goes on where it was: its status becomes ``ACTIVE``
-        again, or ``SHUTOFF`` if it was stopped, and the status of the
-        migration is ``error``. A server that comes back to ``ACTIVE`` was
-        therefore not moved; the actions of the server tell the reason.
+        A request that copies is refused with badRequest(400) if the requested
+        host is in another cell than the server.
         '''),
     rst_add_rest_parameter(
         ACTION, after='host', line='copy_pmem_devices: copy_pmem_devices'),

@@ -5,7 +5,7 @@ from novapatch.edit import append_docstring
 from novapatch.edit import insert_after
 from novapatch.edit import insert_before
 from novapatch.edit import MODULE
-from novapatch.edit import wrap
+from novapatch.edit import replace
 
 EDITS = [
     add_import('from nova.compute import pmem_copy'),
@@ -34,8 +34,9 @@ EDITS = [
         if copy_pmem_devices:
             request_spec.copy_pmem_devices = True
         '''),
-    wrap('API._delete', 'self._confirm_resize_on_deleting(...)', '''
-         with pmem_copy.deletable_again_on_failure(
-                 instance, original_task_state):
-         '''),
+    replace('API._delete',
+            'self._confirm_resize_on_deleting(context, instance)', '''
+        pmem_copy.confirm_on_deleting(
+            self, context, instance, original_task_state)
+        '''),
 ]

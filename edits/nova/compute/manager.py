@@ -1,101 +1,80 @@
 # SPDX-License-Identifier: Apache-2.0
+from novapatch.edit import add_context
 from novapatch.edit import add_decorator
 from novapatch.edit import add_function
 from novapatch.edit import add_import
 from novapatch.edit import insert_after
 from novapatch.edit import insert_before
-from novapatch.edit import insert_last
 from novapatch.edit import replace
-from novapatch.edit import wrap
 
 EDITS = [
-    add_import('from nova.compute import pmem_copy'),
+    add_import('from nova.compute import pmem_ends'),
+    add_import('from nova.compute import pmem_moves'),
     add_import('from nova.compute import pmem_recovery'),
-    insert_before(
-        'ComputeManager._prep_resize',
-        'with self.rt.resize_claim(...) as claim:', '''
-        if instance.uuid in pmem_recovery.settle(self, context):
-            # An earlier move of the same server failed a moment ago. What it
-            # left here is wiped now, but the resource tracker still counts
-            # it as taken.
-            self.rt.drop_move_claim(context, instance, node)
-        '''),
+    add_import('from nova.compute import pmem_work'),
+
+    # The destination takes a server.
+    add_context('ComputeManager._prep_resize',
+                'with self.rt.resize_claim(...) as claim:',
+                'pmem_moves.arrives_or_stays(\n'
+                '    self, context, instance, flavor, node, request_spec)',
+                first=True),
     insert_before(
         'ComputeManager._prep_resize',
         'LOG.info("Migrating", instance=instance)', '''
-        self._prepare_pmem_copy(
-            context, instance, claim.migration, request_spec)
+        pmem_moves.prepare(
+            self, context, instance, claim.migration, request_spec)
         '''),
-    wrap('ComputeManager._prep_resize', '''
-         self._prepare_pmem_copy(...)
-         ...
-         self.compute_rpcapi.resize_instance(...)
-         ''', 'with pmem_recovery.stays_as_it_is_on_failure(instance):'),
-    wrap('ComputeManager._prep_resize',
-         'with self.rt.resize_claim(...) as claim:',
-         'with pmem_copy.unharmed_by_dirt(self.driver):'),
-    add_function('''
-        def _prepare_pmem_copy(self, context, instance, migration,
-                               request_spec):
-            """Check the claimed vPMEM devices, and get them ready for a copy.
-
-            Runs on the destination while the guest still runs on the source:
-            what does not fit fails the claim, and the next host is tried.
-            """
-            try:
-                if request_spec.copy_pmem_devices:
-                    instance.migration_context.copy_pmem_devices = True
-                    instance.save()
-                self.driver.prepare_pmem_copy(context, instance, migration)
-            except Exception as error:
-                # If this was the last host to try, the server is as it was.
-                raise exception.InstanceFaultRollback(inner_exception=error)
-        ''', after='ComputeManager._prep_resize'),
-    wrap('ComputeManager._resize_instance', '''
-         network_info = self.network_api.get_instance_nw_info(...)
-         ...
-         self.compute_rpcapi.finish_resize(...)
-         ''', '''
-         with pmem_recovery.goes_on_here_on_failure(
-                 self, context, instance, migration):
-         '''),
     add_decorator('ComputeManager.finish_resize',
-                  '@pmem_recovery.sends_back_on_failure',
-                  above='wrap_exception()'),
+                  '@pmem_moves.starts_or_sends_back',
+                  below='reverts_task_state'),
     replace('ComputeManager.finish_resize', '''
         LOG.info(...)
         self._delete_allocation_after_move(...)
         ''', '''
-        pmem_recovery.let_source_go(self, context, instance, migration)
+        pmem_moves.let_source_go(self, context, instance, migration)
         '''),
+
+    # The source sends it away.
+    add_context('ComputeManager._resize_instance',
+                'with self._error_out_instance_on_exception(...), '
+                'errors_out_migration_ctxt(migration):',
+                'pmem_moves.goes_on_here_on_failure(\n'
+                '    self, context, instance, migration)'),
+    add_decorator('ComputeManager.resize_instance',
+                  '@pmem_moves.leaves_in_its_turn',
+                  below='reverts_task_state'),
     insert_after('ComputeManager._init_instance', '''
         migration = objects.Migration.get_by_id_and_instance(...)
         ''', '''
-        pmem_recovery.end_migration(self, context, instance, migration)
+        pmem_moves.end_migration(self, context, instance, migration)
         '''),
-    insert_before(
-        'ComputeManager.update_available_resource',
-        'compute_nodes_in_db = $X', '''
-        # Before the claims of moves that ended are let go: their namespaces
-        # are wiped first.
-        pmem_recovery.settle(self, context)
+    replace('ComputeManager._init_instance',
+            'CONF.resume_guests_state_on_host_boot',
+            'pmem_work.may_resume(instance)'),
 
-        '''),
-    # When what was claimed is known again, also after a restart.
-    insert_last('ComputeManager.update_available_resource', '''
-
-        if not startup:
-            pmem_recovery.take_up(self, context)
-        '''),
-    add_decorator('ComputeManager.prep_resize',
-                  '@pmem_recovery.is_under_way', above='wrap_exception()'),
+    # What comes after.
     add_decorator('ComputeManager.confirm_resize',
-                  '@pmem_recovery.is_confirmed_later',
+                  '@pmem_ends.confirms_until_done',
                   above='wrap_exception()'),
-    add_decorator('ComputeManager.resize_instance',
-                  '@pmem_recovery.is_taken_back_later',
-                  above='wrap_exception()'),
-    *(add_decorator('ComputeManager.' + step, '@pmem_recovery.is_tried_again',
-                    above='wrap_exception()')
+    *(add_decorator('ComputeManager.' + step,
+                    '@pmem_ends.reverts_until_done',
+                    below='reverts_task_state')
       for step in ('revert_resize', 'finish_revert_resize')),
+    replace('ComputeManager._finish_revert_resize',
+            'instance.drop_migration_context()',
+            'pmem_ends.drop_context(instance)'),
+
+    # A server that goes back is not in ERROR for a moment.
+    insert_before('ComputeManager._error_out_instance_on_exception',
+                  'LOG.exception(...)', '''
+        if pmem_work.keeps_its_state(instance):
+            raise
+        '''),
+
+    add_function('''
+        @periodic_task.periodic_task(spacing=60, run_immediately=True)
+        def _take_up_pmem_moves(self, context):
+            pmem_recovery.run(self)
+        ''', before='ComputeManager.update_available_resource'),
 ]

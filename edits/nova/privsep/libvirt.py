@@ -4,6 +4,10 @@ from novapatch.edit import replace
 
 EDITS = [
     add_import('from nova.privsep import pmem'),
-    replace('cleanup_vpmem', 'processutils.execute(*daxio_cmd)',
-            'pmem.check_zeroed(devpath, *processutils.execute(*daxio_cmd))'),
+    replace('cleanup_vpmem', '''
+        daxio_cmd = ['daxio', '-z', '-o', $PATH]
+        processutils.execute(*daxio_cmd)
+        ''', '''
+        pmem.zero(devpath)
+        '''),
 ]

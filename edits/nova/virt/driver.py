@@ -3,51 +3,31 @@ from novapatch.edit import add_function
 
 EDITS = [
     add_function('''
+        def has_pmem(self):
+            """Whether this host has vPMEM, or has to wipe some."""
+            return False
+
         def prepare_pmem_copy(self, context, instance, migration):
             """Check claimed vPMEM devices, and make them ready for a copy.
 
-            Called on the destination of every resize and cold migration,
-            after the claim; the migration context says whether the server's
-            data is to be copied. Drivers without vPMEM have nothing to do.
+            Called on the destination of each resize and cold migration.
 
-            :param nova.context.RequestContext context: the request context
-            :param nova.objects.instance.Instance instance: the server, with
-                the claim in its migration context
-            :param nova.objects.Migration migration: the move
-            :raises nova.exception.ComputeResourcesUnavailable: if the devices
-                can't take the data; the claim fails then
+            :raises ComputeResourcesUnavailable: if they can't take the data
             """
-            pass
 
-        def settle_pmem_copies(self, context, host):
-            """Wipe what copies of vPMEM data that came to nothing have left.
+        def has_started_on_pmem(self, instance):
+            """Whether a guest that came by a copy may have run here."""
+            return False
 
-            Called when the service starts, periodically, and before a move
-            claims resources.
+        def settle_pmem_copies(self, context):
+            """Wipe what moves have left here; return the tickets of it.
 
-            :param nova.context.RequestContext context: an admin context
-            :param host: the name of this compute host
-            :returns: what was settled: objects with ``instance_uuid``,
-                ``migration_uuid``, and ``kind``, which is ``receive`` on the
-                destination and ``hold`` or ``wipe`` on the source of the move
+            A ticket tells ``instance_uuid``, ``migration_uuid``, ``kind``.
             """
             return []
 
-        def dirty_pmem_namespaces(self):
-            """Return what moves have left and nobody has wiped yet.
-
-            :returns: a set of identifiers of resources
-            """
-            return set()
-
         def unavailable_pmem_namespaces(self):
-            """Return what must not be claimed, whatever Nova knows of it.
-
-            That is what is dirty, and what a guest on the hypervisor has: one
-            whose server was deleted while this host was down, say.
-
-            :returns: a set of identifiers of resources
-            """
+            """Return the names of vPMEM that must not be claimed."""
             return set()
         ''', after='ComputeDriver.migrate_disk_and_power_off'),
 ]

@@ -60,14 +60,23 @@ EDITS = [
           .. code-block:: shell
 
              #!/bin/sh
-             exec PYTHON -m nova.virt.pmem.receiver "$@"
+             exec PYTHON -m nova.virt.pmem_transfer.receiver "$@"
 
           It finds ``host`` and ``state_path`` in the configuration files of
           ``nova-compute``, which the user of that service has to be able to
           read.
+        * :oslo.config:option:`service_user.send_service_user_token` is set on
+          every compute host. A copy may take longer than the token of its
+          request is valid, and what comes after it asks Neutron, Glance and
+          Cinder on behalf of the user: without it a move whose token has
+          expired is taken back.
         * The destination is in the cell of the server. Data can't be copied
           to another cell: a request that names a host there is refused. A move
           between cells without the option wipes the source, as ever.
+        * Whoever asks may copy: by default, whoever may resize or migrate the
+          server. The rules are
+          ``os_compute_api:servers:resize:copy_pmem_devices`` and
+          ``os_compute_api:os-migrate-server:migrate:copy_pmem_devices``.
         * Requests go to ``/v2.1``. The old ``/v2`` endpoint drops the field of
           a ``resize`` without a word, as it does with all unknown fields.
 
@@ -87,9 +96,6 @@ EDITS = [
           is given up, and how often a part is tried
         * :oslo.config:option:`libvirt.pmem_copy_max_concurrent`: servers that
           are copied from a host at once; others wait, and run meanwhile
-
-        :oslo.config:option:`update_resources_interval` must not be negative:
-        what was interrupted is settled in that task.
 
         Which device takes which data
         ~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
@@ -125,10 +131,14 @@ EDITS = [
           Large ones are wiped in the background, after the move is confirmed.
         * **Reverting brings back the data as it was when the move began.**
           What the guest has written since then is lost: its namespaces on the
-          destination host are wiped, and nothing is copied back.
+          destination host are wiped, after the server has left, and nothing
+          is copied back.
         * Starting or hard rebooting a server keeps its vPMEM data, also if the
           start fails. (Nova 34.0.0 as released wipes it.)
         * Deleting, rebuilding or shelve offloading a server wipes it.
+
+        A wipe zeroes a namespace and reads it back. It is offered to the
+        scheduler again as soon as that is done.
 
         If the move fails
         ~~~~~~~~~~~~~~~~~
@@ -137,28 +147,27 @@ EDITS = [
         destination, the server goes on where it was. It is started again if it
         was running, and its status is ``ACTIVE`` or ``SHUTOFF`` as before. The
         migration has the status ``error``, and ``openstack server event show``
-        has the reason. It can be moved again. (Without the option, a server
-        that can't be started on the destination stays there in ``ERROR``, as
-        ever.)
+        has the reason. It can be moved again. On its way back the server is
+        never shown as ``ERROR``. (Without the option, a server that can't be
+        started on the destination stays there in ``ERROR``, as ever.)
 
-        If the copy failed, the destination wipes what it has received the next
-        time its ``nova-compute`` updates its resources, which is a minute
-        later by default (:oslo.config:option:`update_resources_interval`). If
-        the guest failed to start, it wipes before it sends the server back.
+        A guest that has started on the destination is never taken back without
+        being asked: whatever fails after that, the move is finished there.
 
         A part that does not arrive, or does not read back as it was sent, is
         tried again, and so is a connection that breaks. What has arrived is
-        not sent anew.
+        not sent anew. What a failed copy has left on the destination is wiped
+        within a minute.
 
         If ``nova-compute`` of either host, a host, a message, or the database
         is lost in between, the host whose turn it is takes the move up again:
         when all is back, or when it has seen nobody work on it for a minute.
-        The server then goes on where it was; a move that is being confirmed or
-        reverted is finished. What can't be set right at once
-        (``resize_migrating``, ``resize_reverting``, or a migration in
-        ``confirming``) is tried again with each update. Remove the cause that
-        the log shows, and don't reset the state of such a server: that ends
-        the attempts.
+        The server then goes on where it was, or where its guest has started; a
+        move that is being confirmed or reverted is finished. What can't be set
+        right at once (``resize_migrating``, ``resize_reverting``, or a
+        migration in ``confirming``) is tried again each minute. Remove the
+        cause that the log shows, and don't reset the state of such a server:
+        that ends the attempts.
 
         If the destination is lost for good after the copy, the data is on the
         source only, in namespaces that are kept for it. Save it from there
@@ -168,174 +177,104 @@ EDITS = [
         See that the namespaces are healthy and delete it again.
 
         Evacuating, rebuilding or shelve offloading a server does not keep its
-        vPMEM data, as ever, and a live migration does.
+        vPMEM data, as ever, and a live migration does. A server that is
+        evacuated in the midst of a move starts with empty devices. What the
+        source held for it stays there until the server is deleted: save it
+        from there.
 
         Namespaces that are not wiped yet
         ~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
 
         A host keeps a *ticket* for them, a file in ``$state_path/pmem-copy/``
         that names them. It is called after the migration, and after what it is
-        for:
+        for: ``receive`` on the destination, from the claim until the guest
+        starts there; ``hold`` on the source, from the beginning of the copy
+        until the move is confirmed or the server is back. When nobody needs
+        the data any more, the ticket says so, and exists until it is wiped.
 
-        ``receive``
-          On the destination, from the claim until the server is to start there
-          or the data is wiped.
+        As long as it exists, no other server of that host is given these
+        namespaces. What could not be wiped is tried again each minute, and
+        reported to placement as reserved. Don't change these files while
+        ``nova-compute`` runs: it writes them again.
 
-        ``start``
-          On the destination, from then until the server has started there or
-          the data is wiped.
+        What the log of ``nova-compute`` may ask for:
 
-        ``hold``
-          On the source, from the beginning of the copy until the move is
-          confirmed or the server is back.
-
-        ``wipe``
-          On the source, from then until the data that it had there is wiped.
-
-        As long as it exists, no other server is given these namespaces. What
-        could not be wiped is tried again with each update of the resources,
-        and reported to placement as reserved. Until then the scheduler may
-        choose the host for another server; the claim fails there, and the next
-        host is tried.
-
-        Large namespaces are wiped in the background, one after the other.
-        Don't change these files while ``nova-compute`` runs: it writes them
-        again.
-
-        What the log of ``nova-compute`` says, and what to do:
-
-        ``Copied … MiB of vPMEM data to … in … seconds and found it equal; …``
-          On the source. Nothing is to be done.
-
-        ``Copying vPMEM data, trying again: …``
-          On the source. Nothing is to be done, unless it happens often.
-
-        ``The move waits for others from this host.``
-          On the source. The server runs until it is its turn.
-
-        ``Moving the server away failed: …``
+        ``Moving the server to … failed: …``
           On the source. The text names the namespaces and what went wrong. The
           server is brought back. Remove the cause and repeat the request.
 
-        ``The guest could not be brought back.``
-          On the source. Its disks and its vPMEM data are intact there. Remove
+        ``Restarting the guest here after migration … to … failed; …``
+          On the source, where its disks and its vPMEM data are intact. Remove
           the cause, which the traceback shows; it is tried again.
 
         ``The server could not be started here; sending it back to …``
-          On the destination. The traceback says why. Remove the cause and
-          repeat the request.
+          On the destination. The traceback above it says why. Remove the cause
+          and repeat the request.
 
-        ``The server could not be sent back yet. …``
-          On the destination. Remove the cause; it is tried again.
+        ``The guest may have run here and is off now, and could not be …``
+          On the destination, which has its data. Start it when the cause is
+          gone, or revert the move.
 
-        ``What failed is tried again by a periodic task. …``
-          On either host, when bringing back, reverting or confirming has
-          failed. Remove the cause.
+        ``Reverting migration … failed; …``, ``Confirming migration … failed;
+        …``, ``Migration … could not be taken up now; …``
+          Remove the cause, which the traceback shows; it is tried again.
 
-        ``The state of the move could not be stored. …``
-          The same, when the database is away.
-
-        ``Nobody works on migration … (…, …) any more; taking it up.``
-          After one of the former, or when a host was down or a message was
-          lost. Nothing is to be done.
-
-        ``Migration … could not be taken up now; this host will try again.``
-          Remove the cause, which the traceback shows.
-
-        ``Ending migration …, on which nobody works any more; …``
-          The server stays where it is. Nothing is to be done.
-
-        ``The allocation of migration … could not be given back …``
-          After the former. The server runs, but placement counts it wrongly.
-          ``nova-manage placement audit`` and ``nova-manage placement
-          heal_allocations`` mend that.
-
-        ``The allocation of migration …, whose server is gone, …``
-          ``nova-manage placement audit`` deletes it.
-
-        ``The server was deleted while it was to …``
-          Nothing is to be done.
+        ``The allocation of migration … could not be …``
+          Placement counts the host's resources wrongly. ``nova-manage
+          placement audit`` and ``nova-manage placement heal_allocations`` mend
+          that.
 
         ``Migration … failed after server … had left. Its namespaces …``
-          On the source, with every update: this may be the only good copy.
-          Look at the data where the server is. If some is missing, copy it
-          from these namespaces by hand. When they are not needed any more,
-          stop ``nova-compute`` there, wipe them (``daxio -z -o /dev/daxX.Y``),
+          On the source, each minute: this may be the only good copy. Look at
+          the data where the server is. If some is missing, copy it from these
+          namespaces by hand. When they are not needed any more, stop
+          ``nova-compute`` there, wipe them (``daxio -z -o /dev/daxX.Y``),
           remove the file ``$state_path/pmem-copy/<uuid of the
           migration>.hold``, and start it again.
 
-        ``Migration … of server …: …. Wiping the namespaces …``
-          After a copy that failed (``error``), for a server that was deleted
-          (``deleted``), or for what one has left behind (``left``). Nothing is
-          to be done.
-
-        ``Wiping … goes on in the background.``
-          Nothing is to be done.
-
         ``The namespaces … hold data of server … and could not be wiped. …``
-          They stay out of use, and wiping them is tried again with every
-          update. See that the namespaces exist and are healthy (``ndctl list
-          -X``).
-
-        ``What became of migration … is not known now; its namespaces …``
-          The database is away. It is asked again with the next update.
-
-        ``Killing process …, left from a copy: …``
-          A connection broke and left a process behind that could have gone on
-          writing. Nothing is to be done.
-
-        ``Writing a vPMEM ticket again …``, ``Writing the damaged …``
-          Find out who has changed it. Nothing else is to be done.
+          They stay out of use, and wiping them is tried again. See that the
+          namespaces exist and are healthy (``ndctl list -X``).
 
         ``The vPMEM ticket of migration … (…) is damaged, and the database …``
           Nobody knows any more which namespaces it guarded, so none of the
           host is given to a server. Look for those that no server uses, wipe
           them (``daxio -z -o /dev/daxX.Y``), and only then remove the file.
 
-        ``These names stand for more than one vPMEM namespace, …``
+        ``Writing the vPMEM ticket … again, …``, ``Writing the damaged …``
+          Find out who has changed it. Nothing else is to be done.
+
+        ``The vPMEM namespace … is not used: …``
+          What ``ndctl`` says of it lacks something, or it is in another mode.
+          All others of the host are used.
+
+        ``The name … stands for more than one vPMEM namespace, …``
           Copies and wipes don't use them, and fail if they need one. Give each
           namespace of the host a name of its own.
 
-        ``vPMEM namespace … was … and is … now.``
-          Its device has another number than when ``nova-compute`` started. The
-          right one is used; nothing is to be done.
+        The events of a server, which ``openstack server event show`` has, tell
+        its users the reason and nothing of other tenants or of the hosts:
 
-        These messages stand in the events of a server, which
-        ``openstack server event show`` has:
+        ``The vPMEM data was not copied: …``
+          ``a device can not be written or read``, ``memory of a device is
+          damaged``, or what ``ssh`` says. The log of the source names the
+          namespaces, the host, and each attempt.
 
-        ``vPMEM namespace … was not copied to … on …: …``
-          What follows says why. ``refused: …`` is from the destination,
-          about its ticket or its devices. ``ssh ended with status 127`` means
-          that ``nova-pmem-receive`` is not found there, and ``255`` that
-          ``ssh`` itself failed. ``nothing has moved for … seconds`` is a
-          connection that stood still, and ``reading the source: …`` a fault of
-          the source's device.
-
-        ``The guest could not be brought back after its move to … failed …``
+        ``The move failed (…), and the guest is not back yet: …``
           See the log of the source. It is tried again.
 
-        ``vPMEM namespaces … hold data of migration … and are not wiped yet.``
-          Another server was to start on them and was refused; if it was being
-          created, another host is tried. Nothing is to be done, unless they
-          can't be wiped.
-
-        ``vPMEM namespaces … are not wiped yet``
-          The same, of a destination that was chosen for a move.
-
-        ``vPMEM namespace … was … and is …; restart nova-compute on its host``
-          The namespaces of a destination have changed since its
-          ``nova-compute`` started, or got other device numbers. Restart
-          ``nova-compute`` there.
-
-        ``a guest of this host is defined with …``
-          A destination knows another guest, running or not, that has the node
-          of a claimed namespace in its definition, maybe from before the nodes
-          got other numbers. Hard reboot that guest, or remove its definition
-          if Nova does not know it.
+        ``the vPMEM namespaces are not ready``
+          A destination was passed over. Its log says why: a namespace was not
+          wiped yet, or has changed since ``nova-compute`` started (restart
+          it), or is in the definition of another guest (hard reboot that one,
+          or remove its definition if Nova does not know it).
 
         ``vPMEM namespace … of … bytes is not on this host; …``
           A namespace that was to be copied is missing on the source, or has
           another size. The guest was not stopped. Bring the namespace back, or
           give it back its name.
+
+        ``vPMEM namespace … is damaged: …``
+          The source has bad blocks. The guest was not stopped.
         '''),
 ]

@@ -7,57 +7,61 @@ from novapatch.edit import replace
 
 EDITS = [
     add_import('from nova.virt.libvirt import pmem_copy'),
-    add_import('from nova.virt.libvirt import pmem_devices'),
-    add_import('from nova.virt.libvirt import pmem_layout'),
-    add_import('from nova.virt.pmem import layout as pmem_bytes'),
+    insert_before('LibvirtDriver.__init__',
+                  'self._vpmems_by_name, self._vpmems_by_rc = $X', '''
+        self.pmem_api = pmem_copy.API(self)
+        '''),
+    insert_before('LibvirtDriver.init_host', 'self._host.initialize()', '''
+        self.pmem_api.host = host
+        '''),
+    # One odd namespace does not keep nova-compute from starting.
+    replace('LibvirtDriver._discover_vpmems', 'self._get_vpmems_on_host()',
+            'self.pmem_api.namespaces()'),
+    insert_before('LibvirtDriver._discover_vpmems',
+                  'if ns_name not in vpmems_host:', '''
+        if self.pmem_api.is_odd(ns_name):
+            continue
+        '''),
 
     # The vPMEM data goes with the server's disks, or with the server: not
     # when it is started here again, nor when starting it has failed.
-    replace('LibvirtDriver._cleanup', 'self._get_vpmems(instance)',
-            'self._get_own_vpmems(instance) '
-            'if cleanup_instance_disks else []'),
+    replace('LibvirtDriver._cleanup', '''
+        vpmems = self._get_vpmems(instance)
+        if vpmems:
+            self._cleanup_vpmems(vpmems)
+        ''', '''
+        if cleanup_instance_disks:
+            self.pmem_api.wipe_own(instance)
+        '''),
     insert_before('LibvirtDriver.cleanup', 'return self._cleanup(...)', '''
         if destroy_secrets and not cleanup_instance_disks:
             # The server leaves this host and its disks, which are shared, do
             # not. Its vPMEM is never shared. (A hard reboot, or a start, does
             # not leave: it keeps the secrets, too.)
-            vpmems = self._get_own_vpmems(instance)
-            if vpmems:
-                self._cleanup_vpmems(vpmems)
+            self.pmem_api.wipe_own(instance)
 
         '''),
-    replace('LibvirtDriver._cleanup_vpmems', '''
-        for vpmem in vpmems:
-            try:
-                $WIPE
-            except Exception as e:
-                raise $ERROR
+    replace('LibvirtDriver.cleanup_lingering_instance_resources', '''
+        vpmems = self._get_vpmems(instance)
+        if vpmems:
+            self._cleanup_vpmems(vpmems)
         ''', '''
-        pmem_copy.wipe_own(vpmems)
+        self.pmem_api.wipe_own(instance)
         '''),
 
     # Confirm wipes the namespaces that the server had on the source.
-    replace('LibvirtDriver._cleanup_resize',
-            "self._get_vpmems(instance, prefix='old')",
-            "self._get_vpmems(instance, prefix='old_')"),
-    replace('LibvirtDriver._cleanup_resize',
-            'self._cleanup_vpmems(vpmems)', '''
-        migration = objects.Migration.get_by_id(
-            context, instance.migration_context.migration_id)
-        pmem_copy.wipe_old(
-            migration.source_compute, instance, migration, vpmems,
-            pmem_devices.list_namespaces)
+    replace('LibvirtDriver._cleanup_resize', '''
+        vpmems = self._get_vpmems(instance, prefix='old')
+        if vpmems:
+            self._cleanup_vpmems(vpmems)
+        ''', '''
+        self.pmem_api.wipe_left(instance)
         '''),
 
+    # What waits to be wiped is not offered to the scheduler.
     insert_after('LibvirtDriver._update_provider_tree_for_vpmems',
                  'inventory[rc] = $X', '''
-        # What waits to be wiped is not offered to the scheduler.
-        inventory[rc]['reserved'] = len(unwiped.intersection(
-            vpmem.name for vpmem in vpmems))
-        '''),
-    insert_after('LibvirtDriver._update_provider_tree_for_vpmems',
-                 'prov_data = $X', '''
-        unwiped = pmem_copy.unwiped_names()
+        inventory[rc]['reserved'] = self.pmem_api.count_unwiped(vpmems)
         '''),
 
     # A server whose move is rolled back early has no old flavor yet.
@@ -66,128 +70,40 @@ EDITS = [
 
     insert_before('LibvirtDriver.migrate_disk_and_power_off',
                   'ephemerals = $X', '''
-        self._check_pmem_sources(instance, flavor)
-
+        self.pmem_api.check_sources(instance, flavor)
         '''),
     insert_after('LibvirtDriver.migrate_disk_and_power_off',
                  'libvirt_utils.save_and_migrate_vtpm_dir(...)', '''
-
-        self._copy_pmem_devices(
-            instance, flavor, on_execute, on_completion)
+        self.pmem_api.copy(instance, flavor, on_execute, on_completion)
         '''),
     insert_before('LibvirtDriver.finish_migration',
                   'block_disk_info = $X', '''
-        if 'migration_context' in instance and pmem_copy.is_wanted(instance):
-            # Nobody else may write to the server's vPMEM from here on.
-            pmem_copy.finish(migration, pmem_devices.list_namespaces)
-            instance.progress = 0
-
+        self.pmem_api.finish(instance, migration)
         '''),
-    insert_before('LibvirtDriver._create_guest', 'return guest', '''
-        pmem_copy.started(instance)
+    insert_before('LibvirtDriver._create_guest',
+                  'if power_on or pause:', '''
+        self.pmem_api.started(instance)
         '''),
-    insert_before('LibvirtDriver._get_ordered_vpmems',
-                  'return ordered_vpmems', '''
-        pmem_copy.refuse_dirty(
-            instance.uuid, [vpmem.name for vpmem in ordered_vpmems])
-        ordered_vpmems = pmem_devices.as_they_are_now(ordered_vpmems)
+    replace('LibvirtDriver._get_ordered_vpmems', '''
+        ordered_vpmems = $X
+        return ordered_vpmems
+        ''', '''
+        return self.pmem_api.to_start_on(instance, ordered_vpmem_resources)
         '''),
     add_function('''
         def prepare_pmem_copy(self, context, instance, migration):
-            claimed = self._get_vpmem_resources(
-                self._get_resources(instance, prefix='new_'))
-            try:
-                pairs = self._pair_pmem_devices(instance, instance.new_flavor)
-            except pmem_bytes.DevicesDoNotFit as error:
-                raise exception.ComputeResourcesUnavailable(reason=error)
-            if claimed:
-                pmem_copy.prepare(
-                    instance, migration,
-                    [resource.metadata for resource in claimed], pairs,
-                    pmem_devices.list_namespaces,
-                    lambda: self._get_vpmem_nodes_of_others(instance))
+            self.pmem_api.prepare(instance, migration)
 
-        def _get_own_vpmems(self, instance):
-            if ('deleted' in instance and instance.deleted and
-                    instance.node != self._host.get_hostname()):
-                # It was deleted while it was elsewhere; what it had there is
-                # not ours, though it may have the name of one of ours.
-                return []
-            if pmem_copy.is_elsewhere(instance, self._host.get_hostname()):
-                return []
-            return self._get_vpmems(instance)
-
-        def dirty_pmem_namespaces(self):
-            return pmem_copy.dirty_names(known=self._vpmems_by_name)
+        def settle_pmem_copies(self, context):
+            return self.pmem_api.settle(context)
 
         def unavailable_pmem_namespaces(self):
-            names = self.dirty_pmem_namespaces()
-            for guest, nodes in self._get_guests_with_vpmem():
-                names.update(
-                    name for name, vpmem in self._vpmems_by_name.items()
-                    if vpmem.devpath in nodes)
-                # The nodes of one that does not run are of the time when it
-                # was defined.
-                names.update(pmem_copy.names_of_server(
-                    guest.uuid, self._host.get_hostname()))
-            return names
+            return self.pmem_api.unavailable_names()
 
-        def _get_guests_with_vpmem(self):
-            """Yield guests of this host, and the paths of their vPMEM."""
-            for guest in self._host.list_guests(only_running=False):
-                try:
-                    domain = etree.fromstring(guest.get_xml_desc())
-                except libvirt.libvirtError:
-                    # It is gone.
-                    continue
-                nodes = {path.text for path in domain.findall(
-                    "./devices/memory[@model='nvdimm']/source/path")}
-                if nodes:
-                    yield guest, nodes
+        def has_pmem(self):
+            return self.pmem_api.is_needed()
 
-        def _get_vpmem_nodes_of_others(self, instance):
-            return set().union(*(
-                nodes for guest, nodes in self._get_guests_with_vpmem()
-                if guest.uuid != instance.uuid))
-
-        def settle_pmem_copies(self, context, host):
-            return pmem_copy.settle(
-                context, host, pmem_devices.list_namespaces)
-
-        def _pair_pmem_devices(self, instance, new_flavor):
-            """Pair the devices of a move that copies; none for others."""
-            if not pmem_copy.is_wanted(instance):
-                return []
-            move = instance.migration_context
-            sources = self._get_ordered_vpmem_resources(
-                move.old_resources or [], instance.flavor)
-            targets = self._get_ordered_vpmem_resources(
-                move.new_resources or [], new_flavor)
-            return pmem_layout.pair_devices(
-                [resource.metadata for resource in sources],
-                [resource.metadata for resource in targets])
-
-        def _check_pmem_sources(self, instance, new_flavor):
-            pairs = self._pair_pmem_devices(instance, new_flavor)
-            if not pairs:
-                return
-            try:
-                pmem_copy.check_sources(pairs, pmem_devices.list_namespaces())
-            except Exception as error:
-                raise exception.InstanceFaultRollback(error)
-
-        def _copy_pmem_devices(self, instance, new_flavor, on_execute,
-                               on_completion):
-            pairs = self._pair_pmem_devices(instance, new_flavor)
-            if pairs:
-                migration = objects.Migration.get_by_id(
-                    instance._context, instance.migration_context.migration_id)
-                with compute_utils.EventReporter(
-                        instance._context, 'compute_copy_pmem_devices',
-                        migration.source_compute, instance.uuid):
-                    pmem_copy.copy(
-                        instance, migration, pairs,
-                        pmem_devices.list_namespaces(), on_execute,
-                        on_completion)
+        def has_started_on_pmem(self, instance):
+            return self.pmem_api.has_started(instance)
         ''', after='LibvirtDriver._cleanup_remote_migration'),
 ]

@@ -1,23 +1,19 @@
-#    Licensed under the Apache License, Version 2.0 (the "License"); you may
-#    not use this file except in compliance with the License. You may obtain
-#    a copy of the License at
-#
-#         http://www.apache.org/licenses/LICENSE-2.0
-#
-#    Unless required by applicable law or agreed to in writing, software
-#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
-#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
-#    License for the specific language governing permissions and limitations
-#    under the License.
+# SPDX-License-Identifier: Apache-2.0
 
 """Two computes with persistent memory, for functional tests.
 
 What is real: API, scheduler, placement, both nova-computes with the libvirt
 driver, ``ssh`` to an sshd on loopback, and the bytes, which stand-ins for
 ``ndctl`` and ``daxio`` read and write in files.
+
+The computes are processes of their own as far as ``pmem_process`` goes: each
+has its own name, state path and namespaces. Their namespaces have the same
+names on all hosts; a test calls one by host and name.
 """
 
+import contextlib
 import functools
+import os
 import threading
 
 import fixtures
@@ -25,18 +21,24 @@ from oslo_utils import fileutils
 from oslo_utils import importutils
 from oslo_utils import units
 
-from nova.compute import manager
+from nova.compute import manager as compute_manager
 import nova.conf
 from nova import context
 from nova import exception
 from nova import objects
 from nova.tests import fixtures as nova_fixtures
 from nova.tests.fixtures import pmem
+from nova.tests.fixtures import pmem_guests
+from nova.tests.fixtures import pmem_process
 from nova.tests.functional.api import client as api_client
 from nova.tests.functional.libvirt import base
 from nova.virt.libvirt import utils as libvirt_utils
 
 CONF = nova.conf.CONF
+
+# Some of these tests run on a Nova without the patch set, too.
+namespaces = importutils.try_import('nova.virt.libvirt.pmem.namespaces')
+pmem_recovery = importutils.try_import('nova.compute.pmem_recovery')
 
 MIB = units.Mi
 
@@ -94,13 +96,22 @@ class PmemServersTestBase(base.ServersTestBase):
     PMEM_OWNER = None
 
     def setUp(self):
+        self._state_paths = {}
+        self.process = {}
         super().setUp()
         self.flags(state_path=self.useFixture(fixtures.TempDir()).path)
         self.flags(allow_resize_to_same_host=False)
         self.pmem = self.useFixture(pmem.PmemHosts({
             address: {'OS_DEFAULT__HOST': host,
-                      'OS_DEFAULT__STATE_PATH': self.state_path_of(host)}
+                      'OS_DEFAULT__STATE_PATH': self.state_path_of(host),
+                      'PMEM_STAND_IN_HOST': host}
             for host, address in ADDRESSES.items()}, owner=self.PMEM_OWNER))
+        if namespaces:
+            self.useFixture(fixtures.MockPatchObject(
+                namespaces, '_said', set()))
+            self.useFixture(fixtures.MockPatchObject(
+                namespaces, 'node_path', functools.partial(
+                    self._node_path, namespaces.node_path)))
         # For what runs on this host without ssh.
         self.useFixture(fixtures.EnvironmentVariable(
             'NOVA_PMEM_STAND_INS', '1'))
@@ -111,15 +122,38 @@ class PmemServersTestBase(base.ServersTestBase):
         self.useFixture(fixtures.MockPatch(
             'nova.virt.libvirt.LibvirtDriver._get_instance_disk_info',
             return_value=[]))
+        self.cinder = self.useFixture(nova_fixtures.CinderFixture(self))
+        self.guests = self.useFixture(pmem_guests.Guests(self.PMEM_OWNER))
+        # Last, so that it is asked first.
+        self.processes = self.useFixture(pmem_process.Processes())
         self._moving = _InFlight()
         for name in ('prep_resize', 'resize_instance', 'finish_resize'):
             self.useFixture(fixtures.MockPatchObject(
-                manager.ComputeManager, name,
-                self._moving(getattr(manager.ComputeManager, name))))
+                compute_manager.ComputeManager, name,
+                self._moving(getattr(compute_manager.ComputeManager, name))))
+
+    def _node_path(self, real, chardev):
+        # Those of the tests are in no /dev.
+        path = os.path.normpath(os.path.join('/dev', chardev))
+        return path if path.startswith(self.pmem.root + '/') else real(chardev)
 
     def state_path_of(self, host):
         """Return where a host keeps its tickets."""
-        return CONF.state_path
+        if host not in self._state_paths:
+            self._state_paths[host] = self.useFixture(fixtures.TempDir()).path
+        return self._state_paths[host]
+
+    def in_service(self, host):
+        """Run the body as the nova-compute of a host does."""
+        return self.process[host].running()
+
+    def _new_process(self, host):
+        process = self.process[host] = self.processes.new(host, {
+            (None, 'host'): host,
+            (None, 'state_path'): self.state_path_of(host),
+            ('libvirt', 'pmem_namespaces'): self.pmem.pmem_namespaces(host),
+        }, {'PMEM_STAND_IN_HOST': host})
+        return process
 
     @staticmethod
     def _create_instance_directory(driver, context, instance, *args, **kwargs):
@@ -137,21 +171,24 @@ class PmemServersTestBase(base.ServersTestBase):
             if isinstance(sizes, int):
                 sizes = [sizes]
             for number, size in enumerate(sizes):
-                self.pmem.add_namespace(
-                    '%s_%s_%d' % (host, label.lower(), number), size,
-                    host=host, label=label)
-        self.flags(pmem_namespaces=self.pmem.pmem_namespaces(host),
-                   group='libvirt')
-        self.start_compute(host)
+                self.add_namespace(host, label, size, number)
+        with self._new_process(host).running():
+            self.start_compute(host)
         self._set_address(host)
         # A service does not stop while it waits for a tool that hangs.
         self.addCleanup(self.pmem.cancel_faults)
         return self.computes[host]
 
+    def add_namespace(self, host, label, size=SIZE, number=0):
+        """Give a host a namespace whose name others have as well."""
+        listed = '%s_%d' % (label.lower(), number)
+        self.pmem.add_namespace(
+            '%s_%s' % (host, listed), size, host=host, label=label,
+            listed=listed)
+
     def restart_pmem_compute(self, host):
-        self.flags(pmem_namespaces=self.pmem.pmem_namespaces(host),
-                   group='libvirt')
-        compute = self.restart_compute_service(host)
+        with self._new_process(host).running():
+            compute = self.restart_compute_service(host)
         self._set_address(host)
         return compute
 
@@ -188,9 +225,20 @@ class PmemServersTestBase(base.ServersTestBase):
     def namespaces_of(self, server):
         """Return the names of a server's namespaces, in the guest's order."""
         instance = self._instance(server)
-        driver = self.computes[instance.host].driver
-        return [vpmem.name for vpmem in driver._get_ordered_vpmems(
-            instance, instance.flavor)]
+        labels = instance.flavor.extra_specs.get('hw:pmem')
+        left = list(instance.resources or [])
+        names = []
+        for label in labels.split(',') if labels else []:
+            found = next(each for each in left
+                         if each.resource_class == PREFIX + label)
+            left.remove(found)
+            names.append(self._name_of(found))
+        return names
+
+    def _name_of(self, resource):
+        host, = [name for name, uuid in self.compute_rp_uuids.items()
+                 if uuid == resource.provider_uuid]
+        return self.pmem.name_of(host, resource.identifier)
 
     def fill(self, server):
         """Fill a server's namespaces with data; return their digests."""
@@ -199,6 +247,23 @@ class PmemServersTestBase(base.ServersTestBase):
 
     def digests(self, server):
         return [self.pmem.digest(name) for name in self.namespaces_of(server)]
+
+    def domains(self, host, server):
+        """Return the guests of a server that are defined on a host."""
+        return [domain for domain in list(self.connection(host)._vms.values())
+                if domain.UUIDString() == server['id']]
+
+    def connection(self, host):
+        return self.computes[host].driver._host.get_connection()
+
+    def guest_runs(self, host, server):
+        return any(domain.isActive() for domain in self.domains(host, server))
+
+    def write_as_guest(self, host, server, data, offset=0):
+        """Let the guest of a server write to its first vPMEM device."""
+        domain, = [each for each in self.domains(host, server)
+                   if each.isActive()]
+        self.guests.guest_of(domain).write(offset, data)
 
     def _instance(self, server):
         return objects.Instance.get_by_uuid(
@@ -258,6 +323,21 @@ class PmemServersTestBase(base.ServersTestBase):
         self.assertEqual(status, error.response.status_code)
         return error.response.text
 
+    def open_tickets(self, *hosts):
+        """Return what is open: the hosts, as often as they have a ticket.
+
+        :param hosts: all, if none is given
+        """
+        found = []
+        for host in sorted(hosts or self._state_paths):
+            with contextlib.suppress(FileNotFoundError):
+                found += [host for name in os.listdir(os.path.join(
+                    self.state_path_of(host), 'pmem-copy'))
+                    if not name.startswith('.') and not os.path.isdir(
+                        os.path.join(self.state_path_of(host), 'pmem-copy',
+                                     name))]
+        return found
+
     def wait_for_log(self, text):
         self._wait_for_assert(
             lambda: self.assertIn(text, self.stdlog.logger.output),
@@ -294,9 +374,30 @@ class PmemServersTestBase(base.ServersTestBase):
 
     def assert_zero(self, *names):
         self.assertEqual([], [
-            name for name in names if not self.pmem.is_zero(name)])
+            name for name in names if not self.pmem.is_zero(name)],
+            'not wiped')
 
-    def run_periodic_tasks(self):
-        for compute in self.computes.values():
-            compute.manager.update_available_resource(
-                context.get_admin_context())
+    def wait_until_zero(self, *names):
+        """Wait for a wipe that keeps nobody waiting, without the clock."""
+        self._wait_for_assert(lambda: self.assert_zero(*names))
+
+    def assert_data(self, data, server):
+        """A server has its data, as ``fill`` gave it."""
+        names = self.namespaces_of(server)
+        lost = ['%s is %s' % (name, 'zero' if self.pmem.is_zero(name)
+                              else 'changed')
+                for name, digest in zip(names, data, strict=True)
+                if self.pmem.digest(name) != digest]
+        self.assertEqual([], lost, 'lost')
+
+    def run_periodic_tasks(self, *hosts):
+        for host in hosts or list(self.computes):
+            with self.in_service(host):
+                manager = self.computes[host].manager
+                if pmem_recovery:
+                    pmem_recovery.run(manager)
+                    round_of_it = pmem_recovery._WATCHES[manager].round
+                    if round_of_it is not None:
+                        round_of_it.result()
+                manager.update_available_resource(
+                    context.get_admin_context())

@@ -1,14 +1,4 @@
-#    Licensed under the Apache License, Version 2.0 (the "License"); you may
-#    not use this file except in compliance with the License. You may obtain
-#    a copy of the License at
-#
-#         http://www.apache.org/licenses/LICENSE-2.0
-#
-#    Unless required by applicable law or agreed to in writing, software
-#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
-#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
-#    License for the specific language governing permissions and limitations
-#    under the License.
+# SPDX-License-Identifier: Apache-2.0
 
 """The fault matrix: what can go wrong, and when.
 
@@ -16,9 +6,9 @@ Each fault says by a rule, with a reason, at which moments it makes no sense;
 all other combinations are cases.
 """
 
+import collections
 from collections import abc
 import contextlib
-import dataclasses
 import os
 import threading
 import typing as ty
@@ -32,6 +22,7 @@ from nova import exception
 from nova.tests.fixtures import pmem_process
 from nova.tests.functional.api import client as api_client
 from nova.tests.functional.libvirt import pmem_invariant
+from nova.tests.functional.libvirt import pmem_moments
 from nova.tests.functional.libvirt import pmem_world
 
 LOG = logging.getLogger(__name__)
@@ -40,108 +31,8 @@ SOURCE, DESTINATION = HOSTS = pmem_world.HOSTS
 OLD, NEW = pmem_world.OLD, pmem_world.NEW
 SIZE = pmem_world.SIZE
 
-DRIVER = 'nova.virt.libvirt.driver.LibvirtDriver.'
-MANAGER = 'nova.compute.manager.ComputeManager.'
-RPC = 'nova.compute.rpcapi.ComputeAPI.'
-
-
-# When
-
-@dataclasses.dataclass(frozen=True)
-class Moment:
-    """A point on the way of a server.
-
-    :ivar phase: what was asked for: ``move``; or, of a server that was moved,
-        ``confirm``, ``revert`` or ``delete``
-    :ivar host: who is at work
-    :ivar function: at whose call it is, if any; and whether ``before`` or
-        ``after``
-    :ivar device: what daxio is at work on, if it is; which ``side``, and
-        ``at`` which byte (see ``PmemHosts.inject``)
-    :ivar at_rest: the fault comes first, and what is asked for after it
-    :ivar tickets: kinds of tickets that are open, by host
-    :ivar guest_on: the host on which the guest runs
-    """
-
-    name: str
-    phase: str
-    host: str
-    function: str = ''
-    when: str = 'before'
-    device: str = ''
-    side: str = ''
-    at: int = SIZE // 2
-    at_rest: bool = False
-    tickets: tuple[tuple[str, str], ...] = ()
-    guest_on: str = ''
-
-    @property
-    def at_tool(self) -> bool:
-        return bool(self.device)
-
-    @property
-    def copies(self) -> bool:
-        return self.side in ('read', 'write')
-
-
-RECEIVE = (DESTINATION, 'receive')
-HOLD = (SOURCE, 'hold')
-
-MOMENTS = (
-    Moment('claimed', 'move', DESTINATION, MANAGER + '_prepare_pmem_copy',
-           'after', tickets=(RECEIVE,), guest_on=SOURCE),
-    Moment('before-the-copy', 'move', SOURCE,
-           DRIVER + 'migrate_disk_and_power_off', tickets=(RECEIVE,),
-           guest_on=SOURCE),
-    Moment('writing', 'move', SOURCE, device=NEW, side='write',
-           tickets=(RECEIVE,)),
-    Moment('comparing', 'move', SOURCE, device=NEW, side='write', at=SIZE,
-           tickets=(RECEIVE,)),
-    Moment('after-the-copy', 'move', SOURCE, DRIVER + '_copy_pmem_devices',
-           'after', tickets=(RECEIVE, HOLD)),
-    Moment('handing-over', 'move', SOURCE, RPC + 'finish_resize',
-           tickets=(RECEIVE, HOLD)),
-    Moment('finishing', 'move', DESTINATION, DRIVER + 'finish_migration',
-           tickets=(RECEIVE, HOLD)),
-    Moment('starting', 'move', DESTINATION,
-           DRIVER + '_create_guest_with_network', tickets=(HOLD,)),
-    Moment('started', 'move', DESTINATION, DRIVER + 'finish_migration',
-           'after', tickets=(HOLD,), guest_on=DESTINATION),
-    Moment('moved-then-confirm', 'confirm', DESTINATION, at_rest=True,
-           tickets=(HOLD,), guest_on=DESTINATION),
-    Moment('moved-then-revert', 'revert', DESTINATION, at_rest=True,
-           tickets=(HOLD,), guest_on=DESTINATION),
-    Moment('confirming', 'confirm', SOURCE, DRIVER + 'confirm_migration',
-           tickets=(HOLD,), guest_on=DESTINATION),
-    Moment('wiping-old', 'confirm', SOURCE, device=OLD, side='zero',
-           guest_on=DESTINATION),
-    Moment('confirmed', 'confirm', SOURCE, DRIVER + 'confirm_migration',
-           'after', guest_on=DESTINATION),
-    Moment('reverting', 'revert', DESTINATION, DRIVER + 'destroy',
-           tickets=(HOLD,), guest_on=DESTINATION),
-    Moment('wiping-new', 'revert', DESTINATION, device=NEW, side='zero',
-           tickets=(HOLD,)),
-    Moment('giving-back', 'revert', DESTINATION,
-           RPC + 'finish_revert_resize', tickets=(HOLD,)),
-    Moment('returning', 'revert', SOURCE,
-           DRIVER + 'finish_revert_migration', tickets=(HOLD,)),
-    Moment('deleting-old', 'delete', SOURCE, device=OLD, side='zero',
-           guest_on=DESTINATION),
-    Moment('deleting-new', 'delete', DESTINATION, device=NEW, side='zero'),
-)
-
-#: The calls of finish_resize, each of which may fail.
-FINISHING = tuple(
-    Moment('finishing-%s' % function.rpartition('.')[2].strip('_').replace(
-        '_', '-'), 'move', DESTINATION, function)
-    for function in (
-        MANAGER + '_update_bdm_for_swap_to_finish_resize',
-        'nova.network.neutron.API.setup_networks_on_host',
-        'nova.network.neutron.API.migrate_instance_finish',
-        MANAGER + '_update_volume_attachments',
-        DRIVER + '_get_guest_xml',
-        MANAGER + '_complete_volume_attachments',
-    ))
+Moment = pmem_moments.Moment
+RECEIVE, HOLD = pmem_moments.RECEIVE, pmem_moments.HOLD
 
 
 # What
@@ -186,8 +77,6 @@ class ToolFault(Fault):
     def leaves_out(self, moment: Moment) -> str:
         if not moment.at_tool:
             return 'no daxio runs'
-        if self.tool[0] == 'flip' and moment.side == 'zero':
-            return 'nobody looks at what a wipe leaves'
         if self.tool[0] != 'exit' and moment.at == SIZE:
             return 'there is nothing left to move'
         return ''
@@ -244,12 +133,12 @@ def _links(case: 'Case') -> list[psutil.Process]:
 
 def _senders(case: 'Case') -> list[psutil.Process]:
     return [process for process in psutil.Process().children()
-            if 'nova.virt.pmem.sender' in process.cmdline()]
+            if 'nova.virt.pmem_transfer.sender' in process.cmdline()]
 
 
 def _receivers(case: 'Case') -> list[psutil.Process]:
     return [process for process in case.world.pmem.tools()
-            if 'nova.virt.pmem.receiver' in process.cmdline()]
+            if 'nova.virt.pmem_transfer.receiver' in process.cmdline()]
 
 
 class FlippedLater(Fault):
@@ -287,6 +176,10 @@ class ComputeKilled(Fault):
             return 'there is nobody who goes on before'
         if self._late and self._power:
             return 'what goes on before does so without a reboot, too'
+        if moment.is_step and moment.host not in self._hosts:
+            return 'that host has no part in this step'
+        if moment.is_step and self._late and moment.name != 'given-back':
+            return 'nobody else goes on before'
         return _as_while_writing(moment)
 
     def happen(self, case: 'Case') -> None:
@@ -311,8 +204,14 @@ class ComputeKilled(Fault):
 
 #: What is to come changes allocations.
 ALLOCATING = frozenset((
-    'claimed', 'after-the-copy', 'finishing', 'confirming', 'wiping-new',
-    'returning', 'deleting-new'))
+    'claimed', 'after-the-copy', 'finishing', 'confirming', 'deallocating',
+    'wiping-new', 'taken-over', 'deleting-new'))
+
+#: What is to come changes what Cinder knows of a volume.
+ATTACHING = frozenset((
+    'before-the-copy', 'finishing', 'launched', 'completing-volumes',
+    'reverting', 'destroyed', 'allocation-back', 'relaunched',
+    'completing-again'))
 
 
 class Away(Fault):
@@ -332,6 +231,8 @@ class Away(Fault):
             return 'nobody is at work'
         if self._kinds == ('placement',) and moment.name not in ALLOCATING:
             return 'allocations do not change next'
+        if self._kinds == ('cinder',) and moment.name not in ATTACHING:
+            return 'attachments do not change next'
         return _as_while_writing(moment)
 
     def happen(self, case: 'Case') -> None:
@@ -341,6 +242,7 @@ class Away(Fault):
 
     def later(self, case: 'Case') -> None:
         case.world.run_periodic_tasks()
+        case.world.wait_until_quiet()
         case.outage.end()
         case.must_fire(case.outage.hits, 'nobody missed it')
 
@@ -370,6 +272,8 @@ class DeviceFault(Fault):
     def leaves_out(self, moment: Moment) -> str:
         if moment.at_tool:
             return 'daxio has the device open'
+        if moment.is_step:
+            return 'the same as before the first step'
         if moment.guest_on == self.host:
             return 'a guest has the device open'
         if self.device == OLD and self.kind == 'busy':
@@ -383,7 +287,7 @@ class DeviceFault(Fault):
         if self.kind == 'missing':
             pmem.hide(self.device)
         elif self.kind == 'renamed':
-            pmem.rename(self.device, self.device + '_x')
+            pmem.rename(self.device, pmem.known(self.device) + '_x')
         elif self.kind == 'renumbered':
             pmem.renumber(self.device)
         else:
@@ -402,7 +306,7 @@ class DeviceFault(Fault):
         if self.kind == 'missing':
             pmem.show(self.device)
         elif self.kind == 'renamed':
-            pmem.rename(self.device, self.device)
+            pmem.rename(self.device, pmem.known(self.device))
         elif self.kind == 'busy':
             with pmem_process.outside():
                 case.squatter.destroy()
@@ -505,7 +409,8 @@ def _leave_ticket(case: 'Case') -> None:
             'host': DESTINATION, 'migration_uuid': uuid,
             'instance_uuid': uuidutils.generate_uuid(), 'version': 1,
             'kind': 'receive', 'targets': [{
-                'name': name, 'size': SIZE, 'source_size': SIZE,
+                'name': case.world.pmem.known(name), 'size': SIZE,
+                'source_size': SIZE,
                 'uid': owner.st_uid, 'gid': owner.st_gid}]}))
 
 
@@ -522,6 +427,8 @@ class WipeFails(Fault):
             return 'a full device is the same'
         if moment.phase != 'move':
             return 'the wipe to come is a moment of its own'
+        if moment.guest_on == DESTINATION:
+            return 'what has started is not wiped'
         return _as_while_writing(moment)
 
     def happen(self, case: 'Case') -> None:
@@ -539,6 +446,7 @@ class WipeFails(Fault):
 
     def later(self, case: 'Case') -> None:
         case.world.run_periodic_tasks()
+        case.world.wait_until_quiet()
         case.must_fire(case.planned[0].fired, 'nothing was wiped')
 
     def repair(self, case: 'Case') -> bool:
@@ -561,6 +469,8 @@ class Deleted(Fault):
     def leaves_out(self, moment: Moment) -> str:
         if moment.phase == 'delete':
             return 'that is what is under way'
+        if moment.is_step and self._down:
+            return 'the same as before the first step'
         return _as_while_writing(moment)
 
     def happen(self, case: 'Case') -> None:
@@ -611,7 +521,9 @@ FAULTS: tuple[Fault, ...] = (
           ('database', ('database',), pmem_process.database_is_away, None),
           ('bus', ('database', 'bus'), pmem_process.bus_is_away, None),
           ('placement', ('placement',), pmem_process.placement_is_away,
-           None))),
+           None),
+          ('cinder', ('cinder',), pmem_process.cinder_is_away, 1),
+          ('cinder', ('cinder',), pmem_process.cinder_is_away, None))),
     Fails(),
     *(DeviceFault(kind, device)
       for kind in ('missing', 'renamed', 'renumbered', 'busy')
@@ -642,6 +554,11 @@ class Case:
         self.happened = False
         self.hanging: ty.Any = None
 
+    @property
+    def has_volume(self) -> bool:
+        """Whether a volume is attached, where it may make a difference."""
+        return self.moment.name in ATTACHING
+
     def __str__(self) -> str:
         return self.name
 
@@ -658,7 +575,7 @@ class Case:
         self.world = world
         world.mark_log()
         LOG.info('Case: %s', self.name)
-        self.server = world.take_server()
+        self.server = world.take_server(self.has_volume)
         self.snapshot = pmem_invariant.take(world, self.server)
         self.snapshot.is_deleted = self.fault.deletes
         try:
@@ -683,6 +600,7 @@ class Case:
             self.hanging.release()
 
     def _ask(self, phase: str) -> None:
+        self.world.diary.may_go_back |= phase == 'revert'
         if phase == 'delete':
             self.delete()
         else:
@@ -728,8 +646,7 @@ class Case:
         if world.status(self.server) != 'VERIFY_RESIZE':
             raise pmem_world.NotReached('the move itself')
         # A revert gives this up, and nothing else may.
-        world.pmem.write(NEW, 0, b'written by the guest since')
-        self.snapshot.data[DESTINATION] = world.pmem.digest(NEW)
+        world.diary.go_on()
 
     @contextlib.contextmanager
     def _armed(self) -> abc.Iterator[abc.Callable[[], None]]:
@@ -739,7 +656,10 @@ class Case:
             yield lambda: fault.happen(self)
         elif not moment.at_tool:
             world.hook(moment.function, moment.when, moment.name)
-            hook = world.at(moment.name, lambda: fault.happen(self))
+            if moment.since:
+                world.hook(moment.since, 'after', moment.name + '.since')
+            hook = world.at(moment.name, lambda: fault.happen(self),
+                            moment.host, bool(moment.since))
             yield hook.wait
         elif fault.tool:
             action, details = fault.tool
@@ -765,7 +685,9 @@ class Case:
     def _come_to_rest(self) -> list[str]:
         world, fault = self.world, self.fault
         try:
+            world.diary.go_on()
             world.wait_until_quiet()
+            world.diary.go_on()
             fault.later(self)
             with Intruders(world) as intruders:
                 violations = pmem_invariant.settle(world, self.server)
@@ -834,6 +756,50 @@ class Intruders:
 
 def cases() -> list[Case]:
     """Return the whole matrix."""
-    found = [Case(fault, moment) for moment in MOMENTS for fault in FAULTS
+    found = [Case(fault, moment)
+             for moment in pmem_moments.MOMENTS for fault in FAULTS
              if not fault.leaves_out(moment)]
-    return found + [Case(Fails(), moment) for moment in FINISHING]
+    return found + [
+        Case(Fails(), moment) for moment in pmem_moments.FINISHING]
+
+
+def sample(matrix: abc.Iterable[Case]) -> list[Case]:
+    """Return a few cases that meet every fault and every moment.
+
+    What few cases meet comes first, together with what few others meet.
+    """
+    left = list(matrix)
+    wanted = set().union(*map(_meets, left))
+    chosen = []
+    while wanted:
+        # How many cases are left for each, not counting what is met twice.
+        rest = collections.Counter(
+            each for case in left if _meets(case) <= wanted
+            for each in _meets(case))
+        best = min((case for case in left if _meets(case) & wanted),
+                   key=lambda case: (
+                       not _meets(case) <= wanted,
+                       sorted(rest[each] for each in _meets(case))))
+        chosen.append(best)
+        wanted -= _meets(best)
+    return chosen
+
+
+def _meets(case: Case) -> set[str]:
+    return {'fault ' + case.fault.name, 'moment ' + case.moment.name}
+
+
+def describe() -> abc.Iterator[str]:
+    """Say which cases there are, and why others are none."""
+    for case in cases():
+        yield case.name
+    for moment in pmem_moments.MOMENTS:
+        for fault in FAULTS:
+            reason = fault.leaves_out(moment)
+            if reason:
+                yield 'left out: %s.%s: %s' % (
+                    fault.name, moment.name, reason)
+
+
+if __name__ == '__main__':
+    print('\n'.join(describe()))

@@ -1,14 +1,4 @@
-#    Licensed under the Apache License, Version 2.0 (the "License"); you may
-#    not use this file except in compliance with the License. You may obtain
-#    a copy of the License at
-#
-#         http://www.apache.org/licenses/LICENSE-2.0
-#
-#    Unless required by applicable law or agreed to in writing, software
-#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
-#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
-#    License for the specific language governing permissions and limitations
-#    under the License.
+# SPDX-License-Identifier: Apache-2.0
 
 """What has to hold after a move of vPMEM data, whatever happened to it.
 
@@ -46,22 +36,20 @@ class Snapshot:
     """What was there before anything went wrong.
 
     :ivar server: the server that is moved, or None if it is to be gone
-    :ivar data: by host, the digest of the data that it has to have there
     :ivar others: digests of the namespaces that are none of its business
+    :ivar volumes: how many it has attached
     """
 
     server: dict[str, ty.Any]
-    data: dict[str, str]
     others: dict[str, str]
+    volumes: int = 0
     is_deleted: bool = False
 
 
 def take(world: pmem_world.World, server: dict[str, ty.Any]) -> Snapshot:
     """Describe a world in which nothing has happened yet."""
     return Snapshot(
-        server=server,
-        # What its guest writes after the move goes to that of DESTINATION.
-        data=dict.fromkeys(HOSTS, world.pmem.digest(OLD)),
+        server=server, volumes=len(world.volumes_of(server)),
         others={name: world.pmem.digest(name) for name in world.pmem.names()
                 if name not in (OLD, NEW)})
 
@@ -149,11 +137,13 @@ def _was_off(found: _Found) -> bool:
 
 
 def data_is_there(found: _Found) -> abc.Iterator[str]:
-    pmem, data = found.world.pmem, found.snapshot.data
-    if found.namespace and not _has(found, found.namespace, data[found.host]):
+    pmem, diary = found.world.pmem, found.world.diary
+    if found.namespace and not _has(
+            found, found.namespace, diary.on(found.namespace)):
         yield 'the data is not in %s' % found.namespace
-    if found.verifies and not _has(found, OLD, data[SOURCE]):
+    if found.verifies and not _has(found, OLD, diary.on(OLD)):
         yield 'the data to go back to is not in %s' % OLD
+    yield from diary.surprises
     for name in (OLD, NEW):
         if name not in found.taken and not pmem.is_zero(name):
             yield '%s is not wiped' % name
@@ -185,6 +175,8 @@ def bystanders_live(found: _Found) -> abc.Iterator[str]:
             if used != ['%s_taken_0' % host] or not domain.isActive():
                 yield 'the other guest of %s is with %s, %s' % (
                     host, used, domain.isActive() and 'on' or 'off')
+            elif not found.world.guests.guest_of(domain).lives:
+                yield 'the process of the other guest of %s is gone' % host
 
 
 def allocations_fit(found: _Found) -> abc.Iterator[str]:
@@ -241,9 +233,17 @@ def trackers_know(found: _Found) -> abc.Iterator[str]:
 
 def _assigned(world: pmem_world.World, host: str) -> set[str]:
     tracker = world.computes[host].manager.rt
-    return {resource.identifier
+    return {_called(world, host, resource.identifier)
             for classes in tracker.assigned_resources.values()
             for resources in classes.values() for resource in resources}
+
+
+def _called(world: pmem_world.World, host: str, listed: str) -> str:
+    """Return what tests call a namespace of a host."""
+    try:
+        return world.pmem.name_of(host, listed)
+    except ValueError:
+        return '%s of %s, which has none' % (listed, host)
 
 
 def migrations_have_ended(found: _Found) -> abc.Iterator[str]:
@@ -312,6 +312,13 @@ def processes_have_ended(found: _Found) -> abc.Iterator[str]:
             pass
 
 
+def volumes_follow(found: _Found) -> abc.Iterator[str]:
+    hosts = found.world.volumes_of(found.snapshot.server)
+    wanted = [found.host] * found.snapshot.volumes if found.server else []
+    if hosts != wanted:
+        yield 'volumes are attached to %s, not %s' % (hosts, wanted)
+
+
 def left_processes(world: pmem_world.World) -> list[psutil.Process]:
     return world.pmem.tools() + world.pmem.sessions()
 
@@ -320,7 +327,7 @@ RULES = (
     server_is_usable, guest_runs_once, data_is_there, others_are_untouched,
     bystanders_live, allocations_fit, nothing_is_reserved, trackers_know,
     migrations_have_ended, tickets_are_closed, nodes_are_taken_back,
-    processes_have_ended,
+    processes_have_ended, volumes_follow,
 )
 
 
@@ -343,6 +350,7 @@ def settle(world: pmem_world.World, server: dict[str, ty.Any]) -> list[str]:
                 world.restart(host)
         seen = None
         for _ in range(ROUNDS):
+            world.diary.go_on()
             world.run_periodic_tasks()
             world.wait_until_quiet()
             before, seen = seen, _state(world, server)

@@ -1,14 +1,4 @@
-#    Licensed under the Apache License, Version 2.0 (the "License"); you may
-#    not use this file except in compliance with the License. You may obtain
-#    a copy of the License at
-#
-#         http://www.apache.org/licenses/LICENSE-2.0
-#
-#    Unless required by applicable law or agreed to in writing, software
-#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
-#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
-#    License for the specific language governing permissions and limitations
-#    under the License.
+# SPDX-License-Identifier: Apache-2.0
 
 """Two hosts on which things go wrong, for many tests one after the other.
 
@@ -28,6 +18,7 @@ from oslo_log import log as logging
 from oslo_utils import importutils
 from oslo_utils import uuidutils
 
+import nova.conf
 from nova import context
 from nova.tests.fixtures import libvirt as fakelibvirt
 from nova.tests.fixtures import pmem_process
@@ -35,6 +26,7 @@ from nova.tests.functional.api import client as api_client
 from nova.tests.functional.libvirt import pmem_base
 from nova import utils
 
+CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
 
 SOURCE, DESTINATION = HOSTS = ('host1', 'host2')
@@ -43,12 +35,13 @@ SOURCE, DESTINATION = HOSTS = ('host1', 'host2')
 #: nobody has.
 MOVED, TAKEN, FREE = 'MOVED', 'TAKEN', 'FREE'
 
+#: What tests call them; their hosts call both the same.
 OLD, NEW = ('%s_moved_0' % host for host in HOSTS)
 
 SIZE = pmem_base.SIZE
 
 #: Seconds after which something that was to come has not.
-PATIENCE = 30
+PATIENCE = 90
 
 #: A periodic task of Nova's that looks at the images of a hypervisor, of
 #: which there is none here.
@@ -108,16 +101,31 @@ def wait_until(condition, what, timeout=PATIENCE, interval=0.05):
 class Hook:
     """Something to do when a function is called, once."""
 
-    def __init__(self, name, action):
+    def __init__(self, name, action, host=None, waits=False):
+        """Describe it.
+
+        :param host: by whom; by anybody, if None
+        :param waits: whether what announces ``name.since`` comes first
+        """
         self.name = name
         self.happened = threading.Event()
         self._action = action
-        self._lock = threading.Lock()
+        self._host = host
+        self._waits = waits
+        self._is_over = False
+        # What it does may call what announces something else.
+        self._lock = threading.RLock()
 
     def reach(self, name):
         with self._lock:
-            if name != self.name or self.happened.is_set():
+            if self._host and not pmem_process.current().name.startswith(
+                    self._host + '.'):
                 return
+            if name == self.name + '.since':
+                self._waits = False
+            if name != self.name or self._waits or self._is_over:
+                return
+            self._is_over = True
             try:
                 # It is the world that acts here, and not the service.
                 with pmem_process.outside():
@@ -130,6 +138,96 @@ class Hook:
             raise NotReached('%s was not reached' % self.name)
 
 
+class Diary:
+    """What the guest of one server has written, and what became of it.
+
+    The guest looks at its data when it starts, as it is then, and goes on
+    writing as long as it runs. So what it has on a host is the last that it
+    wrote there; or, before it ran there, what it wrote on the host before.
+
+    :ivar expected: the digest of what it has to find, by namespace
+    :ivar surprises: what was otherwise
+    :ivar may_go_back: whether the user has asked for what was written on the
+        destination to be given up
+    """
+
+    OFFSET = 4096
+
+    def __init__(self, world):
+        self._world = world
+        self._server = None
+        self._number = 0
+        world.guests.on_start.append(self._starts)
+        world.guests.on_started.append(self._started)
+
+    def watch(self, server):
+        """Begin with a server that runs on the source."""
+        self._server = server
+        self.may_go_back = False
+        self.surprises = []
+        self.expected = {OLD: self._world.pmem.digest(OLD)}
+
+    def ran_on(self, host):
+        """Whether it ran there, and nobody has given that up."""
+        return {SOURCE: OLD, DESTINATION: NEW}[host] in self.expected
+
+    def on(self, name):
+        """Return what the server has to have in a namespace."""
+        return self.expected.get(name, self.expected[OLD])
+
+    def _is_watched(self, domain):
+        return self._server and domain.UUIDString() == self._server['id']
+
+    def _starts(self, domain):
+        if not self._is_watched(domain):
+            return
+        name, = self._world.nodes_of(domain)
+        for host in HOSTS:
+            if self._world.guest_runs(host, self._server):
+                self.surprises.append(
+                    'the guest started on %s and ran on %s' % (name, host))
+        if name not in (OLD, NEW):
+            self.surprises.append('the guest started on %s' % name)
+        elif self._world.pmem.digest(name) != self.on(name):
+            self.surprises.append(
+                'the guest started on %s without its data' % name)
+        if name == OLD and self.ran_on(DESTINATION) and not self.may_go_back:
+            self.surprises.append(
+                'what the guest wrote on %s is given up' % DESTINATION)
+
+    def _started(self, domain):
+        if not self._is_watched(domain):
+            return
+        name, = self._world.nodes_of(domain)
+        if name == OLD:
+            self.expected.pop(NEW, None)
+        self._write(domain, name)
+
+    def go_on(self):
+        """Let the guest write something new, if it runs."""
+        if self._server is None:
+            return
+        for host in HOSTS:
+            for domain in self._world.domains(host, self._server):
+                if domain.isActive():
+                    name, = self._world.nodes_of(domain)
+                    self._write(domain, name)
+
+    def _write(self, domain, name):
+        self._number += 1
+        guest = self._world.guests.guest_of(domain)
+        try:
+            guest.write(self.OFFSET, b'%8d' % self._number)
+        except (AttributeError, EOFError, ValueError):
+            # It may have been stopped a moment ago.
+            if domain.isActive():
+                self.surprises.append(
+                    'the process of the guest on %s is gone' % name)
+            return
+        if name in (OLD, NEW):
+            self.expected[name] = self._world.pmem.digest(name)
+
+
 class World(pmem_base.PmemServersTestBase):
     """A source and a destination, each of which can be killed."""
 
@@ -138,16 +236,16 @@ class World(pmem_base.PmemServersTestBase):
 
     PMEM_OWNER = 64055 if os.geteuid() == 0 else None
 
-    def runTest(self):
-        """It is none; this is what makes it one by hand."""
+    #: How many namespaces of label MOVED each host has.
+    NUMBER = 1
 
     def setUp(self):
-        self._state_paths = {}
         super().setUp()
         # Nova's tests let idle threads wake up a hundred times a second, to
         # end soon. A world has dozens of them, and lives for long.
         self.useFixture(fixtures.MockPatchObject(
             futurist.ThreadWorker, 'MAX_IDLE_FOR', 0.3))
+        self.configure()
         # As operators want it: a host that boots starts its guests.
         self.flags(resume_guests_state_on_host_boot=True)
         # Shorter than usual, and in the same order.
@@ -158,9 +256,8 @@ class World(pmem_base.PmemServersTestBase):
         # message is on its way.
         self.messages_are_lost_at_once()
         self._give_each_service_its_database()
-        self.processes = self.useFixture(pmem_process.Processes())
-        self.process = {}
         self.bystanders = {}
+        self._connections = {}
         self._flavors = {}
         self._kept = None
         self._hook = None
@@ -168,11 +265,11 @@ class World(pmem_base.PmemServersTestBase):
         self._log_mark = 0
         self.dirty_starts = []
         self._watch_guests()
+        self.diary = Diary(self)
         for host in HOSTS:
             for label in (MOVED, TAKEN, FREE):
-                self.pmem.add_namespace(
-                    '%s_%s_0' % (host, label.lower()), SIZE,
-                    host=host, label=label)
+                for number in range(self.NUMBER if label == MOVED else 1):
+                    self.add_namespace(host, label, number=number)
             self._start(host)
             self.addCleanup(self.pmem.cancel_faults)
         for host in HOSTS:
@@ -196,6 +293,9 @@ class World(pmem_base.PmemServersTestBase):
             lambda context: getattr(context, 'db_connection', None) or
             default))
 
+    def configure(self):
+        """Set options before any nova-compute starts."""
+
     # Servers
 
     def flavor(self, *labels):
@@ -215,14 +315,36 @@ class World(pmem_base.PmemServersTestBase):
             raise NotReached('a server to start with: %s' % self.show(server))
         return self.show(server)
 
-    def take_server(self):
+    def take_server(self, has_volume=False):
         """Return a server on the source, with data.
 
         It may have been moved before and have come back.
         """
-        server, self._kept = self._kept or self.boot(MOVED), None
+        server, self._kept = self._kept, None
+        if server is None:
+            server = self.boot(MOVED)
+        if has_volume and not self.volumes_of(server):
+            self.attach_volume(server)
         self.fill(server)
+        self.diary.watch(server)
         return server
+
+    def attach_volume(self, server):
+        self.api.post_server_volume(server['id'], {
+            'volumeAttachment': {'volumeId': uuidutils.generate_uuid()}})
+        self.wait_until_quiet()
+        if not self.volumes_of(server):
+            raise NotReached('a volume that is attached')
+
+    def volumes_of(self, server):
+        """Return the hosts to which Cinder has attached volumes of a server.
+
+        None stands for an attachment to no host.
+        """
+        return [(attachment.get('connector') or {}).get('host')
+                for attachments in self.cinder.volume_to_attachment.values()
+                for attachment in attachments.values()
+                if attachment['instance_uuid'] == server['id']]
 
     def keep(self, server):
         """Keep a server for the next to take, if it is as it was at first."""
@@ -255,34 +377,12 @@ class World(pmem_base.PmemServersTestBase):
                        if each['instance_uuid'] == server['id']),
                       key=lambda each: each['id'])
 
-    def domains(self, host, server):
-        """Return the guests of a server that are defined on a host."""
-        return [domain for domain in list(self.connection(host)._vms.values())
-                if domain.UUIDString() == server['id']]
-
-    def connection(self, host):
-        return self.computes[host].driver._host.get_connection()
-
     def _watch_guests(self):
         """See each guest that starts on a namespace that is not clean.
 
-        Namespaces are the server's own if it had them when it was off. As
-        QEMU does, refuse to start one whose devices are not there.
+        Namespaces are the server's own if it had them when it was off.
         """
-        original = fakelibvirt.Domain.createWithFlags
-
-        def create(domain, flags):
-            for device in domain._def['devices']['vpmems']:
-                if not os.path.exists(device['path']):
-                    raise fakelibvirt.make_libvirtError(
-                        fakelibvirt.libvirtError,
-                        "can't open backing store %s for guest RAM" %
-                        device['path'])
-            self._look_at(domain)
-            return original(domain, flags)
-
-        self.useFixture(fixtures.MockPatchObject(
-            fakelibvirt.Domain, 'createWithFlags', create))
+        self.guests.on_start.append(self._look_at)
         self._known_guests = set()
 
     def _look_at(self, domain):
@@ -317,26 +417,25 @@ class World(pmem_base.PmemServersTestBase):
 
     # Processes
 
-    def state_path_of(self, host):
-        if host not in self._state_paths:
-            self._state_paths[host] = self.useFixture(fixtures.TempDir()).path
-        return self._state_paths[host]
+    def connection(self, host):
+        # libvirt is there before its nova-compute is.
+        if host in self.computes:
+            self._connections[host] = super().connection(host)
+        return self._connections[host]
 
     def _start(self, host, connection=None):
-        process = self.processes.new(host, {
-            (None, 'host'): host,
-            (None, 'state_path'): self.state_path_of(host),
-            ('libvirt', 'pmem_namespaces'): self.pmem.pmem_namespaces(host),
-        })
-        with process.running():
+        with self._new_process(host).running():
             self.start_compute(host, connection=connection)
         self._set_address(host)
-        self.process[host] = process
 
-    def kill(self, host):
-        """Kill a nova-compute, with its children."""
+    def kill(self, host, children=True):
+        """Kill a nova-compute.
+
+        :param children: whether with its children; those that privsep's
+            daemon has started live on with some service managers
+        """
         LOG.info('World: nova-compute of %s is killed', host)
-        self.process[host].kill()
+        self.process[host].kill(children)
 
     def restart(self, host):
         """Start a nova-compute that was killed."""
@@ -361,6 +460,7 @@ class World(pmem_base.PmemServersTestBase):
         connection = self.connection(host)
         connection._running_vms.clear()
         for domain in list(connection._vms.values()):
+            self.guests.end(domain)
             domain._state = fakelibvirt.VIR_DOMAIN_SHUTOFF
             domain._id = -1
         self.pmem.renumber(*self.pmem.names(host))
@@ -375,9 +475,6 @@ class World(pmem_base.PmemServersTestBase):
                     session.children(recursive=True) if everything else []):
                 with contextlib.suppress(Exception):
                     process.kill()
-
-    def in_service(self, host):
-        return self.process[host].running()
 
     # Moments
 
@@ -407,9 +504,9 @@ class World(pmem_base.PmemServersTestBase):
         function.__wrapped__ = original
         self.useFixture(fixtures.MockPatchObject(owner, attribute, function))
 
-    def at(self, name, action):
-        """Do something when a function is called next."""
-        self._hook = Hook(name, action)
+    def at(self, name, action, host=None, waits=False):
+        """Do something when a function is called next; see ``Hook``."""
+        self._hook = Hook(name, action, host, waits)
         return self._hook
 
     def _reach(self, name):
@@ -417,6 +514,24 @@ class World(pmem_base.PmemServersTestBase):
             self._hook.reach(name)
         # Who has just been killed comes to an end here.
         pmem_process.current().act('moment')
+
+    def when_guest_starts(self, host, server, action):
+        """Do something when the guest of a server has started on a host.
+
+        It happens once, before whoever has started it goes on.
+        """
+        done = threading.Event()
+
+        def started(domain):
+            if (not done.is_set() and domain in self.domains(host, server)):
+                done.set()
+                action()
+                # Who has just been killed comes to an end here.
+                asked_by.act('guest')
+
+        asked_by = self.process[host]
+        self.guests.on_started.append(started)
+        return done
 
     # Coming to rest
 
@@ -466,3 +581,10 @@ class World(pmem_base.PmemServersTestBase):
     def log(self):
         """Return what was logged since the mark."""
         return self.stdlog.logger.output[self._log_mark:]
+
+
+class WorldByHand(World):
+    """A world that is no test, and serves many."""
+
+    def runTest(self):
+        """It is none; this is what makes it one by hand."""

@@ -1,14 +1,4 @@
-#    Licensed under the Apache License, Version 2.0 (the "License"); you may
-#    not use this file except in compliance with the License. You may obtain
-#    a copy of the License at
-#
-#         http://www.apache.org/licenses/LICENSE-2.0
-#
-#    Unless required by applicable law or agreed to in writing, software
-#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
-#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
-#    License for the specific language governing permissions and limitations
-#    under the License.
+# SPDX-License-Identifier: Apache-2.0
 
 from unittest import mock
 
@@ -145,9 +135,16 @@ class DeletableAgainTestCase(test.NoDBTestCase):
         self.save = self.useFixture(fixtures.MockPatch(
             'nova.objects.Instance.save')).mock
 
+    def _delete(self, error=None):
+        api = mock.Mock()
+        api._confirm_resize_on_deleting.side_effect = error
+        pmem_copy.confirm_on_deleting(
+            api, mock.sentinel.context, self.instance, None)
+        api._confirm_resize_on_deleting.assert_called_once_with(
+            mock.sentinel.context, self.instance)
+
     def _fail(self):
-        with pmem_copy.deletable_again_on_failure(self.instance, None):
-            raise OSError('the source is away')
+        self._delete(OSError('the source is away'))
 
     def test_failure(self):
         self.assertRaises(OSError, self._fail)
@@ -167,8 +164,7 @@ class DeletableAgainTestCase(test.NoDBTestCase):
         self.save.assert_not_called()
 
     def test_success_and_other_moves(self):
-        with pmem_copy.deletable_again_on_failure(self.instance, None):
-            pass
+        self._delete()
         self.instance.migration_context.copy_pmem_devices = False
         self.assertRaises(OSError, self._fail)
         self.save.assert_not_called()

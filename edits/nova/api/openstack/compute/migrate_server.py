@@ -8,19 +8,21 @@ from novapatch.edit import replace
 ACTION = 'MigrateServerController._migrate'
 
 EDITS = [
-    add_import('from nova.api.openstack.compute import pmem_copy'),
+    add_import('from nova.api.openstack.compute.schemas import pmem_copy'),
     replace(ACTION, 'validation.schema(schema.migrate, $MIN)', '''
         validation.schema(schema.migrate, $MIN, "2.104")
         '''),
     add_decorator(
-        ACTION, '@validation.schema(schema.migrate_v21, "2.0", "2.55")',
+        ACTION, '@validation.schema(pmem_copy.migrate_not_validated, '
+        '"2.0", "2.55")',
         above='validation.schema(schema.migrate, ...)'),
     add_decorator(
-        ACTION, '@validation.schema(schema.migrate_v2105, "{{microversion}}")',
+        ACTION, '@validation.schema(pmem_copy.extended(schema.migrate), '
+        '"{{microversion}}")',
         below='validation.schema(schema.migrate, ...)'),
     add_argument(
         ACTION, 'self.compute_api.resize(...)',
-        '**pmem_copy.resize_arguments(\n    req, body, "migrate")'),
+        '**pmem_copy.resize_arguments(\n    req, instance, body, "migrate")'),
     append(ACTION, 'exception.PMEMCopyAcrossCells',
            within='(exception.ComputeHostNotFound, ...)'),
     append(ACTION, 'exception.PMEMCopyOldCompute',

@@ -8,16 +8,17 @@ from novapatch.edit import replace
 ACTION = 'ServersController._resize'
 
 EDITS = [
-    add_import('from nova.api.openstack.compute import pmem_copy'),
+    add_import('from nova.api.openstack.compute.schemas import pmem_copy'),
     replace(ACTION, 'validation.schema(schema.resize)', '''
         validation.schema(schema.resize, '2.0', '2.104')
         '''),
     add_decorator(
-        ACTION, "@validation.schema(schema.resize_v2105, '{{microversion}}')",
+        ACTION, "@validation.schema(pmem_copy.extended(schema.resize), "
+        "'{{microversion}}')",
         below='validation.schema(schema.resize, ...)'),
     add_argument(
         ACTION, 'self.compute_api.resize(...)',
-        "**pmem_copy.resize_arguments(\n    req, body, 'resize')"),
+        "**pmem_copy.resize_arguments(\n    req, instance, body, 'resize')"),
     append(ACTION, 'exception.PMEMCopyFewerDevices',
            within='(exception.AutoDiskConfigDisabledByImage, ...)'),
     append(ACTION, 'exception.PMEMCopyOldCompute',

@@ -1,24 +1,14 @@
-#    Licensed under the Apache License, Version 2.0 (the "License"); you may
-#    not use this file except in compliance with the License. You may obtain
-#    a copy of the License at
-#
-#         http://www.apache.org/licenses/LICENSE-2.0
-#
-#    Unless required by applicable law or agreed to in writing, software
-#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
-#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
-#    License for the specific language governing permissions and limitations
-#    under the License.
+# SPDX-License-Identifier: Apache-2.0
 
+from concurrent import futures
+import dataclasses
+import functools
 import os
-import signal
-import subprocess
 import threading
 from unittest import mock
 
 import ddt
 import fixtures
-from oslo_concurrency import lockutils
 from oslo_utils.fixture import uuidsentinel as uuids
 
 from nova import context
@@ -26,10 +16,13 @@ from nova import exception
 from nova import objects
 from nova import test
 from nova.tests import fixtures as nova_fixtures
+from nova.virt.libvirt import driver
+from nova.virt.libvirt.pmem import pairing
+from nova.virt.libvirt.pmem import settle
+from nova.virt.libvirt.pmem import tickets
+from nova.virt.libvirt.pmem import transfer
 from nova.virt.libvirt import pmem_copy
-from nova.virt.libvirt import pmem_layout
-from nova.virt.libvirt import pmem_ticket
-from nova.virt.libvirt import pmem_transfer
+from nova.virt.pmem_transfer import users
 
 SIZE = 4 * 1024 * 1024
 
@@ -55,22 +48,36 @@ class PmemCopyTestCase(test.NoDBTestCase):
             self.namespaces[name] = objects.LibvirtVPMEMDevice(
                 label='S', name=name, size=SIZE, devpath=path, align=2)
         self.pairs = [
-            pmem_layout.DevicePair(
+            pairing.DevicePair(
                 objects.LibvirtVPMEMDevice(
                     label='S', name='old_' + name, size=SIZE - 1,
                     devpath='/dev/dax7.%s' % name, align=2), device)
             for name, device in self.namespaces.items()]
         self.used_nodes = set()
         self.claimed = list(self.namespaces.values())
+        self.useFixture(fixtures.MockPatch(
+            'nova.virt.libvirt.pmem.namespaces.list_namespaces',
+            side_effect=lambda: self.namespaces))
+        self.useFixture(fixtures.MockPatch(
+            'nova.objects.Migration.get_by_id',
+            side_effect=lambda *args: self.migration))
+        pool = futures.ThreadPoolExecutor(2)
+        self.addCleanup(pool.shutdown)
+        self.useFixture(fixtures.MockPatch(
+            'nova.thread_pool_factory.spawn_on',
+            lambda kind, *args: pool.submit(*args)))
+        self.api = self._new_api()
         self.migration = objects.Migration(
             id=7, uuid=uuids.migration, status='migrating',
             source_compute='host1', dest_compute='host2',
             dest_host='192.0.2.2')
         self.instance = objects.Instance(
-            uuid=uuids.instance, host='host1', resources=None,
+            uuid=uuids.instance, host='host1', resources=None, progress=0,
+            task_state=None, flavor=objects.Flavor(),
+            new_flavor=objects.Flavor(),
             migration_context=objects.MigrationContext(
-                migration_id=7, new_resources=self._resources(
-                    'ns_1', 'ns_2')))
+                migration_id=7, copy_pmem_devices=True,
+                new_resources=self._resources('ns_1', 'ns_2')))
         self.useFixture(fixtures.MockPatch(
             'nova.objects.Migration.get_by_uuid',
             side_effect=self._find_migration))
@@ -78,11 +85,29 @@ class PmemCopyTestCase(test.NoDBTestCase):
             'nova.objects.Instance.get_by_uuid',
             side_effect=self._find_instance))
 
-    @staticmethod
-    def _resources(*names):
+    def _new_api(self):
+        """Return the API of host2."""
+        fake = mock.Mock(_vpmems_by_name=self.namespaces)
+        for name in ('_get_resources', '_get_vpmem_resources'):
+            setattr(fake, name, functools.partial(
+                getattr(driver.LibvirtDriver, name), fake))
+        fake._host.get_node_uuid.return_value = uuids.rp
+        fake._host.list_guests.return_value = []
+        api = pmem_copy.API(fake)
+        api.host = 'host2'
+        api._pairs = lambda *args: self.pairs
+        api.used_devices = lambda besides=None: users.keys(
+            self.used_nodes)
+        return api
+
+    def _resources(self, *names, provider=uuids.rp):
         return objects.ResourceList(objects=[
-            objects.Resource(provider_uuid=uuids.rp, resource_class='R',
-                             identifier=name) for name in names])
+            objects.Resource(
+                provider_uuid=provider, resource_class='R', identifier=name,
+                metadata=self.namespaces.get(
+                    name, objects.LibvirtVPMEMDevice(
+                        label='S', name=name, size=SIZE, devpath='/dev/x',
+                        align=2))) for name in names])
 
     def _find_migration(self, context, uuid):
         if self.migration is None:
@@ -98,14 +123,12 @@ class PmemCopyTestCase(test.NoDBTestCase):
         return self.namespaces[name].devpath
 
     def _prepare(self):
-        pmem_copy.prepare(
-            self.instance, self.migration, self.claimed, self.pairs,
-            lambda: self.namespaces, lambda: self.used_nodes)
+        self.api.prepare(self.instance, self.migration)
 
     def _settle(self, host='host2'):
-        return {ticket.instance_uuid for ticket in pmem_copy.settle(
-            self.context, host, lambda: self.namespaces)
-            if ticket.kind == pmem_ticket.RECEIVE}
+        self.api.host = host
+        return {ticket.instance_uuid
+                for ticket in self.api.settle(self.context)}
 
     def _wiped(self):
         return [os.path.basename(call.args[0])
@@ -118,9 +141,11 @@ class PrepareTestCase(PmemCopyTestCase):
         error = self.assertRaises(
             exception.ComputeResourcesUnavailable, self._prepare)
         for part in parts:
-            self.assertIn(part, error.format_message())
+            self.assertIn(part, self.stdlog.logger.output)
+            # It is not for users.
+            self.assertNotIn(part, error.format_message())
         self.chown.assert_not_called()
-        self.assertEqual([], list(pmem_ticket.open_tickets()))
+        self.assertEqual([], list(tickets.open_tickets()))
 
     def test_namespace_that_went_away(self):
         self.namespaces = {'ns_1': self.namespaces['ns_1']}
@@ -140,7 +165,7 @@ class PrepareTestCase(PmemCopyTestCase):
 
     def test_namespace_of_a_guest(self):
         # As it is if the claim still has the numbers of before a reboot.
-        self.used_nodes = {'/dev/dax9.9', self._path('ns_2')}
+        self.used_nodes = {'/dev/null', self._path('ns_2')}
         self._refused('guest', self._path('ns_2'))
 
     def test_namespace_that_is_not_wiped_even_if_nothing_is_copied(self):
@@ -150,23 +175,25 @@ class PrepareTestCase(PmemCopyTestCase):
             self.migration.uuid = uuids.other
             error = self.assertRaises(
                 exception.ComputeResourcesUnavailable, self._prepare)
-            self.assertIn('ns_1, ns_2 are not wiped', error.format_message())
+            self.assertIn('not ready', error.format_message())
+            self.assertIn('ns_1, ns_2: not wiped yet',
+                          self.stdlog.logger.output)
             self.chown.assert_not_called()
 
     def test_node_that_can_not_be_lent(self):
         self.chown.side_effect = [None, OSError('no'), None, None]
         self.assertRaises(OSError, self._prepare)
-        self.assertEqual([], list(pmem_ticket.open_tickets()))
+        self.assertEqual([], list(tickets.open_tickets()))
         # Both are given back; nothing was written, so nothing is wiped.
         self.assertEqual(4, self.chown.call_count)
         self.cleanup.assert_not_called()
 
     def test_ticket_is_there_before_anything_can_be_written(self):
         self.chown.side_effect = lambda *args, **kwargs: self.assertEqual(
-            1, len(list(pmem_ticket.open_tickets('host2'))))
+            1, len(list(tickets.open_tickets('host2'))))
         self._prepare()
         self.assertEqual(2, self.chown.call_count)
-        ticket = pmem_ticket.read(uuids.migration)
+        ticket = tickets.read(uuids.migration)
         self.assertEqual(
             [('ns_1', SIZE, SIZE - 1), ('ns_2', SIZE, SIZE - 1)],
             [(each.name, each.size, each.source_size)
@@ -175,18 +202,24 @@ class PrepareTestCase(PmemCopyTestCase):
     def test_nothing_to_copy(self):
         self.pairs = []
         self._prepare()
-        self.assertEqual([], list(pmem_ticket.open_tickets()))
+        self.assertEqual([], list(tickets.open_tickets()))
+
+    def test_node_that_can_not_be_opened(self):
+        os.unlink(self._path('ns_2'))
+        with mock.patch('os.stat', return_value=os.stat('/dev/null')):
+            self.assertRaises(OSError, self._prepare)
+        self.assertEqual([], list(tickets.open_tickets()))
 
 
 class FinishTestCase(PmemCopyTestCase):
 
     def test_no_ticket(self):
-        pmem_copy.finish(self.migration, self.fail)
+        self.api.finish(self.instance, self.migration)
 
     def test_nodes_are_taken_back_and_the_data_stays(self):
         self._prepare()
         self.chown.reset_mock()
-        pmem_copy.finish(self.migration, lambda: self.namespaces)
+        self.api.finish(self.instance, self.migration)
         self.assertEqual(
             [mock.call(self._path(name), uid=os.getuid(), gid=os.getgid())
              for name in ('ns_1', 'ns_2')], self.chown.mock_calls)
@@ -194,29 +227,50 @@ class FinishTestCase(PmemCopyTestCase):
 
     def test_no_receiver_is_let_in_and_nobody_else_is_given_them(self):
         self._prepare()
-        pmem_copy.finish(self.migration, lambda: self.namespaces)
-        self.assertRaises(exception.PMEMTicketNotFound, pmem_ticket.read,
-                          uuids.migration)
-        self.assertEqual({'ns_1', 'ns_2'}, pmem_copy.dirty_names())
-        pmem_copy.refuse_dirty(uuids.instance, ['ns_1'])
+        self.api.finish(self.instance, self.migration)
+        self.assertEqual(
+            'arrived', tickets.read(uuids.migration).state)
+        self.assertEqual({'ns_1', 'ns_2'}, self.api.dirty_names())
+        self.api.to_start_on(self.instance, self._resources('ns_1'))
 
     def test_missing_namespace_keeps_the_guest_from_starting(self):
         self._prepare()
         self.chown.reset_mock()
         del self.namespaces['ns_1']
-        self.assertRaises(exception.PMEMNamespaceNotFound, pmem_copy.finish,
-                          self.migration, lambda: self.namespaces)
+        self.assertRaises(exception.PMEMNamespaceNotFound, self.api.finish,
+                          self.instance, self.migration)
         self.assertEqual([os.path.basename(call.args[0])
                           for call in self.chown.mock_calls], ['ns_2'])
-        self.assertEqual(1, len(list(pmem_ticket.open_tickets())))
+        self.assertEqual(1, len(list(tickets.open_tickets())))
 
     def test_damaged_ticket_keeps_the_guest_from_starting(self):
         self._prepare()
-        pmem_ticket._written.clear()
-        with open(pmem_ticket._path(uuids.migration), 'w'):
+        tickets._written.clear()
+        with open(tickets._path(uuids.migration), 'w'):
             pass
-        self.assertRaises(exception.PMEMTicketInvalid, pmem_copy.finish,
-                          self.migration, lambda: self.namespaces)
+        self.assertRaises(exception.PMEMTicketInvalid, self.api.finish,
+                          self.instance, self.migration)
+
+    def test_node_that_was_replaced_keeps_the_guest_from_starting(self):
+        self._prepare()
+        self._replace('ns_2')
+        error = self.assertRaises(
+            exception.PMEMNamespaceNotFound, self.api.finish, self.instance,
+            self.migration)
+        self.assertIn('another device', error.format_message())
+
+    def test_node_that_is_replaced_right_before_the_start(self):
+        self._prepare()
+        self.api.finish(self.instance, self.migration)
+        self._replace('ns_1')
+        self.assertRaises(
+            exception.PMEMNamespaceNotFound, self.api.to_start_on,
+            self.instance, self._resources('ns_1', 'ns_2'))
+
+    def _replace(self, name):
+        # So that it does not get the number of the old one.
+        with open(self._path(name) + '.new', 'w'):
+            os.rename(self._path(name) + '.new', self._path(name))
 
 
 @ddt.ddt
@@ -228,7 +282,7 @@ class SettleTestCase(PmemCopyTestCase):
         self.chown.reset_mock()
 
     def _open(self):
-        return len(list(pmem_ticket.open_tickets()))
+        return len(list(tickets.open_tickets()))
 
     @ddt.data('accepted', 'pre-migrating', 'migrating', 'post-migrating')
     def test_move_under_way_is_left_alone(self, status):
@@ -289,35 +343,13 @@ class SettleTestCase(PmemCopyTestCase):
 
     def test_ticket_that_another_thread_has_closed(self):
         self.migration.status = 'error'
-        tickets = list(pmem_ticket.open_tickets())
+        known = list(tickets.open_tickets())
         self._settle()
         self.cleanup.reset_mock()
-        with mock.patch('nova.virt.libvirt.pmem_ticket.open_tickets',
-                        return_value=tickets):
+        with mock.patch('nova.virt.libvirt.pmem.tickets.open_tickets',
+                        return_value=known):
             self.assertEqual(set(), self._settle())
         self.assertEqual([], self._wiped())
-
-    def test_one_wipe_at_a_time(self):
-        self.migration.status = 'error'
-        inside, other = threading.Event(), []
-
-        def cleanup(path):
-            if not inside.is_set():
-                inside.set()
-                thread = threading.Thread(
-                    target=lambda: other.append(self._settle()))
-                thread.start()
-                self.addCleanup(thread.join)
-                # It must not get anywhere as long as we are here.
-                self.assertRaises(
-                    lockutils.AcquireLockFailedException,
-                    lockutils.lock('pmem-copy-' + uuids.migration,
-                                   lock_file_prefix='nova-',
-                                   blocking=False).__enter__)
-
-        self.cleanup.side_effect = cleanup
-        self.assertEqual({uuids.instance}, self._settle())
-        self.assertEqual(['ns_1', 'ns_2'], self._wiped())
 
     def test_failed_move_on_the_same_host_wipes_what_is_not_the_servers(self):
         self.migration.status = 'error'
@@ -341,11 +373,11 @@ class SettleTestCase(PmemCopyTestCase):
     def test_wipe_that_fails_goes_on_and_is_tried_again(self):
         self.migration.status = 'error'
         self.cleanup.side_effect = [OSError('bad block'), None]
-        self.assertEqual(set(), pmem_copy.unwiped_names())
+        self.assertEqual(0, self.api.count_unwiped(self.claimed))
         self.assertEqual(set(), self._settle())
         self.assertEqual(['ns_1', 'ns_2'], self._wiped())
         self.assertEqual(1, self._open())
-        self.assertEqual({'ns_1', 'ns_2'}, pmem_copy.unwiped_names())
+        self.assertEqual(2, self.api.count_unwiped(self.claimed))
         output = self.stdlog.logger.output
         for part in ('bad block', 'ns_1', uuids.instance, uuids.migration):
             self.assertIn(part, output)
@@ -353,7 +385,23 @@ class SettleTestCase(PmemCopyTestCase):
         self.cleanup.side_effect = None
         self.assertEqual({uuids.instance}, self._settle())
         self.assertEqual(0, self._open())
-        self.assertEqual(set(), pmem_copy.unwiped_names())
+        self.assertEqual(0, self.api.count_unwiped(self.claimed))
+
+    def test_guest_of_another_server_keeps_it_from_being_wiped(self):
+        self.migration.status = 'error'
+        self.used_nodes = {self._path('ns_1')}
+        self._settle()
+        self.assertEqual(['ns_2'], self._wiped())
+        self.assertEqual(1, self._open())
+
+    @ddt.data('migrating', 'post-migrating')
+    def test_server_that_was_evacuated_meanwhile(self, status):
+        self.migration.status = status
+        self.instance.host = 'host3'
+        self.instance.migration_context = None
+        self._settle()
+        self.assertEqual(['ns_1', 'ns_2'], self._wiped())
+        self.assertEqual(0, self._open())
 
     def test_namespace_that_is_not_there_now_waits(self):
         self.migration.status = 'error'
@@ -374,45 +422,11 @@ class SettleTestCase(PmemCopyTestCase):
 
     def test_one_ticket_that_fails_does_not_hold_up_the_next(self):
         self.migration.status = 'error'
-        pmem_ticket.write(pmem_ticket.Ticket(
+        tickets.write(tickets.Ticket(
             'host2', '0' * 8 + uuids.other[8:], uuids.instance,
-            (pmem_ticket.Target('gone', 1, 1, 0, 0),)))
+            (tickets.Target('gone', 1, 1, 0, 0),)))
         self._settle()
         self.assertEqual(['ns_1', 'ns_2'], self._wiped())
-
-    def test_writer_that_ssh_left_is_ended_before_the_wipe(self):
-        writer = subprocess.Popen(
-            ['sleep', '1000'], stdout=open(self._path('ns_2'), 'r+'))
-        self.addCleanup(writer.kill)
-        bystander = subprocess.Popen(['sleep', '1000'])
-        self.addCleanup(bystander.kill)
-        self.cleanup.side_effect = lambda path: self.assertEqual(
-            -signal.SIGKILL, writer.wait(0))
-        self.migration.status = 'error'
-        self._settle()
-        self.assertEqual(2, self.cleanup.call_count)
-        self.assertEqual(0, self._open())
-        self.assertIsNone(bystander.poll())
-
-
-class NamesOfServerTestCase(PmemCopyTestCase):
-
-    def test_what_it_has_here(self):
-        self.instance.node = 'node2'
-        self.instance.resources = self._resources('ns_1', 'ns_2')
-        self.assertEqual({'ns_1', 'ns_2'}, pmem_copy.names_of_server(
-            uuids.instance, 'node2'))
-        # Elsewhere these may be others.
-        self.assertEqual(set(), pmem_copy.names_of_server(
-            uuids.instance, 'node1'))
-
-    def test_server_without_and_no_server(self):
-        self.instance.node = 'node2'
-        self.assertEqual(set(), pmem_copy.names_of_server(
-            uuids.instance, 'node2'))
-        self.instance = None
-        self.assertEqual(set(), pmem_copy.names_of_server(
-            uuids.instance, 'node2'))
 
 
 class DatabaseAwayTestCase(PmemCopyTestCase):
@@ -420,38 +434,15 @@ class DatabaseAwayTestCase(PmemCopyTestCase):
     def test_nothing_is_decided_meanwhile(self):
         self._prepare()
         self.migration.status = 'error'
-        with mock.patch.object(pmem_copy, '_find',
+        with mock.patch.object(settle, '_find',
                                side_effect=OSError('no database')):
             self.assertEqual(set(), self._settle())
         self.assertIn('no database', self.stdlog.logger.output)
         self.assertEqual([], self._wiped())
-        self.assertEqual({'ns_1', 'ns_2'}, pmem_copy.dirty_names())
+        self.assertEqual({'ns_1', 'ns_2'}, self.api.dirty_names())
         # They may be a server's that is well.
-        self.assertEqual(set(), pmem_copy.unwiped_names())
+        self.assertEqual(0, self.api.count_unwiped(self.claimed))
         self._settle()
-        self.assertEqual(['ns_1', 'ns_2'], self._wiped())
-
-
-class LongWipeTestCase(PmemCopyTestCase):
-
-    def setUp(self):
-        super().setUp()
-        self._prepare()
-        self.migration.status = 'error'
-        self.go_on = threading.Event()
-        self.addCleanup(self.go_on.set)
-        self.cleanup.side_effect = lambda path: self.go_on.wait(60)
-
-    def test_periodic_task_goes_on(self):
-        with mock.patch('nova.virt.libvirt.pmem_copy.WIPE_PATIENCE', 0.01):
-            self.assertEqual(set(), self._settle())
-            # Nor is it begun a second time.
-            self.assertEqual(set(), self._settle())
-        self.assertEqual({'ns_1', 'ns_2'}, pmem_copy.dirty_names())
-        self.assertIn('in the background', self.stdlog.logger.output)
-        self.go_on.set()
-        self._settle()
-        self.assertEqual(set(), pmem_copy.dirty_names())
         self.assertEqual(['ns_1', 'ns_2'], self._wiped())
 
 
@@ -461,42 +452,40 @@ class DamagedTicketTestCase(PmemCopyTestCase):
 
     def setUp(self):
         super().setUp()
-        for resource in self.instance.migration_context.new_resources:
-            resource.metadata = self.namespaces[resource.identifier]
         self.migration.instance_uuid = uuids.instance
         self.migration.status = 'error'
         self._prepare()
-        pmem_ticket._written.clear()
-        with open(pmem_ticket._path(uuids.migration), 'w') as ticket:
+        tickets._written.clear()
+        with open(tickets._path(uuids.migration), 'w') as ticket:
             ticket.write('{"host": ')
 
     def test_database_says_what_it_guarded(self):
         self._settle()
         self.assertEqual(['ns_1', 'ns_2'], self._wiped())
-        self.assertEqual([], pmem_ticket.damaged())
-        self.assertEqual([], list(pmem_ticket.open_tickets()))
+        self.assertEqual([], tickets.damaged())
+        self.assertEqual([], list(tickets.open_tickets()))
 
     def test_another_host_leaves_it_alone(self):
         self._settle('host1')
         self.assertEqual([], self._wiped())
-        self.assertEqual(1, len(pmem_ticket.damaged()))
+        self.assertEqual(1, len(tickets.damaged()))
 
     @ddt.data('instance', 'migration')
     def test_nobody_knows_what_it_guarded(self, unknown):
         setattr(self, unknown, None)
         self._settle()
         self.assertEqual([], self._wiped())
-        self.assertEqual(1, len(pmem_ticket.damaged()))
+        self.assertEqual(1, len(tickets.damaged()))
         self.assertIn('daxio -z', self.stdlog.logger.output)
         # So it may be any of them.
-        self.assertEqual({'ns_1', 'ns_2', 'ns_3'}, pmem_copy.dirty_names(
-            known=['ns_1', 'ns_2', 'ns_3']))
+        self.namespaces['ns_3'] = None
+        self.assertEqual({'ns_1', 'ns_2', 'ns_3'}, self.api.dirty_names())
 
     def test_later_move_says_nothing_about_an_earlier_one(self):
         self.instance.migration_context.migration_id += 1
         self._settle()
         self.assertEqual([], self._wiped())
-        self.assertEqual(1, len(pmem_ticket.damaged()))
+        self.assertEqual(1, len(tickets.damaged()))
 
 
 @ddt.ddt
@@ -508,12 +497,17 @@ class HoldTestCase(PmemCopyTestCase):
         self.migration.source_compute = 'host2'
         self.migration.dest_compute = self.instance.host = 'host3'
         self.migration.status = 'finished'
-        pmem_copy.hold(self.instance, self.migration, [
-            pmem_layout.DevicePair(device, device)
-            for device in self.claimed], self.namespaces)
+        self.instance.migration_context.old_resources = self._resources(
+            'ns_1', 'ns_2')
+        self._hold(*self.claimed)
+
+    def _hold(self, *devices):
+        with self.api._held(self.instance, self.migration, [
+                pairing.DevicePair(device, device) for device in devices]):
+            pass
 
     def _held(self):
-        return [each.kind for each in pmem_ticket.open_tickets('host2')]
+        return [each.state for each in tickets.open_tickets('host2')]
 
     def _back(self):
         self.instance.host = 'host2'
@@ -525,22 +519,21 @@ class HoldTestCase(PmemCopyTestCase):
         self.migration.status = status
         self.assertEqual(set(), self._settle())
         self.assertEqual([], self._wiped())
-        self.assertEqual(['hold'], self._held())
-        self.assertEqual({'ns_1', 'ns_2'}, pmem_copy.dirty_names())
+        self.assertEqual(['open'], self._held())
+        self.assertEqual({'ns_1', 'ns_2'}, self.api.dirty_names())
 
     @ddt.data('post-migrating', 'migrating')
     def test_server_that_is_still_here(self, status):
         self._back()
         self.migration.status = status
         self._settle()
-        self.assertEqual(['hold'], self._held())
+        self.assertEqual(['open'], self._held())
 
     @ddt.data('reverted', 'error')
     def test_server_that_is_back(self, status):
         self._back()
         self.migration.status = status
-        # Nothing was received, so there is no claim to be dropped.
-        self.assertEqual(set(), self._settle())
+        self._settle()
         self.assertEqual([], self._wiped())
         self.assertEqual([], self._held())
 
@@ -553,45 +546,43 @@ class HoldTestCase(PmemCopyTestCase):
     def test_failed_move_is_named_in_the_log(self):
         self.migration.status = 'error'
         self._settle()
-        self.assertIn('stay as they are', self.stdlog.logger.output)
+        self.assertIn('only good copy', ' '.join(
+            self.stdlog.logger.output.split()))
 
     def test_next_move_takes_over(self):
         self.migration = objects.Migration(
             id=8, uuid=uuids.other, source_compute='host2',
             dest_compute='host3', status='finished')
-        pmem_copy.hold(self.instance, self.migration, [
-            pmem_layout.DevicePair(device, device)
-            for device in self.claimed[:1]], self.namespaces)
+        self.instance.migration_context.migration_id = 8
+        self._hold(self.claimed[0])
         # What it does not have any more is wiped.
-        self.assertEqual(['hold', 'wipe'], sorted(self._held()))
+        self.assertEqual(['open', 'over'], sorted(self._held()))
         self.instance.host = 'host2'
         self.instance.resources = self._resources('ns_1')
         self.migration.status = 'migrating'
         self._settle()
         self.assertEqual(['ns_2'], self._wiped())
-        self.assertEqual({'ns_1'}, pmem_copy.dirty_names())
+        self.assertEqual({'ns_1'}, self.api.dirty_names())
 
     @ddt.data(True, False)
     def test_confirming_ends_it_even_if_it_is_damaged(self, is_known):
         """Nor does it come back, whoever remembers it."""
         if not is_known:
-            pmem_ticket._written.clear()
-        with open(pmem_ticket._path(uuids.migration, 'hold'), 'w') as file:
+            tickets._written.clear()
+        with open(tickets._path(uuids.migration, 'hold'), 'w') as file:
             file.write('{"host": ')
-        pmem_copy.wipe_old('host2', self.instance, self.migration,
-                           self.claimed, lambda: self.namespaces)
+        self.api.wipe_left(self.instance)
         self.assertEqual(['ns_1', 'ns_2'], self._wiped())
         self.migration.status = 'confirmed'
         self._settle()
         self.assertEqual([], self._held())
-        self.assertEqual([], pmem_ticket.damaged())
+        self.assertEqual([], tickets.damaged())
         self.assertEqual(['ns_1', 'ns_2'], self._wiped())
 
     def test_confirming_wipes_and_ends_it(self):
         self.cleanup.side_effect = lambda path: self.assertEqual(
-            ['wipe'], self._held())
-        pmem_copy.wipe_old('host2', self.instance, self.migration,
-                           self.claimed, lambda: self.namespaces)
+            ['over'], self._held())
+        self.api.wipe_left(self.instance)
         self.assertEqual(['ns_1', 'ns_2'], self._wiped())
         self.assertEqual([], self._held())
 
@@ -602,21 +593,18 @@ class StartTestCase(PmemCopyTestCase):
 
     def setUp(self):
         super().setUp()
-        self.useFixture(fixtures.MockPatch(
-            'nova.virt.libvirt.pmem_devices.list_namespaces',
-            return_value=self.namespaces))
         self._prepare()
-        pmem_copy.finish(self.migration, lambda: self.namespaces)
+        self.api.finish(self.instance, self.migration)
         self.instance.host = 'host2'
         self.instance.resources = self._resources('ns_1', 'ns_2')
 
     def _open(self):
-        return [ticket.kind for ticket in pmem_ticket.open_tickets()]
+        return [ticket.state for ticket in tickets.open_tickets()]
 
     def test_started(self):
-        pmem_copy.started(objects.Instance(uuid=uuids.other))
-        self.assertEqual(['start'], self._open())
-        pmem_copy.started(self.instance)
+        self.api.started(objects.Instance(uuid=uuids.other))
+        self.assertEqual(['arrived'], self._open())
+        self.api.started(self.instance)
         self.assertEqual([], self._open())
 
     @ddt.data('post-migrating', 'error', 'reverting')
@@ -624,7 +612,7 @@ class StartTestCase(PmemCopyTestCase):
         self.migration.status = status
         self._settle()
         self.assertEqual([], self._wiped())
-        self.assertEqual(['start'], self._open())
+        self.assertEqual(['arrived'], self._open())
 
     def test_finished(self):
         self.migration.status = 'finished'
@@ -646,44 +634,94 @@ class StartTestCase(PmemCopyTestCase):
         self.assertEqual(['ns_1', 'ns_2'], self._wiped())
         self.assertEqual([], self._open())
 
-    def test_elsewhere_since_and_still_to_be_reverted(self):
+    def test_evacuated_since(self):
         self.migration.status = 'error'
         self.instance.host = 'host3'
         self._settle()
-        self.assertEqual([], self._wiped())
-        self.assertEqual(['start'], self._open())
+        self.assertEqual(['ns_1', 'ns_2'], self._wiped())
+        self.assertEqual([], self._open())
+
+    def test_back_on_its_source_whose_names_are_the_same(self):
+        self.migration.status = 'error'
+        self.migration.source_compute = self.instance.host = 'host2'
+        self.instance.resources = self._resources(
+            'ns_1', 'ns_2', provider=uuids.source)
+        self._settle()
+        self.assertEqual(['ns_1', 'ns_2'], self._wiped())
 
     def test_wiped_when_it_leaves(self):
-        pmem_copy.wipe_own(self.claimed[:1])
-        self.assertEqual(['start'], self._open())
-        pmem_copy.wipe_own(self.claimed)
+        self.api.wipe_own(self.instance)
+        self.assertEqual(['ns_1', 'ns_2'], self._wiped())
         self.assertEqual([], self._open())
+
+    def test_resources_of_another_host_are_not_wiped(self):
+        self.instance.resources = self._resources(
+            'ns_1', 'ns_2', provider=uuids.elsewhere)
+        self.api.wipe_own(self.instance)
+        self.assertEqual([], self._wiped())
+
+    def test_way_home_does_not_wait_for_a_wipe(self):
+        self.instance.task_state = 'resize_reverting'
+        self.api.wipe_own(self.instance)
+        self.assertEqual([], self._wiped())
+        self.assertEqual(['over'], self._open())
+        self.assertEqual(2, self.api.count_unwiped(self.claimed))
+        self.migration.status = 'reverted'
+        self._settle()
+        self.assertEqual(['ns_1', 'ns_2'], self._wiped())
+        self.assertEqual([], self._open())
+
+    def test_node_that_is_still_lent_goes_back_to_its_owner(self):
+        owned = [dataclasses.replace(target, uid=55) for target in
+                 tickets.read(uuids.migration).targets]
+        tickets.write(dataclasses.replace(
+            tickets.read(uuids.migration), targets=tuple(owned)))
+        self.instance.task_state = 'resize_reverting'
+        self.api.wipe_own(self.instance)
+        self.assertEqual(tuple(owned), tickets.read(uuids.migration).targets)
+
+    def test_guest_that_may_have_run(self):
+        self.assertFalse(self.api.has_started(self.instance))
+        self.api.started(self.instance)
+        self.assertTrue(self.api.has_started(self.instance))
+        self.api._driver._host.get_guest.side_effect = (
+            exception.InstanceNotFound(instance_id='x'))
+        self.assertFalse(self.api.has_started(self.instance))
 
     def test_wipe_that_fails(self):
         self.cleanup.side_effect = OSError('bad block')
-        self.assertRaises(exception.VPMEMCleanupFailed, pmem_copy.wipe_own,
-                          self.claimed)
-        self.assertEqual(['start'], self._open())
+        self.assertRaises(exception.VPMEMCleanupFailed, self.api.wipe_own,
+                          self.instance)
+        self.assertEqual(['arrived'], self._open())
 
 
-class WipeOldTestCase(PmemCopyTestCase):
+class WipeLeftTestCase(PmemCopyTestCase):
+    """host1 has the namespaces here, and the server has left it."""
 
     def _wipe(self):
-        pmem_copy.wipe_old('host1', self.instance, self.migration,
-                           self.claimed, lambda: self.namespaces)
+        self.api.host = 'host1'
+        self.instance.migration_context.old_resources = self._resources(
+            'ns_1', 'ns_2')
+        self.api.wipe_left(self.instance)
+
+    def test_what_another_server_has_by_now_is_left_to_it(self):
+        self.used_nodes = {self._path('ns_1')}
+        self._wipe()
+        self.assertEqual(['ns_2'], self._wiped())
+        self.assertEqual(set(), self.api.dirty_names())
 
     def test_ticket_is_open_while_it_is_wiped(self):
         self.cleanup.side_effect = lambda path: self.assertEqual(
-            {'ns_1', 'ns_2'}, pmem_copy.dirty_names())
+            {'ns_1', 'ns_2'}, self.api.dirty_names())
         self._wipe()
         self.assertEqual(['ns_1', 'ns_2'], self._wiped())
-        self.assertEqual(set(), pmem_copy.dirty_names())
+        self.assertEqual(set(), self.api.dirty_names())
 
     def test_wipe_that_fails_leaves_the_ticket_for_settle(self):
         self.cleanup.side_effect = [OSError('bad block'), None]
         self._wipe()
-        self.assertEqual({'ns_1', 'ns_2'}, pmem_copy.dirty_names())
-        self.assertEqual({'ns_1', 'ns_2'}, pmem_copy.unwiped_names())
+        self.assertEqual({'ns_1', 'ns_2'}, self.api.dirty_names())
+        self.assertEqual(2, self.api.count_unwiped(self.claimed))
         self.assertIn('bad block', self.stdlog.logger.output)
 
         # The move is confirmed, and the server is elsewhere with its data.
@@ -693,7 +731,7 @@ class WipeOldTestCase(PmemCopyTestCase):
         self.instance.host = 'host2'
         self._settle('host1')
         self.assertEqual(['ns_1', 'ns_2'], self._wiped())
-        self.assertEqual(set(), pmem_copy.dirty_names())
+        self.assertEqual(set(), self.api.dirty_names())
 
     def test_wipe_that_was_broken_off_is_for_the_confirm_to_repeat(self):
         self.cleanup.side_effect = OSError('the host dies')
@@ -702,7 +740,7 @@ class WipeOldTestCase(PmemCopyTestCase):
         self.migration.status = 'confirming'
         self._settle('host1')
         self.assertEqual([], self._wiped())
-        self.assertEqual({'ns_1', 'ns_2'}, pmem_copy.dirty_names())
+        self.assertEqual({'ns_1', 'ns_2'}, self.api.dirty_names())
 
     def test_long_wipe_does_not_hold_up_the_caller(self):
         go_on = threading.Event()
@@ -710,68 +748,57 @@ class WipeOldTestCase(PmemCopyTestCase):
         self.cleanup.side_effect = lambda path: go_on.wait(60)
         with mock.patch('nova.virt.libvirt.pmem_copy.WIPE_PATIENCE', 0.01):
             self._wipe()
-        self.assertEqual({'ns_1', 'ns_2'}, pmem_copy.dirty_names())
+        self.assertEqual({'ns_1', 'ns_2'}, self.api.dirty_names())
         go_on.set()
         # Whoever comes next waits for it, and finds nothing left to do.
         self.assertEqual(set(), self._settle('host1'))
-        self.assertEqual(set(), pmem_copy.dirty_names())
+        self.assertEqual(set(), self.api.dirty_names())
         self.assertEqual(['ns_1', 'ns_2'], self._wiped())
 
     def test_namespace_that_is_missing(self):
         del self.namespaces['ns_1']
         self._wipe()
         self.assertEqual(['ns_2'], self._wiped())
-        self.assertEqual({'ns_1', 'ns_2'}, pmem_copy.dirty_names())
+        self.assertEqual({'ns_1', 'ns_2'}, self.api.dirty_names())
 
 
-@mock.patch('nova.objects.Migration.get_by_id')
-class IsElsewhereTestCase(test.NoDBTestCase):
+class ToStartOnTestCase(PmemCopyTestCase):
 
-    def _ask(self, old, node):
-        resources = [objects.ResourceList(objects=[objects.Resource(
-            provider_uuid=uuid, resource_class='CUSTOM_X',
-            identifier='ns_0')]) for uuid in (uuids.now, old)]
-        return pmem_copy.is_elsewhere(objects.Instance(
-            resources=resources[0], migration_context=objects.MigrationContext(
-                migration_id=7, old_resources=resources[1])), node)
-
-    def test_revert_whose_first_half_is_done(self, get):
-        get.return_value.source_node = 'node1'
-        self.assertTrue(self._ask(uuids.now, 'node2'))
-
-    def test_source_itself(self, get):
-        get.return_value.source_node = 'node1'
-        self.assertFalse(self._ask(uuids.now, 'node1'))
-
-    def test_server_that_was_moved(self, get):
-        self.assertFalse(self._ask(uuids.before, 'node2'))
-        get.assert_not_called()
-
-
-class RefuseDirtyTestCase(PmemCopyTestCase):
+    def setUp(self):
+        super().setUp()
+        self._prepare()
+        self.other = objects.Instance(uuid=uuids.other)
 
     def test_other_server(self):
-        self._prepare()
         error = self.assertRaises(
-            exception.PMEMNamespaceDirty, pmem_copy.refuse_dirty,
-            uuids.other, ['ns_0', 'ns_1'])
+            exception.PMEMNamespaceDirty, self.api.to_start_on, self.other,
+            self._resources('ns_1'))
         self.assertIn('ns_1', error.format_message())
-        self.assertIn(uuids.migration, error.format_message())
+        # It may be another tenant's.
+        self.assertNotIn(uuids.migration, error.format_message())
 
     def test_own_server_and_other_namespaces(self):
-        self._prepare()
-        pmem_copy.refuse_dirty(uuids.instance, ['ns_1'])
-        pmem_copy.refuse_dirty(uuids.other, ['ns_0'])
-        pmem_copy.refuse_dirty(uuids.other, [])
+        self.api.to_start_on(self.instance, self._resources('ns_1'))
+        self.assertEqual([], self.api.to_start_on(self.other, []))
+
+    def test_ticket_of_another_host_with_the_same_names(self):
+        self.api.host = 'host1'
+        self.api.to_start_on(self.other, self._resources('ns_1'))
+        self.assertEqual(set(), self.api.dirty_names())
+
+    def test_namespace_of_another_host_with_the_same_name(self):
+        self.assertRaises(
+            exception.PMEMNamespaceNotFound, self.api.to_start_on,
+            self.instance, self._resources('ns_1', provider=uuids.elsewhere))
 
 
 class CopyTestCase(PmemCopyTestCase):
 
     def setUp(self):
         super().setUp()
-        self.totals = pmem_transfer.Totals(2 * SIZE, SIZE, 1.5, 0)
+        self.totals = transfer.Totals(2 * SIZE, SIZE, 1.5, 0)
         self.transfer = self.useFixture(fixtures.MockPatch(
-            'nova.virt.libvirt.pmem_transfer.transfer',
+            'nova.virt.libvirt.pmem.transfer.transfer',
             return_value=self.totals)).mock
         self.save = self.useFixture(fixtures.MockPatch(
             'nova.objects.Instance.save')).mock
@@ -784,39 +811,47 @@ class CopyTestCase(PmemCopyTestCase):
             devpath=device.devpath, align=2)
             for name, device in self.owned.items()}
         self.pairs = [
-            pmem_layout.DevicePair(self.namespaces['old_' + name],
-                                   self.owned[name])
+            pairing.DevicePair(self.namespaces['old_' + name],
+                               self.owned[name])
             for name in ('ns_1', 'ns_2')]
+        self.useFixture(fixtures.MockPatch(
+            'nova.compute.utils.EventReporter'))
+        self.bad_block = self.useFixture(fixtures.MockPatch(
+            'nova.virt.libvirt.pmem.namespaces.bad_block',
+            return_value=None)).mock
+        self.api.host = 'host1'
+        self.instance._context = self.context
 
     def _copy(self):
-        pmem_copy.copy(self.instance, self.migration, self.pairs,
-                       self.namespaces, mock.sentinel.begin,
-                       mock.sentinel.end)
+        self.api.copy(self.instance, None, mock.sentinel.begin,
+                      mock.sentinel.end)
 
     def _job(self):
         return self.transfer.call_args.args[0]
 
     def _fails(self, *parts):
         error = self.assertRaises(exception.PMEMCopyFailed, self._copy)
-        for part in parts + (uuids.instance, uuids.migration, 'host2'):
-            self.assertIn(part, error.format_message())
+        for part in parts + (uuids.migration, 'host2'):
+            self.assertIn(part, self.stdlog.logger.output)
+            self.assertNotIn(part, error.format_message())
         # What was lent is back, and the server goes on.
         self.assertEqual(0, self.chown.call_count % 2)
-        self.assertEqual([], list(pmem_ticket.open_tickets()))
+        self.assertEqual([], list(tickets.open_tickets()))
         self.assertEqual(0, self.instance.progress)
 
     def test_transfer_that_fails(self):
-        self.transfer.side_effect = pmem_transfer.TransferFailed(
+        self.transfer.side_effect = transfer.TransferFailed(
             'link cut', 'old_ns_2')
         self._fails('old_ns_2', 'link cut')
         self.assertEqual(4, self.chown.call_count)
 
-    def test_reason_survives_the_cut_of_an_event(self):
-        self.transfer.side_effect = pmem_transfer.TransferFailed('link cut')
+    def test_users_read_the_reason_and_nothing_of_a_peer(self):
+        self.transfer.side_effect = transfer.TransferFailed(
+            'Welcome!\nnova@192.0.2.2: Permission denied (publickey).')
         error = self.assertRaises(exception.PMEMCopyFailed, self._copy)
-        self.assertRegex(
-            error.format_message(), '^vPMEM namespace old_ns_1 was not copied '
-            r'to ns_1 on host2: link cut \(instance ')
+        self.assertEqual(
+            'The vPMEM data was not copied: ssh to the destination: '
+            'Permission denied.', error.format_message())
 
     def test_source_namespace_that_is_missing(self):
         del self.namespaces['old_ns_1']
@@ -825,8 +860,8 @@ class CopyTestCase(PmemCopyTestCase):
 
     def test_node_that_can_not_be_lent(self):
         self.chown.side_effect = OSError('not permitted')
-        error = self.assertRaises(exception.PMEMCopyFailed, self._copy)
-        self.assertIn('not permitted', error.format_message())
+        self.assertRaises(exception.PMEMCopyFailed, self._copy)
+        self.assertIn('not permitted', self.stdlog.logger.output)
         self.transfer.assert_not_called()
 
     def test_source_whose_node_has_another_number_by_now(self):
@@ -838,23 +873,32 @@ class CopyTestCase(PmemCopyTestCase):
         self.assertEqual(moved.devpath, self._job().devices[0].path)
 
     def test_sources_are_checked_before_anything_happens(self):
-        pmem_copy.check_sources(self.pairs, self.namespaces)
+        self.api.check_sources(self.instance, None)
         del self.namespaces['old_ns_2']
-        self.assertRaises(
-            exception.PMEMNamespaceNotFound, pmem_copy.check_sources,
-            self.pairs, self.namespaces)
+        error = self.assertRaises(
+            exception.InstanceFaultRollback, self.api.check_sources,
+            self.instance, None)
+        self.assertIsInstance(
+            error.inner_exception, exception.PMEMNamespaceNotFound)
+
+    def test_source_with_bad_blocks_is_refused_before_it_is_stopped(self):
+        self.bad_block.side_effect = [None, '3 bad blocks']
+        error = self.assertRaises(
+            exception.InstanceFaultRollback, self.api.check_sources,
+            self.instance, None)
+        self.assertIn('3 bad blocks', error.inner_exception.format_message())
 
     def test_copy_that_can_not_be_held(self):
-        with mock.patch('nova.virt.libvirt.pmem_ticket.write',
+        with mock.patch('nova.virt.libvirt.pmem.tickets.write',
                         side_effect=OSError('disk full')):
             self._fails('disk full')
         self.transfer.assert_not_called()
 
     def test_sources_are_held_before_they_are_lent(self):
         self.chown.side_effect = lambda *args, **kwargs: self.assertEqual(
-            ['hold'], [each.kind for each in pmem_ticket.open_tickets()])
+            ['hold'], [each.kind for each in tickets.open_tickets()])
         self._copy()
-        held, = pmem_ticket.open_tickets('host1')
+        held, = tickets.open_tickets('host1')
         self.assertEqual(['old_ns_1', 'old_ns_2'],
                          [target.name for target in held.targets])
 
@@ -896,7 +940,7 @@ class ProgressTestCase(test.NoDBTestCase):
         self.save = self.useFixture(fixtures.MockPatch(
             'nova.objects.Instance.save')).mock
         self.instance = objects.Instance(uuid=uuids.instance, progress=0)
-        self.progress = pmem_copy._Progress(self.instance)
+        self.progress = transfer.Progress(self.instance)
 
     def _at(self, seconds, done):
         self.now = seconds

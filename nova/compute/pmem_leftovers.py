@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""What moves have left on this host: wiped, given back, and offered again.
+
+It is done by Nova's pool for long tasks, one round at a time, so nobody waits
+for it. The tickets are the driver's.
+"""
+
+from concurrent import futures
+import threading
+import weakref
+
+from oslo_log import log as logging
+
+from nova.compute import pmem_copy
+from nova import context as nova_context
+from nova import exception
+from nova import objects
+from nova import thread_pool_factory
+
+LOG = logging.getLogger(__name__)
+
+#: Seconds that a move waits for what earlier ones have left here.
+PATIENCE = 20
+
+
+class _Rounds:
+    """One round at a time, and another one if somebody asks meanwhile."""
+
+    def __init__(self):
+        self._lock = threading.Lock()
+        self._running = None
+        self._again = False
+
+    def ask(self, manager):
+        """Return the future of a round that begins from now on."""
+        with self._lock:
+            if self._running is None or self._running.done():
+                self._running = thread_pool_factory.spawn_on(
+                    thread_pool_factory.ExecutorType.LONG_TASK,
+                    self._run, manager)
+            else:
+                self._again = True
+            return self._running
+
+    def _run(self, manager):
+        while True:
+            settle(manager)
+            with self._lock:
+                if not self._again:
+                    return
+                self._again = False
+
+
+_ROUNDS = weakref.WeakKeyDictionary()
+
+
+def settle_soon(manager):
+    """Have what moves have left here wiped and given back.
+
+    :returns: a future; nothing on a host without vPMEM
+    """
+    if manager.driver.has_pmem():
+        return _ROUNDS.setdefault(manager, _Rounds()).ask(manager)
+
+
+def settle_for_a_while(manager):
+    """Give what an earlier move has left here the time of a usual wipe."""
+    with_future = settle_soon(manager)
+    if with_future is not None:
+        futures.wait([with_future], PATIENCE)
+
+
+def settle(manager):
+    """Wipe and give back what moves that came to nothing have left here.
+
+    What was wiped is offered to the scheduler at once.
+    """
+    # Records of all tenants are looked at.
+    context = nova_context.get_admin_context()
+    try:
+        settled = manager.driver.settle_pmem_copies(context)
+    except Exception:
+        LOG.exception('The tickets of vPMEM could not be looked at now; this '
+                      'host tries again each minute.')
+        return
+    for ticket in settled:
+        _release(manager, context, ticket)
+    if settled:
+        for node in manager.driver.get_available_nodes():
+            refresh(manager, node)
+
+
+def refresh(manager, node):
+    """Have the resource tracker and the scheduler know what is free here."""
+    try:
+        manager.rt.update_available_resource(
+            nova_context.get_admin_context(), node)
+    except Exception:
+        LOG.exception('The resources of %s could not be updated now; the '
+                      'periodic task does so.', node)
+
+
+def _release(manager, context, ticket):
+    """Give back what a move had allocated that is over.
+
+    Nova does so at the end of confirming it, which may not have come. When a
+    host was down, deleting the server gave back the server's own allocation
+    only; and who evacuates one does not look at its moves.
+    """
+    manager._end_pending_dest_resize_task(ticket.instance_uuid)
+    try:
+        if _exists(context, ticket.instance_uuid):
+            migration = objects.Migration.get_by_uuid(
+                context, ticket.migration_uuid)
+            if migration.status in pmem_copy.LEAVING:
+                fail(migration)
+            elif ticket.kind == 'receive' or ticket.state != 'over':
+                return
+        manager.reportclient.delete_allocation_for_instance(
+            context, ticket.migration_uuid, consumer_type='migration',
+            force=True)
+    except Exception:
+        LOG.exception('The allocation of migration %(migration)s, which is '
+                      'over, could not be deleted. "nova-manage placement '
+                      'audit" does so.',
+                      {'migration': ticket.migration_uuid})
+
+
+def fail(migration):
+    """End a migration that nobody asked to be reverted."""
+    migration.status = 'error'
+    migration.save()
+
+
+def _exists(context, instance_uuid):
+    try:
+        objects.Instance.get_by_uuid(context, instance_uuid)
+    except exception.InstanceNotFound:
+        return False
+    return True

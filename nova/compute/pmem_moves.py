@@ -1,0 +1,391 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""What happens to a move that copies vPMEM data when one of its calls fails.
+
+It is set right there: by the source as long as it has the server, by the
+destination from then on. What can't be is left in a state from which
+``pmem_recovery`` takes it up. Other moves behave as they always did.
+
+A server on its way never shows ERROR, which means that all is over. So what
+decorates the manager's methods stands below ``reverts_task_state``, and what
+it handles goes no further: events and faults are recorded by then.
+"""
+
+import contextlib
+import functools
+
+from oslo_concurrency import lockutils
+from oslo_log import log as logging
+
+from nova.compute import pmem_copy
+from nova.compute import pmem_leftovers
+from nova.compute import pmem_work
+from nova.compute import task_states
+from nova.compute import vm_states
+from nova import exception
+from nova import objects
+from nova import thread_pool_factory
+from nova.virt import hardware
+
+LOG = logging.getLogger(__name__)
+
+DELETING = (task_states.DELETING, task_states.SOFT_DELETING)
+
+
+# The destination takes a server
+
+@contextlib.contextmanager
+def arrives_or_stays(manager, context, instance, flavor, node, request_spec):
+    """Claim resources for a server; if that fails, it stays as it is.
+
+    Wraps the claim. What earlier moves have left here is wiped first.
+
+    :raises InstanceFaultRollback: with the failure, if it copies; or if what
+        waits to be wiped can't be claimed, which is no reason to fail it
+    """
+    if hardware.get_vpmems(flavor) and manager.driver.has_pmem():
+        pmem_leftovers.settle_for_a_while(manager)
+        # A server that came and was deleted, or failed to come, between two
+        # updates still has what it was given, for the resource tracker.
+        pmem_leftovers.refresh(manager, node)
+        if (instance.host != manager.host and
+                instance.uuid in manager.rt.tracked_migrations):
+            manager.rt.drop_move_claim(context, instance, node)
+    try:
+        yield
+    except exception.InstanceFaultRollback:
+        raise
+    except Exception as error:
+        if _copies(request_spec) or (
+                isinstance(error, exception.ComputeResourcesUnavailable) and
+                manager.driver.unavailable_pmem_namespaces()):
+            raise exception.InstanceFaultRollback(inner_exception=error)
+        raise
+
+
+def _copies(request_spec):
+    return ('copy_pmem_devices' in request_spec and
+            request_spec.copy_pmem_devices)
+
+
+def prepare(manager, context, instance, migration, request_spec):
+    """Check the claimed vPMEM devices, and get them ready for a copy.
+
+    Runs while the guest still runs on the source: what does not fit fails the
+    claim, and the next host is tried.
+
+    :raises InstanceFaultRollback: with the failure
+    """
+    try:
+        if _copies(request_spec):
+            instance.migration_context.copy_pmem_devices = True
+            instance.save()
+        manager.driver.prepare_pmem_copy(context, instance, migration)
+    except Exception as error:
+        raise exception.InstanceFaultRollback(inner_exception=error)
+
+
+@pmem_work.only_for_copies
+def starts_or_sends_back(call, manager, context, arguments):
+    """Send the server back if its new host can't start it.
+
+    Decorates ``ComputeManager.finish_resize``. The source still has the data,
+    untouched, so the server goes on there; from the destination this is what
+    reverting a finished move is. But a guest that may have run is not taken
+    back to what was before it.
+    """
+    instance, migration = arguments['instance'], arguments['migration']
+    with pmem_work.work_of(manager).on(instance.uuid, 'finish') as alone, \
+            pmem_work.keeping_state(instance):
+        if not alone or not pmem_work.is_in(
+                context, instance, task_states.RESIZE_MIGRATED):
+            LOG.warning('The message to start the server here comes twice, '
+                        'or too late; nothing is done.', instance=instance)
+            manager._end_pending_dest_resize_task(instance.uuid)
+            return
+        try:
+            return call()
+        except Exception as error:
+            LOG.exception('Starting the server here, which came from '
+                          '%(source)s, failed: %(error)s',
+                          {'source': migration.source_compute,
+                           'error': pmem_work.explained(error)},
+                          instance=instance)
+            if instance.vm_state == vm_states.RESIZED:
+                # What came after it, like a notification, has failed.
+                return
+            go_on_or_send_back(manager, context, instance, migration,
+                               arguments['request_spec'])
+
+
+def go_on_or_send_back(manager, context, instance, migration, request_spec):
+    try:
+        if manager.driver.has_started_on_pmem(instance):
+            _go_on_here(manager, context, instance, migration)
+        else:
+            _send_back(manager, context, instance, migration, request_spec)
+    except Exception:
+        LOG.exception('What became of the server here could not be stored; '
+                      'this host tries again each minute. Do not reset its '
+                      'state: its data is intact here and on %(source)s.',
+                      {'source': migration.source_compute},
+                      instance=instance)
+
+
+def _go_on_here(manager, context, instance, migration):
+    """Finish a move whose guest has started: users may have it already."""
+    # Not all that is set here was saved.
+    instance.refresh()
+    if not pmem_work.is_on(manager, instance) and (
+            pmem_work.old_vm_state(instance) != vm_states.STOPPED):
+        _try_to_start(manager, context, instance)
+    manager._complete_volume_attachments(context, instance.get_bdms())
+    migration.status = 'finished'
+    migration.save()
+    instance.vm_state = vm_states.RESIZED
+    instance.task_state = None
+    instance.save(expected_task_state=[
+        None, task_states.RESIZE_MIGRATED, task_states.RESIZE_FINISH])
+    LOG.warning('The guest had started before the move was interrupted, so '
+                'the move is finished. Its data is here; what it was when '
+                'the move began is on %(source)s until the move is confirmed.',
+                {'source': migration.source_compute}, instance=instance)
+
+
+def _try_to_start(manager, context, instance):
+    try:
+        manager.driver.power_on(
+            context, instance, manager.network_api.get_instance_nw_info(
+                context, instance),
+            manager._get_instance_block_device_info(context, instance))
+    except Exception:
+        LOG.exception('The guest may have run here and is off now, and could '
+                      'not be started. Its data is here: start it when the '
+                      'cause is gone, or revert the move.', instance=instance)
+
+
+def _send_back(manager, context, instance, migration, request_spec):
+    try:
+        # From here on it is a server in a resize, whose namespaces on the
+        # source are taken; and nobody can do anything else with it.
+        instance.vm_state = vm_states.RESIZED
+        instance.task_state = task_states.RESIZE_REVERTING
+        instance.apply_migration_context()
+        instance.save(expected_task_state=[
+            None, task_states.RESIZE_MIGRATED, task_states.RESIZE_FINISH])
+    except (exception.InstanceNotFound,
+            exception.UnexpectedDeletingTaskStateError):
+        LOG.info('The server was deleted while it was to start here.',
+                 instance=instance)
+        # Its namespaces on the source are wiped there.
+        manager._delete_allocation_after_move(context, instance, migration)
+        return
+    except exception.UnexpectedTaskStateError as error:
+        LOG.warning('The server is not sent back to %(source)s, because '
+                    'something else goes on with it: %(error)s',
+                    {'source': migration.source_compute, 'error': error},
+                    instance=instance)
+        return
+    LOG.warning('The server could not be started here; sending it back to '
+                '%(source)s, where its data is.',
+                {'source': migration.source_compute}, instance=instance)
+    migration.status = 'reverting'
+    migration.save()
+    manager.revert_resize(context, instance, migration, request_spec)
+    pmem_leftovers.fail(migration)
+
+
+def let_source_go(manager, context, instance, migration):
+    """Delete what the source has allocated for a failed move"""
+    if pmem_copy.is_wanted(instance):
+        return  # it goes back there, or on here
+    LOG.info('The server stays here, in ERROR, so its allocation on source '
+             'node %s is deleted. A hard reboot may start it.',
+             migration.source_compute, instance=instance)
+    manager._delete_allocation_after_move(context, instance, migration)
+
+
+# The source sends it away
+
+@pmem_work.only_for_copies
+def leaves_in_its_turn(call, manager, context, arguments):
+    """Send a server away when few enough others are copied from here.
+
+    Decorates ``ComputeManager.resize_instance``. A server that waits has its
+    guest running, and nobody waits with it.
+    """
+    instance, migration = arguments['instance'], arguments['migration']
+    if not pmem_work.is_in(context, instance, task_states.RESIZE_PREP):
+        LOG.warning('The message to move the server comes too late; nothing '
+                    'is done.', instance=instance)
+        return
+    # From here on it is clear that the message has come.
+    migration.status = 'migrating'
+    migration.save()
+    send = functools.partial(
+        _send_away, call, manager, context, instance, migration)
+    if not pmem_work.work_of(manager).take_turn(
+            instance.uuid, functools.partial(_send_late, send, context,
+                                             instance)):
+        LOG.info('The move waits for others from this host.',
+                 instance=instance)
+        return
+    _in_turn(manager, send)
+
+
+def _in_turn(manager, job):
+    try:
+        job()
+    finally:
+        following = pmem_work.work_of(manager).give_turn()
+        if following is not None:
+            thread_pool_factory.spawn_on(
+                thread_pool_factory.ExecutorType.LONG_TASK,
+                _in_turn, manager, following)
+
+
+def _send_late(send, context, instance):
+    """Send a server away that has waited, if it is still to go."""
+    try:
+        if pmem_work.is_in(context, instance, task_states.RESIZE_PREP):
+            send()
+        else:
+            LOG.info('The server is not to move any more.', instance=instance)
+    except exception.InstanceNotFound:
+        LOG.info('The server was deleted while it waited.', instance=instance)
+    except Exception:
+        LOG.exception('The move failed.', instance=instance)
+
+
+def _send_away(call, manager, context, instance, migration):
+    before = pmem_work.old_vm_state(instance)
+    with pmem_work.work_of(manager).on(instance.uuid), \
+            pmem_work.keeping_state(instance):
+        try:
+            call()
+        except exception.PMEMGuestNotBack:
+            pmem_work.keep(context, instance, migration, 'migrating',
+                           vm_state=before,
+                           task_state=task_states.RESIZE_MIGRATING)
+
+
+@contextlib.contextmanager
+def goes_on_here_on_failure(manager, context, instance, migration):
+    """Let the guest go on if its host can't send it away.
+
+    Wraps what ``resize_instance`` does on the source. Until the server is the
+    destination's, its disks can be put back in place and its vPMEM data was
+    only read, so it can go on as if nothing had been asked.
+
+    :raises InstanceFaultRollback: with the failure, when the guest is back
+    """
+    try:
+        yield
+    except exception.InstanceFaultRollback:
+        # Refused before the guest was touched.
+        raise
+    except Exception as error:
+        if not pmem_copy.is_wanted(instance):
+            raise
+        LOG.warning('Moving the server to %(host)s failed: %(error)s',
+                    {'host': migration.dest_compute,
+                     'error': pmem_work.explained(error)}, instance=instance)
+        try:
+            if _was_handed_over(context, instance):
+                LOG.warning('%(host)s owns the server now and will start it '
+                            'or revert the move; not restarting it here.',
+                            {'host': migration.dest_compute},
+                            instance=instance)
+                return
+            # Not all that is set here was saved.
+            instance.refresh()
+            is_back = bring_back(manager, context, instance, migration)
+        except (exception.InstanceNotFound,
+                exception.UnexpectedDeletingTaskStateError):
+            LOG.info('The server was deleted while it was to move.',
+                     instance=instance)
+            raise error
+        except Exception as reason:
+            LOG.exception('Restarting the guest here after migration '
+                          '%(migration)s to %(host)s failed; disks and vPMEM '
+                          'are intact; retrying each minute. Do not reset its '
+                          'state.', {'migration': migration.uuid,
+                                     'host': migration.dest_compute},
+                          instance=instance)
+            raise exception.PMEMGuestNotBack(error=error, reason=reason)
+        if not is_back:
+            # A soft delete has ended it, and it stays so.
+            raise error
+        raise exception.InstanceFaultRollback(inner_exception=error)
+
+
+def _was_handed_over(context, instance):
+    current = objects.Instance.get_by_uuid(context, instance.uuid)
+    return current.vm_state == vm_states.RESIZED or current.task_state in (
+        task_states.RESIZE_MIGRATED, task_states.RESIZE_FINISH)
+
+
+def bring_back(manager, context, instance, migration):
+    """Have the guest where it was, as it was.
+
+    :returns: whether the server is to go on; not, if it was soft deleted
+    :raises UnexpectedDeletingTaskStateError: if it is being deleted
+    """
+    # Deleting a server ends what runs for it, which is why we may be here.
+    # It takes the same lock.
+    with lockutils.lock(instance.uuid, lock_file_prefix='nova-'):
+        current = objects.Instance.get_by_uuid(context, instance.uuid)
+        if current.task_state in DELETING:
+            raise exception.UnexpectedDeletingTaskStateError(
+                instance_uuid=instance.uuid,
+                expected={'task_state': [task_states.RESIZE_MIGRATING]},
+                actual={'task_state': current.task_state})
+        is_wanted = current.vm_state != vm_states.SOFT_DELETED
+        if not pmem_work.is_on(manager, instance):
+            _start_again(manager, context, instance, migration, is_wanted)
+        return is_wanted
+
+
+def _start_again(manager, context, instance, migration, power_on):
+    bdms = instance.get_bdms()
+    given_up = [bdm for bdm in bdms
+                if bdm.is_volume and bdm.attachment_id and
+                not _is_connected(manager, context, bdm)]
+    manager._update_volume_attachments(context, instance, given_up)
+    manager.driver.finish_revert_migration(
+        context, instance,
+        manager.network_api.get_instance_nw_info(context, instance), migration,
+        manager._get_instance_block_device_info(
+            context, instance, refresh_conn_info=True, bdms=bdms),
+        power_on and pmem_work.old_vm_state(instance) != vm_states.STOPPED,
+        share_info=manager.share_manager.get_share_info(
+            context, instance, check_status=False))
+    manager._complete_volume_attachments(context, given_up)
+
+
+def _is_connected(manager, context, bdm):
+    return bool(manager.volume_api.attachment_get(
+        context, bdm.attachment_id).get('connection_info'))
+
+
+def end_migration(manager, context, instance, migration):
+    """End a move whose source host died before it let the server go.
+
+    The server stays, so what the destination holds for it is given back: its
+    allocation here, its namespaces by the destination itself, which wipes
+    them as soon as it sees that the migration is over.
+    """
+    if not pmem_copy.is_wanted(instance):
+        return
+    LOG.warning('Ending migration %(migration)s, on which nobody works any '
+                'more; the server stays on %(source)s, where its data is.',
+                {'migration': migration.uuid,
+                 'source': migration.source_compute}, instance=instance)
+    pmem_leftovers.fail(migration)
+    try:
+        manager._revert_allocation(context, instance, migration)
+    except Exception:
+        LOG.exception('The allocation of migration %(migration)s could not '
+                      'be given back to the server. "nova-manage placement '
+                      'audit" and "heal_allocations" mend that.',
+                      {'migration': migration.uuid}, instance=instance)

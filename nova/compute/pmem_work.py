@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Who works on which move that copies vPMEM data, and what keeps its state."""
+
+import collections
+import contextlib
+import functools
+import inspect
+import threading
+import weakref
+
+from oslo_log import log as logging
+
+from nova.compute import pmem_copy
+from nova.compute import pmem_leftovers
+from nova.compute import power_state
+from nova.compute import task_states
+from nova.compute import vm_states
+import nova.conf
+from nova import exception
+from nova import objects
+from nova import safe_utils
+
+CONF = nova.conf.CONF
+LOG = logging.getLogger(__name__)
+
+
+class _Work:
+    """The servers that a nova-compute works on, and those that wait.
+
+    ``Manager._in_progress_tasks`` knows neither what waits for its turn nor
+    the steps of ``pmem_recovery``, which are no RPC.
+    """
+
+    def __init__(self):
+        self._lock = threading.Lock()
+        self._working = collections.Counter()
+        self._free = CONF.libvirt.pmem_copy_max_concurrent
+        self._waiting = collections.deque()
+
+    @contextlib.contextmanager
+    def on(self, instance_uuid, task=None):
+        """Note that a server is being worked on.
+
+        :returns: whether nobody else does this very task for it
+        """
+        key = instance_uuid, task
+        with self._lock:
+            self._working[key] += 1
+            first = self._working[key] == 1
+        try:
+            yield first
+        finally:
+            with self._lock:
+                self._working[key] -= 1
+
+    def has(self, instance_uuid):
+        with self._lock:
+            return any(uuid == instance_uuid for (uuid, __), count in
+                       self._working.items() if count) or any(
+                           uuid == instance_uuid
+                           for uuid, __ in self._waiting)
+
+    def take_turn(self, instance_uuid, job):
+        """Take a turn to copy, or have a job wait for one."""
+        with self._lock:
+            if self._free:
+                self._free -= 1
+                return True
+            self._waiting.append((instance_uuid, job))
+            return False
+
+    def give_turn(self):
+        """Give a turn to whoever waits longest; return his job, if any."""
+        with self._lock:
+            if self._waiting:
+                return self._waiting.popleft()[1]
+            self._free += 1
+
+
+_WORK = weakref.WeakKeyDictionary()
+
+
+def work_of(manager):
+    return _WORK.setdefault(manager, _Work())
+
+
+#: The servers whose state this thread takes care of.
+_kept = threading.local()
+
+
+@contextlib.contextmanager
+def keeping_state(instance):
+    """Leave the state of a server to us, whatever fails in the body."""
+    before = getattr(_kept, 'uuid', None)
+    _kept.uuid = instance.uuid
+    try:
+        yield
+    finally:
+        _kept.uuid = before
+
+
+def keeps_its_state(instance):
+    """Whether a server is not to be set to ERROR: a move takes it up."""
+    return getattr(_kept, 'uuid', None) == instance.uuid
+
+
+def may_resume(instance):
+    """Whether a guest that ran when its host went down is started at once.
+
+    One that is on its way is for ``pmem_recovery``: if it can't be started
+    here, it must not look as if it never was.
+    """
+    return CONF.resume_guests_state_on_host_boot and not (
+        (instance.task_state or '').startswith('resize_') and
+        pmem_copy.is_wanted(instance))
+
+
+def only_for_copies(handle):
+    """Make a decorator of ``handle(call, manager, context, arguments)``.
+
+    Moves that copy nothing are left alone. (What Nova takes for the decorated
+    function is the first of what is used in here by its name.)
+    """
+    def decorator(function):
+        @functools.wraps(function)
+        def decorated(manager, context, *args, **kwargs):
+            arguments = inspect.getcallargs(
+                safe_utils.get_wrapped_function(function),
+                manager, context, *args, **kwargs)
+            call = functools.partial(
+                function, manager, context, *args, **kwargs)
+            if pmem_copy.is_wanted(arguments['instance']):
+                return handle(call, manager, context, arguments)
+            result = call()
+            pmem_leftovers.settle_soon(manager)
+            return result
+
+        return decorated
+    return decorator
+
+
+def explained(error):
+    """Return an error as operators are to read it."""
+    if isinstance(error, (exception.ImageNotAuthorized,
+                          exception.Unauthorized)):
+        return ('%s (The copy may have outlasted the token of the request; '
+                'see [service_user].)' % error)
+    return error
+
+
+def is_on(manager, instance):
+    """Whether a guest runs: it could not even be stopped, say."""
+    try:
+        return manager.driver.get_info(instance).state in (
+            power_state.RUNNING, power_state.PAUSED)
+    except exception.InstanceNotFound:
+        # The hypervisor has forgotten it; it will be defined anew.
+        return False
+
+
+def old_vm_state(instance):
+    return instance.system_metadata.get('old_vm_state', vm_states.ACTIVE)
+
+
+def is_in(context, instance, task_state):
+    current = objects.Instance.get_by_uuid(context, instance.uuid)
+    return current.task_state == task_state
+
+
+def keep(context, instance, migration, status, task_state,
+         old_vm_state=None, **fields):
+    """Set a failed move to what ``pmem_recovery`` looks for."""
+    try:
+        instance.refresh()
+        if (task_state == task_states.RESIZE_MIGRATING and
+                instance.host != migration.source_compute):
+            # It was handed over, only nobody heard of that.
+            status = 'post-migrating'
+        else:
+            if old_vm_state is not None:
+                instance.system_metadata['old_vm_state'] = old_vm_state
+            for name, value in fields.items():
+                setattr(instance, name, value)
+            instance.task_state = task_state
+            instance.save(expected_task_state=[None, task_state])
+        migration.status = status
+        migration.save()
+    except (exception.InstanceNotFound,
+            exception.UnexpectedTaskStateError) as error:
+        LOG.info('The move is not taken up again: %s', error,
+                 instance=instance)
+    except Exception:
+        LOG.exception('The state of migration %(migration)s could not be '
+                      'stored; it is found again by what the database says '
+                      'now. Do not reset the state of the server.',
+                      {'migration': migration.uuid}, instance=instance)

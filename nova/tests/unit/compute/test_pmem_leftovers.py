@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+
+from unittest import mock
+
+import ddt
+import fixtures
+from oslo_utils.fixture import uuidsentinel as uuids
+
+from nova.compute import pmem_leftovers
+from nova import exception
+from nova.tests.unit.compute import pmem_base
+
+
+@ddt.ddt
+class SettleTestCase(pmem_base.MoveTestCase):
+
+    def setUp(self):
+        super().setUp()
+        self.useFixture(fixtures.MockPatch(
+            'nova.objects.Migration.get_by_uuid',
+            return_value=self.migration))
+        self.migration.status = 'error'
+        self.manager.driver.get_available_nodes.return_value = ['node1']
+        self.delete = (
+            self.manager.reportclient.delete_allocation_for_instance)
+
+    def _settle(self, kind, state='open'):
+        self.manager.driver.settle_pmem_copies.return_value = [
+            mock.Mock(instance_uuid=uuids.instance, kind=kind, state=state,
+                      migration_uuid=uuids.migration)]
+        pmem_leftovers.settle(self.manager)
+
+    def _assert_deleted(self):
+        self.delete.assert_called_once_with(
+            mock.ANY, uuids.migration, consumer_type='migration', force=True)
+
+    def test_what_was_wiped_is_offered_at_once(self):
+        self._settle('receive')
+        self.manager.rt.update_available_resource.assert_called_once_with(
+            mock.ANY, 'node1')
+        # So a stop does not wait for it.
+        self.manager._end_pending_dest_resize_task.assert_called_once_with(
+            uuids.instance)
+        self.delete.assert_not_called()
+
+    def test_nothing_to_settle(self):
+        pmem_leftovers.settle(self.manager)
+        self.manager.rt.update_available_resource.assert_not_called()
+
+    def test_records_of_all_tenants_are_looked_at(self):
+        self._settle('receive')
+        self.assertTrue(self.find.call_args.args[0].is_admin)
+
+    def test_server_that_is_back(self):
+        self._settle('hold')
+        self.delete.assert_not_called()
+
+    def test_server_that_has_left_for_good(self):
+        self._settle('hold', 'over')
+        self._assert_deleted()
+
+    @ddt.data('hold', 'receive')
+    def test_server_that_was_deleted_elsewhere(self, kind):
+        self.find.side_effect = exception.InstanceNotFound(instance_id='x')
+        self._settle(kind)
+        self._assert_deleted()
+
+    def test_server_that_was_evacuated_in_mid_move(self):
+        self.migration.status = 'migrating'
+        self._settle('receive')
+        self._assert_deleted()
+        self.assertEqual('error', self.migration.status)
+
+    def test_placement_that_is_away(self):
+        self.delete.side_effect = exception.AllocationDeleteFailed(
+            consumer_uuid='x', error='no placement')
+        self._settle('hold', 'over')
+        self.assertIn('no placement', self.stdlog.logger.output)
+
+    def test_one_round_and_then_another_one(self):
+        self.manager.driver.has_pmem.return_value = True
+        with mock.patch('nova.thread_pool_factory.spawn_on') as spawn:
+            spawn.return_value.done.return_value = False
+            first = pmem_leftovers.settle_soon(self.manager)
+            self.assertIs(first, pmem_leftovers.settle_soon(self.manager))
+            run, manager = spawn.call_args.args[1:]
+        run(manager)
+        self.assertEqual(
+            2, self.manager.driver.settle_pmem_copies.call_count)
+
+    def test_host_without_vpmem(self):
+        self.assertIsNone(pmem_leftovers.settle_soon(self.manager))
+        self.assertEqual([], self.spawned)

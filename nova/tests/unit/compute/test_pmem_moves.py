@@ -1,0 +1,292 @@
+# SPDX-License-Identifier: Apache-2.0
+
+from unittest import mock
+
+import ddt
+from oslo_utils.fixture import uuidsentinel as uuids
+
+from nova.compute import pmem_moves
+from nova.compute import pmem_work
+from nova.compute import power_state
+from nova import exception
+from nova import objects
+from nova.tests.unit.compute import pmem_base
+
+
+# Steps of a manager, which does what a test has told it.
+
+@pmem_moves.leaves_in_its_turn
+def resize_instance(manager, context, instance, migration):
+    manager.during()
+
+
+@pmem_moves.starts_or_sends_back
+def finish_resize(manager, context, instance, migration, request_spec):
+    manager.during()
+
+
+@ddt.ddt
+class GoesOnHereTestCase(pmem_base.MoveTestCase):
+
+    def _run(self, error):
+        with pmem_moves.goes_on_here_on_failure(
+                self.manager, mock.sentinel.context, self.instance,
+                self.migration):
+            if error:
+                raise error
+
+    def test_success(self):
+        self._run(None)
+        self.revert.assert_not_called()
+
+    def test_refusal_passes(self):
+        self.assertRaises(
+            exception.InstanceFaultRollback, self._run,
+            exception.InstanceFaultRollback(ValueError()))
+        self.revert.assert_not_called()
+
+    def test_other_moves_fail_as_they_always_did(self):
+        self.instance.migration_context.copy_pmem_devices = False
+        self.assertRaises(ValueError, self._run, ValueError())
+        self.revert.assert_not_called()
+
+    @ddt.data(('active', True), ('stopped', False))
+    @ddt.unpack
+    def test_guest_comes_back_as_it_was(self, vm_state, power_on):
+        self.instance.system_metadata['old_vm_state'] = vm_state
+        failure = ValueError('broken')
+        error = self.assertRaises(
+            exception.InstanceFaultRollback, self._run, failure)
+        self.assertIs(failure, error.inner_exception)
+        manager = self.manager
+        self.revert.assert_called_once_with(
+            mock.sentinel.context, self.instance,
+            manager.network_api.get_instance_nw_info.return_value,
+            self.migration,
+            manager._get_instance_block_device_info.return_value, power_on,
+            share_info=manager.share_manager.get_share_info.return_value)
+
+    def test_what_was_set_and_not_saved_is_forgotten_first(self):
+        self.revert.side_effect = (
+            lambda *a, **k: self.refresh.assert_called_once_with())
+        self.assertRaises(
+            exception.InstanceFaultRollback, self._run, ValueError())
+
+    def test_volumes_that_were_let_go_are_connected_again(self):
+        kept, let_go = [
+            mock.Mock(is_volume=True, attachment_id=uuid)
+            for uuid in (uuids.kept, uuids.let_go)]
+        image = mock.Mock(is_volume=False)
+        self.manager.volume_api.attachment_get.side_effect = (
+            lambda context, uuid: {
+                'connection_info': {'x': 1} if uuid == uuids.kept else None})
+        self.bdms.return_value = [image, kept, let_go]
+        self.assertRaises(
+            exception.InstanceFaultRollback, self._run, ValueError())
+        self.manager._update_volume_attachments.assert_called_once_with(
+            mock.sentinel.context, self.instance, [let_go])
+        self.manager._complete_volume_attachments.assert_called_once_with(
+            mock.sentinel.context, [let_go])
+
+    @ddt.data(('active', 'resize_migrated'), ('active', 'resize_finish'),
+              ('resized', None))
+    @ddt.unpack
+    def test_server_that_is_the_destinations_is_not_touched(self, vm, task):
+        self.current.vm_state, self.current.task_state = vm, task
+        self._run(ValueError('no message bus'))
+        self.revert.assert_not_called()
+        self.assertIn('no message bus', self.stdlog.logger.output)
+
+    def test_server_that_is_being_deleted_does_not_come_back(self):
+        self.current.task_state = 'deleting'
+        self.assertRaises(ValueError, self._run, ValueError())
+        self.find.side_effect = exception.InstanceNotFound(instance_id='x')
+        self.assertRaises(ValueError, self._run, ValueError())
+        self.revert.assert_not_called()
+
+    def test_task_that_was_cleared_meanwhile(self):
+        # By the destination, after it had asked for the server.
+        self.current.task_state = None
+        self.assertRaises(
+            exception.InstanceFaultRollback, self._run, ValueError())
+        self.revert.assert_called_once()
+
+    def test_guest_that_could_not_be_stopped_goes_on(self):
+        self.manager.driver.get_info.return_value.state = power_state.RUNNING
+        self.assertRaises(
+            exception.InstanceFaultRollback, self._run, ValueError())
+        self.revert.assert_not_called()
+
+    def test_server_that_was_soft_deleted_comes_back_off_and_stays_so(self):
+        self.current.task_state, self.current.vm_state = None, 'soft-delete'
+        self.assertRaises(ValueError, self._run, ValueError())
+        self.assertFalse(self.revert.call_args.args[5])
+
+    def test_guest_that_does_not_come_back_is_tried_again(self):
+        self.revert.side_effect = OSError('second')
+        self.manager.during = lambda: self._run(ValueError('first'))
+        # As it is before anything has been begun.
+        self.find.side_effect = [
+            objects.Instance(task_state='resize_prep'), self.current,
+            self.current]
+        resize_instance(self.manager, mock.sentinel.context, self.instance,
+                        self.migration)
+        self.assertEqual(
+            ('active', 'resize_migrating', 'migrating'),
+            (self.instance.vm_state, self.instance.task_state,
+             self.migration.status))
+        self.assertIn('second', self.stdlog.logger.output)
+
+    def test_handover_of_which_nobody_heard(self):
+        def refresh():
+            self.instance.host = 'host2'
+
+        self.refresh.side_effect = refresh
+        self.current.task_state = 'resize_prep'
+        self.manager.during = mock.Mock(
+            side_effect=exception.PMEMGuestNotBack(error='x', reason='y'))
+        self.instance.task_state = 'resize_migrated'
+        resize_instance(self.manager, mock.sentinel.context, self.instance,
+                        self.migration)
+        self.save.assert_not_called()
+        self.assertEqual('post-migrating', self.migration.status)
+
+
+@ddt.ddt
+class FinishTwiceTestCase(pmem_base.MoveTestCase):
+
+    def _finish(self):
+        finish_resize(self.manager, mock.sentinel.context, self.instance,
+                      self.migration, None)
+
+    def test_message_that_comes_twice(self):
+        self.current.task_state = 'resize_migrated'
+        self.manager.during.side_effect = self._finish
+        self._finish()
+        self.assertEqual(1, self.manager.during.call_count)
+
+    @ddt.data(None, 'resize_finish', 'resize_reverting', 'rebooting')
+    def test_message_that_comes_too_late(self, task):
+        self.current.task_state = task
+        self.manager.during.side_effect = ValueError()
+        self._finish()
+        self.manager.revert_resize.assert_not_called()
+        self.assertIn('too late', self.stdlog.logger.output)
+
+    def _fail(self):
+        self.current.task_state = 'resize_migrated'
+        self.manager.during.side_effect = ValueError()
+        self._finish()
+
+    def test_failure_sends_it_back(self):
+        self._fail()
+        self.assertEqual(1, self.manager.revert_resize.call_count)
+        self.assertEqual(
+            ('resized', 'resize_reverting'),
+            (self.instance.vm_state, self.instance.task_state))
+
+    def test_guest_that_may_have_run_is_not_sent_back(self):
+        self.manager.driver.has_started_on_pmem.return_value = True
+        self._fail()
+        self.manager.revert_resize.assert_not_called()
+        self.assertEqual(
+            ('resized', None, 'finished'),
+            (self.instance.vm_state, self.instance.task_state,
+             self.migration.status))
+        # It is off, and was not before.
+        self.assertEqual(1, self.manager.driver.power_on.call_count)
+
+    def test_guest_that_may_have_run_and_nobody_can_note_that(self):
+        self.manager.driver.has_started_on_pmem.return_value = True
+        self.save.side_effect = OSError('no database')
+        self._fail()
+        self.manager.revert_resize.assert_not_called()
+        self.assertIn('no database', self.stdlog.logger.output)
+
+    def test_it_is_not_in_error_meanwhile(self):
+        self.manager.during.side_effect = lambda: self.assertTrue(
+            pmem_work.keeps_its_state(self.instance))
+        self.current.task_state = 'resize_migrated'
+        self._finish()
+        self.assertEqual(1, self.manager.during.call_count)
+        self.assertFalse(pmem_work.keeps_its_state(self.instance))
+
+    def test_other_moves_are_not_looked_at(self):
+        self.instance.migration_context.copy_pmem_devices = False
+        self._finish()
+        self.assertEqual(1, self.manager.during.call_count)
+
+
+class TooLateTestCase(pmem_base.MoveTestCase):
+
+    def _resize(self):
+        self.manager.during = mock.Mock()
+        resize_instance(self.manager, mock.sentinel.context, self.instance,
+                        self.migration)
+        return self.manager.during.called
+
+    def test_message_that_comes_too_late(self):
+        self.current.task_state = None
+        self.assertFalse(self._resize())
+        self.assertEqual('active', self.instance.vm_state)
+        self.assertIn('too late', self.stdlog.logger.output)
+
+    def test_message_that_does_not(self):
+        self.current.task_state = 'resize_prep'
+        self.assertTrue(self._resize())
+
+    def test_other_moves_are_not_looked_at(self):
+        self.instance.migration_context.copy_pmem_devices = False
+        self.current.task_state = None
+        self.assertTrue(self._resize())
+
+
+class TurnTestCase(pmem_base.MoveTestCase):
+    """Few servers are copied at once, and nobody waits with the others."""
+
+    def setUp(self):
+        super().setUp()
+        self.current.task_state = 'resize_prep'
+
+    def _resize(self):
+        resize_instance(self.manager, mock.sentinel.context, self.instance,
+                        self.migration)
+
+    def test_second_waits_and_goes_when_the_first_has_gone(self):
+        self.manager.during.side_effect = self._first
+        self._resize()
+        self.assertEqual(1, self.manager.during.call_count)
+        (run, *arguments), = self.spawned
+        run(*arguments)
+        self.assertEqual(2, self.manager.during.call_count)
+        self.assertFalse(pmem_work.work_of(self.manager).has(uuids.instance))
+
+    def _first(self):
+        self.manager.during.side_effect = None
+        self._resize()
+        self.assertIn('waits for others', self.stdlog.logger.output)
+        self.assertEqual(1, self.manager.during.call_count)
+        self.assertTrue(pmem_work.work_of(self.manager).has(uuids.instance))
+
+    def test_failure_ends_a_turn(self):
+        self.manager.during.side_effect = ValueError()
+        self.assertRaises(ValueError, self._resize)
+        self.assertTrue(pmem_work.work_of(self.manager).take_turn('x', None))
+
+    def _wait(self):
+        work = pmem_work.work_of(self.manager)
+        work.take_turn('other', None)
+        self._resize()
+        return work.give_turn()
+
+    def test_server_that_is_gone_when_its_turn_comes(self):
+        job = self._wait()
+        self.find.side_effect = exception.InstanceNotFound(instance_id='x')
+        job()
+        self.manager.during.assert_not_called()
+
+    def test_server_that_is_not_to_move_any_more(self):
+        job = self._wait()
+        self.current.task_state = None
+        job()
+        self.manager.during.assert_not_called()

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+
+import errno
+import mmap
+import os
+import signal
+from unittest import mock
+
+import ddt
+import fixtures
+
+from nova import test
+from nova.virt.pmem_transfer import buffers
+from nova.virt.pmem_transfer import layout
+from nova.virt.pmem_transfer import mapping
+
+MIB = layout.MIB
+
+
+@ddt.ddt
+class MappingTestCase(test.NoDBTestCase):
+
+    def setUp(self):
+        super().setUp()
+        self.path = os.path.join(
+            self.useFixture(fixtures.TempDir()).path, 'dev')
+        self.data = os.urandom(6 * MIB)
+        with open(self.path, 'wb') as device:
+            device.write(self.data)
+        self.mapping = mapping.Mapping(self.path, len(self.data))
+        self.addCleanup(self.mapping.close)
+        self.buffer = buffers.Buffer(4 * MIB)
+        self.addCleanup(self.buffer.close)
+
+    def test_no_device(self):
+        self.assertRaises(
+            FileNotFoundError, mapping.Mapping, self.path + 'x', MIB)
+
+    def test_file_that_is_short(self):
+        # Its bytes would be mapped, and kill who reads them.
+        error = self.assertRaises(
+            OSError, mapping.Mapping, self.path, 8 * MIB)
+        self.assertIn('%d bytes and not %d' % (6 * MIB, 8 * MIB), str(error))
+
+    def test_what_can_not_be_mapped(self):
+        error = self.assertRaises(
+            OSError, mapping.Mapping, '/proc/stat',
+            0)
+        self.assertIn(error.errno, (errno.EINVAL, errno.ENODEV, errno.EIO))
+
+    @ddt.data((0, 4 * MIB, 0), (1, 3, 5), (5 * MIB + 7, MIB - 7, MIB))
+    @ddt.unpack
+    def test_copy(self, offset, length, at):
+        self.mapping.copy(offset, length, self.buffer, at)
+        self.assertTrue(self.data[offset:offset + length] ==
+                        self.buffer.view[at:at + length])
+
+    @ddt.data((0, 6 * MIB), (1, 3), (5 * MIB + 7, MIB - 7))
+    @ddt.unpack
+    def test_at_hand(self, offset, length):
+        with self.mapping.at_hand(offset, length) as data:
+            self.assertTrue(self.data[offset:offset + length] == data)
+            self.mapping.copy(offset, min(length, MIB), self.buffer)
+            self.assertTrue(self.mapping.equals(
+                offset, self.buffer, 0, min(length, MIB)))
+
+    def test_one_byte_is_another(self):
+        self.mapping.copy(MIB, MIB, self.buffer)
+        for place in (0, 12345, MIB - 1):
+            self.buffer.view[place] ^= 1
+            with self.mapping.at_hand(MIB, MIB):
+                self.assertFalse(
+                    self.mapping.equals(MIB, self.buffer, 0, MIB))
+            self.buffer.view[place] ^= 1
+
+    def test_bytes_beyond_the_end(self):
+        beyond = (6 * MIB - 1, 2)
+        self.assertRaises(ValueError, self.mapping.copy, *beyond, self.buffer)
+        self.assertRaises(ValueError, self.mapping.is_zero, *beyond)
+        self.assertRaises(
+            ValueError, self.mapping.at_hand(*beyond).__enter__)
+
+    def test_memory_that_is_not_there(self):
+        """It fails as memory that is damaged does, and does not kill us."""
+        os.truncate(self.path, 3 * MIB)
+        error = self.assertRaises(
+            OSError, self.mapping.at_hand(2 * MIB, 2 * MIB).__enter__)
+        self.assertEqual(errno.EFAULT, error.errno)
+        error = self.assertRaises(
+            OSError, self.mapping.copy, 2 * MIB, 2 * MIB, self.buffer)
+        self.assertEqual(errno.EFAULT, error.errno)
+        with self.mapping.at_hand(0, 2 * MIB) as data:
+            self.assertTrue(self.data[:2 * MIB] == data)
+
+    def test_memory_that_only_reading_shows_to_be_damaged(self):
+        """Who is careful is told, and who is not is killed."""
+        careful = mapping.Mapping(self.path, len(self.data), careful=True)
+        self.addCleanup(careful.close)
+        for place in ((0, 6 * MIB), (3 * MIB - 1, 2 * MIB + 3), (5, 7)):
+            with careful.at_hand(*place) as data:
+                self.assertTrue(
+                    self.data[place[0]:place[0] + place[1]] == data)
+        os.truncate(self.path, 3 * MIB)
+        # The kernel knows of nothing.
+        self.useFixture(fixtures.MockPatchObject(
+            mapping, '_MADV_POPULATE_READ', 12345))
+        error = self.assertRaises(
+            OSError, careful.at_hand(2 * MIB, 2 * MIB).__enter__)
+        self.assertEqual(errno.EFAULT, error.errno)
+        pid = os.fork()
+        if not pid:
+            with self.mapping.at_hand(2 * MIB, 2 * MIB):
+                self.mapping.is_zero(3 * MIB, 1)
+            os._exit(0)
+        self.assertEqual(signal.SIGBUS, os.waitpid(pid, 0)[1])
+
+    def test_kernel_that_can_not_say_so(self):
+        with mock.patch.object(mapping, '_MADV_POPULATE_READ', 12345):
+            with self.mapping.at_hand(0, MIB) as data:
+                self.assertTrue(self.data[:MIB] == data)
+
+    @ddt.data((0, MIB, 0, 2), (MIB, MIB, 0, 2), (MIB, 2 * MIB, 0, 4),
+              (4 * MIB, 2 * MIB, 4, 2), (4 * MIB - 1, 2, 2, 4))
+    @ddt.unpack
+    def test_only_the_pages_that_were_read_are_let_go(
+            self, offset, length, first, count):
+        # Or each slice of a device would cost as much as the device is large.
+        for read in (lambda: self.mapping.copy(offset, length, self.buffer),
+                     lambda: self.mapping.at_hand(offset, length).__enter__()):
+            with mock.patch.object(mapping, '_madvise',
+                                   wraps=mapping._madvise) as madvise:
+                read()
+                # Whoever has bytes at hand lets go of them when it ends.
+                del read
+            pages = (self.mapping._address + first * MIB, count * MIB)
+            self.assertEqual(mock.call(*pages, mmap.MADV_DONTNEED),
+                             madvise.call_args_list[-1])
+
+    def test_end_of_a_device_that_is_no_whole_page(self):
+        odd = mapping.Mapping(self.path, 5 * MIB)
+        self.addCleanup(odd.close)
+        with odd.at_hand(4 * MIB, MIB) as data:
+            self.assertTrue(self.data[4 * MIB:5 * MIB] == data)

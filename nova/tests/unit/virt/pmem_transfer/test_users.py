@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+
+import os
+import subprocess
+from unittest import mock
+
+import fixtures
+
+from nova import test
+from nova.virt.pmem_transfer import users
+
+
+class UsersTestCase(test.NoDBTestCase):
+
+    def setUp(self):
+        super().setUp()
+        self.path = os.path.join(
+            self.useFixture(fixtures.TempDir()).path, 'dax0.0')
+        with open(self.path, 'w'):
+            pass
+
+    def test_process_that_may_not_be_seen(self):
+        with mock.patch('builtins.open', side_effect=PermissionError()):
+            self.assertIsNone(users.used_by(os.getpid()))
+
+    def test_process_that_has_ended(self):
+        self.assertEqual(set(), users.used_by(2 ** 31 - 1))
+
+    def test_what_is_gone_is_nobodys(self):
+        os.unlink(self.path)
+        self.assertEqual(set(), users.keys([self.path]))
+
+    def test_file_is_known_by_any_path(self):
+        other = self.path + '.other'
+        os.link(self.path, other)
+        self.assertEqual(users.key(self.path), users.key(other))
+
+    def test_device_is_known_by_its_number(self):
+        number = os.stat('/dev/null').st_rdev
+        self.assertEqual((number,), users.key('/dev/null'))
+        self.assertIn((number,), users.keys(['/dev/null']))
+
+    def test_process_that_has_it_open(self):
+        with open(self.path) as file:
+            process = subprocess.Popen(['sleep', '1000'], stdin=file)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        self.assertIn(process.pid, users.others())
+        self.assertIn(users.key(self.path), users.used_by(process.pid))

@@ -1,0 +1,10 @@
+# SPDX-License-Identifier: Apache-2.0
+
+
+"""This host's side of a move of vPMEM data.
+
+:mod:`nova.virt.libvirt.pmem_copy` is the door. ``namespaces`` finds, lends,
+guards and wipes devices, ``tickets`` notes down what holds whose data,
+``settle`` brings what moves have left to an end, ``transfer`` is the sender
+as nova-compute sees it, and ``pairing`` says which device takes which data.
+"""

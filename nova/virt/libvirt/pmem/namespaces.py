@@ -1,0 +1,284 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""This host's vPMEM devices: finding, lending, guarding and wiping them.
+
+A namespace is known by its name, which means something on this host only. Its
+device node is looked up at the moment of use, and which device that is says
+its number, not its path: both change.
+"""
+
+import collections
+from collections import abc
+import contextlib
+import os
+import re
+
+from oslo_log import log as logging
+from oslo_serialization import jsonutils
+
+from nova import exception
+from nova.i18n import _
+from nova import objects
+import nova.privsep.libvirt
+import nova.privsep.path
+from nova.virt.libvirt.pmem import tickets
+from nova.virt.pmem_transfer import users
+
+LOG = logging.getLogger(__name__)
+
+#: Devices of this host's namespaces by name, as of now.
+Namespaces = abc.Mapping[str, 'objects.LibvirtVPMEMDevice']
+
+#: What is asked for: by a ticket, or by what Nova has stored of it.
+Wanted = 'tickets.Target | objects.LibvirtVPMEMDevice'
+
+_NODE = re.compile(r'dax[0-9]+\.[0-9]+')
+
+#: What was said about namespaces that are not used; each is said once.
+_said: set[str] = set()
+
+
+def list_namespaces() -> Namespaces:
+    """Return the namespaces that this host has now, by name.
+
+    What is odd is left out, with one warning, and all others work. So is a
+    name that two namespaces have: whoever asks for it must not be given one
+    of them by chance.
+
+    :raises GetPMEMNamespacesFailed: if ndctl can't tell
+    """
+    return _listed()[0]
+
+
+def odd_names() -> set[str]:
+    """Return the names of namespaces that are there and can't be used."""
+    return _listed()[1]
+
+
+def _listed() -> tuple[Namespaces, set[str]]:
+    devices, odd = [], set()
+    for entry in _entries():
+        try:
+            devices.append(_device(entry))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            odd.add(entry['name'])
+            _say('The vPMEM namespace %r is not used: %r' %
+                 (entry.get('name'), error))
+    names = collections.Counter(device.name for device in devices)
+    for name in sorted(name for name in names if names[name] > 1):
+        _say('The name %r stands for more than one vPMEM namespace, and is '
+             'not used.' % name)
+        odd.add(name)
+    return {device.name: device for device in devices
+            if device.name not in odd}, odd
+
+
+def _entries() -> list[dict]:
+    """Return what ndctl says of namespaces that have a name."""
+    try:
+        output = nova.privsep.libvirt.get_pmem_namespaces()
+        # ndctl prints nothing at all if there is none.
+        found = jsonutils.loads(output) if output.strip() else []
+        return [entry for entry in found if isinstance(entry, dict) and
+                isinstance(entry.get('name'), str) and entry['name']]
+    except Exception as error:
+        raise exception.GetPMEMNamespacesFailed(reason=error)
+
+
+def _device(entry: dict) -> 'objects.LibvirtVPMEMDevice':
+    node, = entry['daxregion']['devices']
+    if node.get('mode', 'devdax') != 'devdax':
+        raise ValueError('mode %s' % node['mode'])
+    if type(entry['size']) is not int or entry['size'] <= 0:
+        raise ValueError('size %r' % (entry['size'],))
+    entry['name'].encode()
+    return objects.LibvirtVPMEMDevice(
+        name=entry['name'], size=entry['size'],
+        devpath=node_path(node['chardev']),
+        align=entry['daxregion'].get('align', 0))
+
+
+def node_path(chardev: str) -> str:
+    """Return the path of a node, which is in /dev; tests have others."""
+    if not _NODE.fullmatch(chardev):
+        raise ValueError('device node %r' % chardev)
+    return '/dev/' + chardev
+
+
+def _say(text: str) -> None:
+    if text not in _said:
+        _said.add(text)
+        LOG.warning('%s', text)
+
+
+def bad_block(name: str) -> str | None:
+    """Return where a namespace has its first bad block, if any is known."""
+    for entry in _entries():
+        if entry['name'] == name and entry.get('badblock_count'):
+            places = entry.get('badblocks') or [{}]
+            # ndctl counts in sectors.
+            return _('%(count)s bad blocks, the first at byte %(place)d') % {
+                'count': entry['badblock_count'],
+                'place': places[0].get('offset', 0) * 512}
+    return None
+
+
+def as_they_are_now(
+    devices: abc.Sequence['objects.LibvirtVPMEMDevice'],
+) -> list['objects.LibvirtVPMEMDevice']:
+    """Return devices with the nodes that they have now.
+
+    What Nova has read when it started may be some other's node by now.
+
+    :raises PMEMNamespaceNotFound: if one is not there any more
+    """
+    current, namespaces = [], namespaces_now(devices)
+    for device in devices:
+        node = resolve(device, namespaces)
+        if node != device.devpath:
+            LOG.warning('vPMEM namespace %(name)s was %(old)s and is '
+                        '%(new)s now.',
+                        {'name': device.name, 'old': device.devpath,
+                         'new': node})
+            device = device.obj_clone()
+            device.devpath = node
+        current.append(device)
+    return current
+
+
+def namespaces_now(
+        devices: abc.Sequence['objects.LibvirtVPMEMDevice']) -> Namespaces:
+    """Return this host's namespaces, or what was known of these."""
+    known = {device.name: device for device in devices}
+    if not known:
+        return known
+    try:
+        return list_namespaces()
+    except exception.GetPMEMNamespacesFailed as error:
+        LOG.warning('Taking vPMEM devices for what they were when the '
+                    'service started: %s', error)
+        return known
+
+
+def describe(device: 'objects.LibvirtVPMEMDevice | None') -> str:
+    if device is None:
+        return _('missing')
+    return _('%(path)s of %(size)d bytes') % {
+        'path': device.devpath, 'size': device.size}
+
+
+def resolve(wanted: Wanted, namespaces: Namespaces) -> str:
+    """Return the node that a namespace has now.
+
+    :raises PMEMNamespaceNotFound: if there is no such namespace, or it is of
+        another size and so another one that got its name
+    """
+    found = namespaces.get(wanted.name)
+    if found is None or found.size != wanted.size:
+        raise exception.PMEMNamespaceNotFound(
+            name=wanted.name, size=wanted.size, found=describe(found))
+    return found.devpath
+
+
+def target(device: 'objects.LibvirtVPMEMDevice', node: str,
+           source_size: int) -> tickets.Target:
+    """Return what a ticket says of a device that has this node now."""
+    try:
+        owner = os.stat(node)
+        uid, gid = owner.st_uid, owner.st_gid
+        number = identity(node)
+    except FileNotFoundError:
+        uid = gid = 0
+        number = ''
+    return tickets.Target(
+        name=device.name, size=device.size, source_size=source_size,
+        uid=uid, gid=gid, device=number)
+
+
+def identity(node: str) -> str:
+    """Return which device a node stands for, until the host boots again.
+
+    :raises OSError: if it can't be found
+    """
+    with open('/proc/sys/kernel/random/boot_id') as boot:
+        return '%s %s' % (boot.read().strip(), ' '.join(
+            map(str, users.key(node))))
+
+
+def check_same(targets: abc.Iterable[tickets.Target],
+               namespaces: Namespaces) -> None:
+    """Check that devices are those that were lent to who wrote to them.
+
+    :raises PMEMNamespaceNotFound: if one was replaced meanwhile
+    """
+    for target in targets:
+        node = resolve(target, namespaces)
+        now = identity(node)
+        # After a boot the same one may have another number.
+        if (target.device.split(' ')[0] == now.split(' ')[0] and
+                target.device != now):
+            raise exception.PMEMNamespaceNotFound(
+                name=target.name, size=target.size,
+                found=_('another device, %s') % node)
+
+
+@contextlib.contextmanager
+def lent(node: str) -> abc.Iterator[str]:
+    """Lend a device node to nova's user, and take it back."""
+    owner = os.stat(node)
+    lend(node)
+    try:
+        yield node
+    finally:
+        nova.privsep.path.chown(node, uid=owner.st_uid, gid=owner.st_gid)
+
+
+def lend(node: str) -> None:
+    nova.privsep.path.chown(node, uid=os.getuid(), gid=os.getgid())
+
+
+def take_back(targets: abc.Iterable[tickets.Target],
+              namespaces: Namespaces) -> None:
+    """Give device nodes back to who had them before they were lent.
+
+    :raises PMEMNamespaceNotFound: after the others, if one is not there
+    """
+    missing = None
+    for target in targets:
+        try:
+            node = resolve(target, namespaces)
+            owner = os.stat(node).st_uid
+        except (exception.PMEMNamespaceNotFound, OSError) as error:
+            missing = error
+            continue
+        # libvirt gives nodes to its guests; that is not ours to take back.
+        if owner == os.getuid():
+            nova.privsep.path.chown(node, uid=target.uid, gid=target.gid)
+    if missing is not None:
+        raise missing
+
+
+def wipe(wanted: abc.Iterable[Wanted], namespaces: Namespaces,
+         used: abc.Collection[users.Key]) -> None:
+    """Zero namespaces, wherever they are now; all, even if some fail.
+
+    The one place where anything is wiped.
+
+    :param used: keys of the devices that guests are defined with, other than
+        the one whose they are
+    :raises VPMEMCleanupFailed: after the last one, for those that failed
+    """
+    failed = {}
+    for each in wanted:
+        try:
+            node = resolve(each, namespaces)
+            if users.key(node) in used:
+                raise exception.PMEMDeviceBusy(
+                    name=each.name, user=_('a guest'))
+            nova.privsep.libvirt.cleanup_vpmem(node)
+        except Exception as error:
+            failed[each.name] = error
+    if failed:
+        raise exception.VPMEMCleanupFailed(
+            dev=', '.join(failed),
+            error='; '.join(str(error) for error in failed.values()))

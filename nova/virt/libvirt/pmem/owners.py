@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Whose the namespaces of this host are, and which must not be used.
+
+A name means something on its own host only: hosts have equal names for
+different namespaces. So whose a resource is, its provider, is asked first.
+"""
+
+from collections import abc
+
+from lxml import etree
+from oslo_log import log as logging
+
+import nova.conf
+from nova import context as nova_context
+from nova import objects
+from nova.virt.libvirt.pmem import tickets
+from nova.virt.pmem_transfer import users
+
+CONF = nova.conf.CONF
+LOG = logging.getLogger(__name__)
+
+
+class Owners:
+    """What the servers of this host have, its guests use, and tickets hold.
+
+    :ivar host: the name of this compute host
+    """
+
+    def __init__(self, driver) -> None:
+        self._driver = driver
+        self.host = CONF.host
+
+    @property
+    def provider(self) -> str:
+        """The uuid of the provider of this host's resources.
+
+        A name means something on its own host only: hosts have equal ones.
+        """
+        return self._driver._host.get_node_uuid()
+
+    # What must not be used
+
+    def dirty_names(self, besides: str | None = None) -> set[str]:
+        """Return the names of all namespaces that have an open ticket.
+
+        As long as a ticket can't be read, any of this host may be meant.
+
+        :param besides: the uuid of a migration whose ticket does not count
+        """
+        dirty = {target.name for ticket in tickets.open_tickets(self.host)
+                 if ticket.migration_uuid != besides
+                 for target in ticket.targets}
+        if tickets.damaged():
+            dirty.update(self._driver._vpmems_by_name)
+        return dirty
+
+    def count_unwiped(
+            self, vpmems: list['objects.LibvirtVPMEMDevice']) -> int:
+        """Count the namespaces that nobody has and nobody can get.
+
+        Not those that receive a copy: they are allocated to the server that
+        is to have them.
+        """
+        unwiped = {target.name for ticket in tickets.open_tickets(self.host)
+                   if ticket.state == tickets.OVER
+                   for target in ticket.targets}
+        return len(unwiped.intersection(vpmem.name for vpmem in vpmems))
+
+    def is_needed(self) -> bool:
+        """Whether this host has vPMEM at all, or tickets of it."""
+        return bool(self._driver._vpmems_by_name or
+                    any(tickets.open_tickets(self.host)) or
+                    tickets.damaged())
+
+    def unavailable_names(self) -> set[str]:
+        """Return what must not be claimed, whatever Nova knows of it.
+
+        That is what is dirty, and what a guest here has: one whose server was
+        deleted while this host was down, say.
+        """
+        known = self._driver._vpmems_by_name
+        if not known:
+            return set()
+        names = self.dirty_names()
+        guests = dict(self._guests())
+        for nodes in guests.values():
+            names.update(name for name, vpmem in known.items()
+                         if vpmem.devpath in nodes)
+        if guests:
+            # The nodes of one that does not run are of the time when it was
+            # defined.
+            for instance in objects.InstanceList.get_by_filters(
+                    nova_context.get_admin_context(read_deleted='yes'),
+                    {'uuid': list(guests)}, expected_attrs=['resources']):
+                names.update(resource.identifier
+                             for resource in self._resources(instance))
+        return names
+
+    def used_devices(self, besides: str | None = None) -> set:
+        """Return keys of the devices of guests, besides one server's."""
+        return users.keys(
+            node for uuid, nodes in self._guests() if uuid != besides
+            for node in nodes)
+
+    def _guests(self) -> abc.Iterator[tuple[str, set[str]]]:
+        """Yield the uuids of guests of this host, and their vPMEM nodes."""
+        for guest in self._driver._host.list_guests(only_running=False):
+            try:
+                domain = etree.fromstring(guest.get_xml_desc())
+            except Exception:
+                LOG.debug('A guest is gone.', exc_info=True)
+                continue
+            nodes = {path.text for path in domain.findall(
+                "./devices/memory[@model='nvdimm']/source/path")}
+            if nodes:
+                yield guest.uuid, nodes
+
+    # What a server has
+
+    def _resources(self, instance: 'objects.Instance',
+                   prefix: str | None = None) -> list['objects.Resource']:
+        """Return the vPMEM resources of a server that are of this host."""
+        found = self._driver._get_vpmem_resources(
+            self._driver._get_resources(instance, prefix=prefix))
+        return [resource for resource in found
+                if resource.provider_uuid == self.provider]
+
+    def _vpmems(self, instance: 'objects.Instance', prefix: str | None = None,
+                ) -> list['objects.LibvirtVPMEMDevice']:
+        return [self._known(resource)
+                for resource in self._resources(instance, prefix)]
+
+    def _known(self, resource) -> 'objects.LibvirtVPMEMDevice':
+        return self._driver._vpmems_by_name.get(
+            resource.identifier, resource.metadata)
+
+    def _own(self, instance: 'objects.Instance',
+             ) -> list['objects.LibvirtVPMEMDevice']:
+        """Return what a server has here, or what it has left here.
+
+        One that was evacuated has resources of its new host. What it left
+        says its guest; what is held, nobody wipes.
+        """
+        devices = self._vpmems(instance)
+        if devices or instance.host == self.host:
+            return devices
+        nodes = dict(self._guests()).get(instance.uuid, set())
+        taken = self._taken_by_others(instance)
+        return [vpmem for vpmem in self._driver._vpmems_by_name.values()
+                if vpmem.devpath in nodes and vpmem.name not in taken]
+
+    def _taken_by_others(self, instance) -> set[str]:
+        used = self.used_devices(besides=instance.uuid)
+        return self.dirty_names() | {
+            name for name, vpmem in self._driver._vpmems_by_name.items()
+            if users.keys([vpmem.devpath]) & used}

@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Bringing the tickets of this host to an end.
+
+A migration's status decides, and not who fails to answer. What a ticket says
+is wiped first, and then the ticket is closed; what can't be wiped now keeps
+its ticket, is logged, and is tried again by the next call.
+"""
+
+from collections import abc
+import dataclasses
+
+from oslo_concurrency import lockutils
+from oslo_log import log as logging
+
+from nova.compute import pmem_copy as compute_pmem_copy
+from nova import exception
+from nova import objects
+from nova.virt.libvirt.pmem import namespaces as pmem_namespaces
+from nova.virt.libvirt.pmem import owners
+from nova.virt.libvirt.pmem import tickets
+from nova.virt.libvirt.pmem import writers
+
+LOG = logging.getLogger(__name__)
+
+#: A move in one of these states has given the server to the destination.
+FINISHED = frozenset(('finished', 'confirming', 'confirmed'))
+
+
+def alone(migration_uuid: str):
+    """One at a time: who lends, wipes or closes must not meet another.
+
+    The claims see to it that no two moves have the same namespace.
+    """
+    return lockutils.lock(
+        'pmem-copy-%s' % migration_uuid, lock_file_prefix='nova-')
+
+
+def settle(context, here: owners.Owners) -> list[tickets.Ticket]:
+    """Wipe and close the tickets whose servers are not on this host.
+
+    :returns: the tickets that were closed
+    """
+    _mend(context, here.host)
+    settled = []
+    for ticket in tickets.open_tickets(here.host):
+        try:
+            left = leftovers(
+                ticket, _find(objects.Migration, context,
+                              ticket.migration_uuid),
+                _find(objects.Instance, context, ticket.instance_uuid),
+                here.provider)
+        except Exception:
+            LOG.exception('What became of migration %(migration)s is not '
+                          'known now; its namespaces %(names)s stay as they '
+                          'are, and this host looks again.',
+                          {'migration': ticket.migration_uuid,
+                           'names': _names(ticket.targets)})
+            continue
+        if left is not None and close(ticket, left, here):
+            settled.append(ticket)
+    return settled
+
+
+def leftovers(
+    ticket: tickets.Ticket, migration: 'objects.Migration | None',
+    instance: 'objects.Instance | None', provider: str,
+) -> list[tickets.Target] | None:
+    """Return what to wipe before a ticket is closed; None if it stays."""
+    if migration is None or instance is None:
+        # The record of a migration outlives its server.
+        return list(ticket.targets)
+    status = migration.status
+    if ticket.state == tickets.OVER:
+        # Confirming it is taken up again, and that wipes them. If they were
+        # released before, it would wipe what is another server's by then.
+        return None if status == 'confirming' else list(ticket.targets)
+    was_evacuated = instance.host not in (
+        migration.source_compute, migration.dest_compute)
+    if status in compute_pmem_copy.LEAVING and not was_evacuated:
+        return None
+    foreign = [target for target in ticket.targets if not _belongs(
+        target, ticket.host, migration, instance, provider)]
+    if ticket.kind == tickets.HOLD:
+        return _end_of_hold(ticket, foreign, status)
+    if status in FINISHED:
+        return []
+    if (ticket.state == tickets.ARRIVED and not was_evacuated and not (
+            foreign and instance.host == migration.source_compute)):
+        # It has not started yet, nor gone back.
+        return None
+    return foreign
+
+
+def _end_of_hold(ticket: tickets.Ticket, foreign: list[tickets.Target],
+                 status: str) -> list[tickets.Target] | None:
+    if not foreign:
+        return []
+    # This may be the only good copy. Confirming and the next move end this
+    # ticket; so does reverting, which gives the namespaces back.
+    if status in ('error', 'failed'):
+        LOG.warning('Migration %(migration)s failed after server %(instance)s '
+                    'had left. Its namespaces %(names)s may hold the only '
+                    'good copy: they stay as they are, and out of use, until '
+                    'the server has them again, or is deleted.',
+                    {'migration': ticket.migration_uuid,
+                     'instance': ticket.instance_uuid,
+                     'names': _names(foreign)})
+    return None
+
+
+def _belongs(target: tickets.Target, host: str,
+             migration: 'objects.Migration', instance: 'objects.Instance',
+             provider: str) -> bool:
+    """Whether a namespace is its server's own.
+
+    A move can fail after the server was handed over to the destination, and
+    before it took possession of what was claimed for it. Then its data is
+    here, and the source may already serve others.
+    """
+    if instance.host != host:
+        return False
+    resources = list(instance.resources or [])
+    move = instance.migration_context
+    if (migration.source_compute != host and move is not None and
+            move.migration_id == migration.id):
+        resources.extend(move.new_resources or [])
+    return (provider, target.name) in {
+        (resource.provider_uuid, resource.identifier)
+        for resource in resources}
+
+
+def close(ticket: tickets.Ticket, left: abc.Sequence[tickets.Target],
+          here: owners.Owners) -> bool:
+    """Wipe what is left of a move, then close its ticket.
+
+    First nobody new can open a node, then who has it open ends, then it is
+    wiped. A namespace that is the server's own may have a guest on it.
+
+    :returns: whether it is closed; why not is logged
+    """
+    try:
+        with alone(ticket.migration_uuid):
+            ticket = tickets.read(ticket.migration_uuid, ticket.kind)
+            nodes = pmem_namespaces.list_namespaces()
+            try:
+                pmem_namespaces.take_back(ticket.targets, nodes)
+            finally:
+                # One that is missing does not save the others.
+                if left:
+                    LOG.info('Wiping %(names)s of server %(instance)s.', {
+                        'names': _names(left),
+                        'instance': ticket.instance_uuid})
+                    writers.end_writers(ticket, left, nodes)
+                    pmem_namespaces.wipe(left, nodes, here.used_devices(
+                        besides=ticket.instance_uuid))
+            tickets.close(ticket)
+        return True
+    except exception.PMEMTicketNotFound:
+        # Another thread was faster.
+        return False
+    except Exception:
+        _keep(ticket, left)
+        return False
+
+
+def _keep(ticket: tickets.Ticket, left: abc.Sequence[tickets.Target]) -> None:
+    LOG.exception('The namespaces %(names)s hold data of server %(instance)s '
+                  '(migration %(migration)s) and could not be wiped. No '
+                  'server gets them, and this host tries again each minute. '
+                  'Check that they exist ("ndctl list -X") and are healthy; '
+                  'do not remove the ticket.',
+                  {'names': _names(left or ticket.targets),
+                   'instance': ticket.instance_uuid,
+                   'migration': ticket.migration_uuid})
+    if left and ticket.state != tickets.OVER:
+        # From here on it is no question whose they are.
+        tickets.write(dataclasses.replace(
+            ticket, state=tickets.OVER, targets=tuple(left)))
+
+
+def _names(targets: abc.Iterable[tickets.Target]) -> str:
+    return ', '.join(target.name for target in targets)
+
+
+def _find(kind, context, uuid: str):
+    try:
+        return kind.get_by_uuid(context.elevated(), uuid)
+    except exception.NotFound:
+        return None
+
+
+# Damaged tickets
+
+def _mend(context, host: str) -> None:
+    tickets.mend()
+    for migration_uuid, kind in tickets.damaged():
+        ticket = _from_database(context, migration_uuid, kind)
+        if ticket is None:
+            LOG.error('The vPMEM ticket of migration %(migration)s (%(kind)s) '
+                      'is damaged, and the database does not tell which '
+                      'namespaces it guards. None of this host is given to '
+                      'a server before you have found out, wiped those that '
+                      'no server uses ("daxio -z"), and removed the file.',
+                      {'migration': migration_uuid, 'kind': kind})
+        elif ticket.host == host:
+            LOG.warning('Writing the damaged vPMEM ticket of migration '
+                        '%(migration)s (%(kind)s) again.',
+                        {'migration': migration_uuid, 'kind': kind})
+            tickets.write(ticket)
+
+
+def _from_database(context, migration_uuid: str,
+                   kind: str) -> tickets.Ticket | None:
+    """Return what a ticket must have said, as far as that is known."""
+    migration = _find(objects.Migration, context, migration_uuid)
+    if migration is None:
+        return None
+    instance = _find(objects.Instance, context.elevated(read_deleted='yes'),
+                     migration.instance_uuid)
+    move = instance and instance.migration_context
+    if move is None or move.migration_id != migration.id:
+        return None
+    receives = kind == tickets.RECEIVE
+    devices = [resource.metadata for resource in (
+        move.new_resources if receives else move.old_resources) or []
+        if 'metadata' in resource and
+        isinstance(resource.metadata, objects.LibvirtVPMEMDevice)]
+    # Whose the nodes were is not known; they are root's where no guest is.
+    return tickets.Ticket(
+        host=migration.dest_compute if receives else migration.source_compute,
+        migration_uuid=migration_uuid, instance_uuid=instance.uuid, kind=kind,
+        targets=tuple(tickets.Target(
+            name=device.name, size=device.size, source_size=device.size,
+            uid=0, gid=0) for device in devices))

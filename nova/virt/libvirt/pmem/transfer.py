@@ -1,0 +1,366 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""A copy as nova-compute sees it: the sender, and how far it is.
+
+The bytes never pass through nova-compute itself. It says what to do, and
+listens; see ``nova.virt.pmem_transfer`` for those who do it.
+"""
+
+from collections import abc
+import contextlib
+import dataclasses
+import functools
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import typing as ty
+
+from oslo_log import log as logging
+from oslo_serialization import jsonutils
+from oslo_utils import timeutils
+from oslo_utils import units
+
+from nova.compute import task_states
+import nova.conf
+from nova import exception
+from nova.i18n import _
+from nova import objects
+from nova.virt.libvirt.pmem import pairing
+from nova.virt.pmem_transfer import job as pmem_job
+from nova.virt.pmem_transfer import processes
+from nova.virt.pmem_transfer import sender
+
+CONF = nova.conf.CONF
+LOG = logging.getLogger(__name__)
+
+#: Bytes that are sent, read back and acknowledged as one; see doc/benchmark.
+EXTENT = 8 * units.Mi
+
+#: Bytes of a sender's stderr that are kept for an error message.
+STDERR_KEPT = 2048
+
+#: Called with a process that was started, or has ended.
+ProcessHook = abc.Callable[[subprocess.Popen], None]
+
+#: Called with the bytes that are done, and the bytes in all.
+ProgressHook = abc.Callable[[int, int], None]
+
+
+#: Characters of what a peer says that are logged.
+PEER_TEXT = 1000
+
+#: What users are told, by what is found in the message of a failure. All of
+#: it is in the log; a part of it may be a peer's text.
+REASONS = (
+    ('Permission denied', _('ssh to the destination: Permission denied')),
+    ('Host key verification failed',
+     _('ssh to the destination: Host key verification failed')),
+    ('Connection refused|Connection timed out|No route|Could not resolve|'
+     'Connection closed|Connection reset', _('ssh does not reach the '
+                                             'destination')),
+    ('SIGBUS|damaged', _('memory of a device is damaged')),
+    ('daxio', _('a device can not be written or read')),
+)
+
+
+class TransferFailed(Exception):
+    """Not all of the data is known to have arrived.
+
+    :ivar device: the name of the source, if it is about one
+    """
+
+    def __init__(self, message: str, device: str | None = None) -> None:
+        super().__init__(printable(message))
+        self.device = device
+
+
+def printable(text: str) -> str:
+    """Return a peer's words so that they make no line of their own."""
+    return ''.join(
+        char if char.isprintable() else
+        char.encode('unicode_escape').decode() for char in
+        text[:PEER_TEXT])
+
+
+class SenderKilled(TransferFailed):
+    """The sender could not even say what went wrong.
+
+    :ivar by_memory: whether it was killed by what it has read
+    """
+
+    def __init__(self, message: str, by_memory: bool) -> None:
+        super().__init__(message)
+        self.by_memory = by_memory
+
+
+class Totals(ty.NamedTuple):
+    """What a copy came to.
+
+    :ivar bytes: in all
+    :ivar wire: bytes that were sent
+    :ivar retries: parts or connections that were tried again
+    """
+
+    bytes: int
+    wire: int
+    seconds: float
+    retries: int
+
+
+def receiver_argv(migration_uuid: str, address: str | None) -> list[str]:
+    """Return the command that starts a receiver.
+
+    ssh gets the options that Nova gives it elsewhere, so that the deployer's
+    keys and configuration apply; but a connection that is shared, or
+    compressed, would be one core's work for all streams. It asks the peer for
+    a sign of life every 5 seconds and gives up after three without: a
+    destination that lost power must not keep the guest switched off for long.
+
+    :param address: of the other host; None for this one
+    """
+    if address is None:
+        return [sys.executable, '-m', 'nova.virt.pmem_transfer.receiver',
+                migration_uuid]
+    return ['ssh', '-o', 'BatchMode=yes', '-o', 'ControlPath=none',
+            '-o', 'Compression=no', '-o', 'ServerAliveInterval=5',
+            '-o', 'ServerAliveCountMax=3', '--', address, shlex.join(
+                [CONF.libvirt.pmem_copy_receiver, migration_uuid])]
+
+
+def copy(instance: 'objects.Instance', migration: 'objects.Migration',
+         pairs: list[pairing.DevicePair], nodes: list[str],
+         on_execute: ProcessHook, on_completion: ProcessHook,
+         on_progress: ProgressHook) -> None:
+    """Copy devices, and log what that came to.
+
+    :param nodes: the device nodes of the sources
+    :raises TransferFailed: if it can't be done
+    """
+    same_host = migration.source_compute == migration.dest_compute
+    totals = transfer(
+        new_job(
+            migration.uuid, None if same_host else migration.dest_host,
+            [pmem_job.Device(
+                name=source.name, path=node, size=source.size,
+                target_name=target.name, target_size=target.size)
+             for (source, target), node in zip(pairs, nodes)]),
+        on_execute, on_completion, on_progress,
+        functools.partial(_is_leaving, instance))
+    LOG.info('Copied %(mib)d MiB of vPMEM data to %(host)s in %(seconds).1f '
+             'seconds and found it equal; %(wire)d MiB were sent, %(retries)d '
+             'attempts failed.',
+             {'mib': totals.bytes // units.Mi, 'host': migration.dest_compute,
+              'seconds': totals.seconds, 'wire': totals.wire // units.Mi,
+              'retries': totals.retries}, instance=instance)
+
+
+def _is_leaving(instance: 'objects.Instance') -> bool:
+    """Whether a server still moves; deleting it ends what works for it."""
+    try:
+        current = objects.Instance.get_by_uuid(
+            instance._context.elevated(), instance.uuid)
+    except exception.NotFound:
+        return False
+    return current.task_state == task_states.RESIZE_MIGRATING
+
+
+@contextlib.contextmanager
+def named_failure(
+    instance: 'objects.Instance', migration: 'objects.Migration',
+    pairs: list[pairing.DevicePair],
+) -> abc.Iterator[None]:
+    """Tell operators what has failed, and users why.
+
+    :raises PMEMCopyFailed: with what users may read
+    """
+    try:
+        yield
+    except (exception.PMEMNamespaceNotFound, OSError, ValueError,
+            TransferFailed) as error:
+        name = getattr(error, 'device', None)
+        source, target = next(
+            (pair for pair in pairs if pair.source.name == name), pairs[0])
+        LOG.error('vPMEM namespace %(source)s was not copied to %(target)s '
+                  'on %(host)s (migration %(migration)s): %(error)s. The data '
+                  'is intact here, where the server goes on; what was copied '
+                  'is wiped there.',
+                  {'source': source.name, 'target': target.name,
+                   'host': migration.dest_compute,
+                   'migration': migration.uuid, 'error': error},
+                  instance=instance)
+        raise exception.PMEMCopyFailed(reason=_reason(str(error)))
+
+
+def _reason(message: str) -> str:
+    for pattern, reason in REASONS:
+        if re.search(pattern, message):
+            return reason
+    return _('the log of nova-compute on the source has the reason')
+
+
+class Progress:
+    """Shows how far a copy is: users by the server, operators by the log."""
+
+    #: Seconds between two times that it is saved, and logged.
+    SAVE, LOG = 3, 30
+
+    def __init__(self, instance: 'objects.Instance') -> None:
+        self._instance = instance
+        self._watch = timeutils.StopWatch()
+        self._saved = self._logged = 0.0
+
+    def __enter__(self) -> 'Progress':
+        self._watch.start()
+        return self
+
+    def __exit__(self, kind: ty.Any, error: ty.Any, trace: ty.Any) -> None:
+        self._save(100 if kind is None else 0)
+
+    def __call__(self, done: int, total: int) -> None:
+        elapsed = self._watch.elapsed()
+        if elapsed - self._saved >= self.SAVE:
+            self._saved = elapsed
+            self._save(done * 100 // total)
+        if elapsed - self._logged >= self.LOG:
+            self._logged = elapsed
+            LOG.info('Copied %(done)d of %(total)d MiB of vPMEM data at '
+                     '%(rate).1f MiB/s; about %(left)d seconds are left.',
+                     {'done': done // units.Mi, 'total': total // units.Mi,
+                      'rate': done / units.Mi / elapsed,
+                      'left': (total - done) * elapsed / max(1, done)},
+                     instance=self._instance)
+
+    def _save(self, percent: int) -> None:
+        if self._instance.progress == percent:
+            return
+        self._instance.progress = percent
+        try:
+            self._instance.save()
+        except Exception:
+            # It is for information only.
+            LOG.debug('The progress could not be saved.', exc_info=True,
+                      instance=self._instance)
+
+
+def new_job(migration_uuid: str, address: str | None,
+            devices: abc.Iterable[pmem_job.Device]) -> pmem_job.Job:
+    """Return what a sender has to know.
+
+    :param address: of the destination; None if it is this host
+    """
+    return pmem_job.Job(
+        receiver=tuple(receiver_argv(migration_uuid, address)),
+        devices=tuple(devices), extent=EXTENT,
+        streams=CONF.libvirt.pmem_copy_streams,
+        bandwidth=CONF.libvirt.pmem_copy_bandwidth * 1024 ** 2,
+        stall_timeout=CONF.libvirt.pmem_copy_stall_timeout,
+        attempts=CONF.libvirt.pmem_copy_attempts, parent=os.getpid())
+
+
+def transfer(job: pmem_job.Job, on_execute: ProcessHook,
+             on_completion: ProcessHook, on_progress: ProgressHook,
+             is_wanted: abc.Callable[[], bool]) -> Totals:
+    """Copy devices, and prove that all of it arrived.
+
+    A sender that was killed is started again, and looks first what the target
+    has already. Damaged memory does not kill it twice: it finds the place.
+
+    :param is_wanted: says whether to start it again
+    :raises TransferFailed: if it can't be done
+    """
+    for attempt in range(job.attempts):
+        try:
+            return _send(job, on_execute, on_completion, on_progress)
+        except SenderKilled as error:
+            if attempt + 1 == job.attempts or not is_wanted():
+                raise
+            LOG.warning('Starting the sender of vPMEM data again: %s', error)
+            job = dataclasses.replace(
+                job, resume=True, careful=job.careful or error.by_memory)
+    raise AssertionError('a job has at least one attempt')
+
+
+def _send(job: pmem_job.Job, on_execute: ProcessHook,
+          on_completion: ProcessHook, on_progress: ProgressHook) -> Totals:
+    with _sender(job) as (process, stderr):
+        on_execute(process)
+        try:
+            last = _listen(process.stdout, on_progress)
+            status = process.wait()
+        finally:
+            _end(process)
+            on_completion(process)
+        if last.get('event') == 'done' and status == 0:
+            return Totals(last['bytes'], last['wire'], last['seconds'],
+                          last['retries'])
+        if last.get('event') == 'error':
+            raise TransferFailed(last['message'], last.get('device'))
+        raise SenderKilled(
+            _('the sender %(how)s: %(stderr)s') %
+            {'how': processes.how_ended(status),
+             'stderr': _tail(stderr) or _('no message')},
+            by_memory=status == -signal.SIGBUS)
+
+
+@contextlib.contextmanager
+def _sender(job: pmem_job.Job) -> abc.Iterator[
+        tuple[subprocess.Popen, ty.IO[bytes]]]:
+    """Start a sender; whatever happens, it is not left running."""
+    environment = sender.environment()
+    # A receiver on this host is to find this very service's tickets.
+    environment.update(OS_DEFAULT__STATE_PATH=CONF.state_path,
+                       OS_DEFAULT__HOST=CONF.host)
+    with tempfile.TemporaryFile() as stderr:
+        try:
+            process = subprocess.Popen(
+                sender.command(), stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE, stderr=stderr, env=environment,
+                start_new_session=True)
+        except OSError as error:
+            raise TransferFailed(
+                _('the sender did not start: %s') % error)
+        with process.stdout:
+            try:
+                # One that ends before it has read this says why, or is
+                # found killed.
+                with contextlib.suppress(BrokenPipeError), process.stdin:
+                    process.stdin.write(job.to_json().encode())
+                yield process, stderr
+            finally:
+                _end(process)
+
+
+def _end(process: subprocess.Popen) -> None:
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            # Its children end with it.
+            process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def _listen(lines: abc.Iterable[bytes],
+            on_progress: ProgressHook) -> dict[str, ty.Any]:
+    """Read what a sender tells, up to its end; return the last event."""
+    event: dict[str, ty.Any] = {}
+    for line in lines:
+        try:
+            event = jsonutils.loads(line)
+            if event['event'] == 'progress':
+                on_progress(event['done'], event['total'])
+            elif event['event'] == 'retry':
+                LOG.warning('Copying vPMEM data, trying again: %s',
+                            printable(event['message']))
+        except (KeyError, TypeError, ValueError):
+            raise TransferFailed(
+                _('the sender said %r') % line[:STDERR_KEPT])
+    return event
+
+
+def _tail(stream: ty.IO[bytes]) -> str:
+    stream.seek(0, os.SEEK_END)
+    stream.seek(max(0, stream.tell() - STDERR_KEPT))
+    return stream.read().decode('utf-8', 'replace').strip()

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Who has a file or a device open, or mapped.
+
+A device is known by its number. Its path says nothing: hosts that share a
+table of processes have devices of equal paths.
+"""
+
+from collections import abc
+import contextlib
+import os
+import stat
+
+#: What tells a file, a device, or the node of a device from all others.
+Key = tuple[int, ...]
+
+
+def key(path: str) -> Key:
+    """Return what a path stands for now.
+
+    :raises OSError: if it is not there
+    """
+    found = os.stat(path)
+    if stat.S_ISCHR(found.st_mode):
+        return (found.st_rdev,)
+    return found.st_dev, found.st_ino
+
+
+def keys(paths: abc.Iterable[str]) -> set[Key]:
+    """Return what paths stand for, and their nodes; nothing for one gone."""
+    found = set()
+    for path in paths:
+        with contextlib.suppress(OSError):
+            status = os.stat(path)
+            # /proc/PID/maps has the node of a device, and not its number.
+            found |= {key(path), (status.st_dev, status.st_ino)}
+    return found
+
+
+def others() -> abc.Iterator[int]:
+    """Yield all processes besides this one."""
+    for name in os.listdir('/proc'):
+        if name.isdigit() and int(name) != os.getpid():
+            yield int(name)
+
+
+def used_by(pid: int) -> set[Key] | None:
+    """Return what a process has open or mapped; None if it may not be seen.
+    """
+    found: set[Key] = set()
+    try:
+        with open('/proc/%d/maps' % pid) as maps:
+            for line in maps:
+                __, __, __, device, inode, *__ = line.split(maxsplit=5)
+                major, minor = (int(part, 16) for part in device.split(':'))
+                found.add((os.makedev(major, minor), int(inode)))
+        folder = '/proc/%d/fd/' % pid
+        found |= keys(folder + name for name in os.listdir(folder))
+    except PermissionError:
+        return None
+    except (FileNotFoundError, ProcessLookupError):
+        # It has ended in the meantime, which is as good.
+        return set()
+    return found
