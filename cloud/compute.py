@@ -88,13 +88,10 @@ class Compute(Host):
         self.options: dict[str, dict[str, object]] = {}
         self.qemu_user = 'libvirt-qemu'
         self.libvirtd = self.service('libvirtd', '/usr/sbin/libvirtd')
-        # Files stand in for devices here, which the receiver is told.
-        self.sshd = self.service(
-            'sshd', '/usr/sbin/sshd', '-D', '-e', '-o',
-            'SetEnv=NOVA_PMEM_STAND_INS=1')
+        self.sshd = self.service('sshd', '/usr/sbin/sshd', '-D', '-e')
         self.nova = self.service(
             'nova-compute', 'nova-compute', '--config-file',
-            '/etc/nova/nova.conf', user='nova', NOVA_PMEM_STAND_INS='1')
+            '/etc/nova/nova.conf', user='nova')
 
     def configure(self) -> None:
         """Make users, keys and configuration."""

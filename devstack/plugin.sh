@@ -8,7 +8,6 @@
 
 # What tells our stand-ins from the real tools.
 PMEM_COPY_MARK='a stand-in of nova-pmem-copy'
-PMEM_COPY_UNIT=/etc/systemd/system/devstack@n-cpu.service.d/pmem-copy.conf
 
 # The names in PMEM_COPY_NAMESPACES, one a line.
 function _pmem_copy_names {
@@ -111,11 +110,18 @@ exec python3 -B -E -S \\
 EOF
         sudo chmod 755 "/usr/local/bin/$tool"
     done
-    # Without this, a copy refuses what is no character device.
-    sudo mkdir -p "$(dirname "$PMEM_COPY_UNIT")"
-    printf '[Service]\nEnvironment=NOVA_PMEM_STAND_INS=1\n' |
-        sudo tee "$PMEM_COPY_UNIT" >/dev/null
-    sudo systemctl daemon-reload
+    # Nova takes nothing but character devices; so its Python is told.
+    _pmem_copy_site >"$PMEM_COPY_DATA/site"
+    printf '%s\n' "$PMEM_COPY_DIR/nova/tests/fixtures/pmem_tools" \
+        'import device_files' |
+        sudo tee "$(<"$PMEM_COPY_DATA/site")/pmem-copy.pth" >/dev/null
+}
+
+# Where nova-compute, its helper for root and receivers find their modules.
+function _pmem_copy_site {
+    local python
+    python=$(sed -n '1s/^#!//p' "$NOVA_BIN_DIR/nova-compute")
+    "$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
 }
 
 function _pmem_copy_remove_files {
@@ -131,8 +137,9 @@ function _pmem_copy_remove_files {
             sudo rm "$node"
         fi
     done <"$PMEM_COPY_DATA/nodes"
-    sudo rm -f "$PMEM_COPY_UNIT"
-    sudo systemctl daemon-reload
+    if [[ -e $PMEM_COPY_DATA/site ]]; then
+        sudo rm -f "$(<"$PMEM_COPY_DATA/site")/pmem-copy.pth"
+    fi
 }
 
 # Before anything is installed: what the host needs.

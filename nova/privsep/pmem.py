@@ -8,14 +8,15 @@ An import of :mod:`nova.privsep.libvirt`, which calls :func:`zero` as root.
 import contextlib
 import fcntl
 import os
-import stat
 import subprocess
 import sys
 
 from nova import exception
 from nova.i18n import _
 from nova.virt.pmem_transfer import daxio
+from nova.virt.pmem_transfer import device
 from nova.virt.pmem_transfer import sender
+from nova.virt.pmem_transfer import users
 
 
 def zero(devpath: str) -> None:
@@ -28,6 +29,7 @@ def zero(devpath: str) -> None:
     :raises VPMEMCleanupFailed: if not all of it is known to be zero
     """
     size = _size(devpath)
+    _check_unused(devpath)
     with _alone(devpath) as lock:
         result = _daxio(devpath, lock)
         if result.returncode:
@@ -40,6 +42,22 @@ def zero(devpath: str) -> None:
                       'nova.virt.pmem_transfer.blank', devpath, str(size))
         if result.returncode:
             raise _failed(devpath, result)
+
+
+def _size(devpath: str) -> int:
+    try:
+        return device.size(devpath)
+    except (OSError, ValueError) as error:
+        raise exception.VPMEMCleanupFailed(dev=devpath, error=str(error))
+
+
+def _check_unused(devpath: str) -> None:
+    # Only root sees what everybody has open.
+    wanted = users.keys([devpath])
+    for pid in users.others():
+        if wanted & (users.used_by(pid) or set()):
+            raise exception.VPMEMCleanupFailed(
+                dev=devpath, error=_('process %d has it open') % pid)
 
 
 @contextlib.contextmanager
@@ -89,13 +107,3 @@ def check_zeroed(devpath: str, size: int, stderr: str) -> None:
             dev=devpath, error=_(
                 'daxio was to zero %(size)d bytes and said: %(said)s') %
             {'size': size, 'said': stderr.strip() or _('nothing')})
-
-
-def _size(devpath: str) -> int:
-    """Return the bytes of a device; the kernel says 0 for a dax node."""
-    found = os.stat(devpath)
-    if not stat.S_ISCHR(found.st_mode):
-        return found.st_size
-    with open('/sys/dev/char/%d:%d/size' % (
-            os.major(found.st_rdev), os.minor(found.st_rdev))) as size:
-        return int(size.read())

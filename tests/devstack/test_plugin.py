@@ -30,7 +30,6 @@ die() { shift; echo "$*" >&2; exit 1; }
 sudo() { "$@"; }
 # The real tools may be installed on the machine that runs this test.
 type() { [[ -e $ROOT/bin/$2 ]] && echo "$ROOT/bin/$2"; }
-systemctl() { note systemctl "$@"; }
 python3() {
     case "$2" in
         venv) note "$@"; mkdir -p "$3/bin"; ln -s "$ROOT/venv-python" \
@@ -40,6 +39,7 @@ python3() {
 }
 DATA_DIR=$ROOT/data
 NOVA_DIR=$ROOT/nova
+NOVA_BIN_DIR=$ROOT/nova-bin
 NOVA_CONF=$ROOT/nova.conf
 TEMPEST_CONFIG=$ROOT/tempest.conf
 """
@@ -48,6 +48,12 @@ TEMPEST_CONFIG=$ROOT/tempest.conf
 VENV_PYTHON = """\
 #!/bin/bash
 echo "python $*" >>"$ROOT/calls"
+"""
+
+# The Python of nova-compute: it says where its modules are.
+NOVA_PYTHON = """\
+#!/bin/sh
+[ "$1" = -c ] && echo "$ROOT/site"
 """
 
 # A tool of persistent memory with one region, and what is made in it.
@@ -75,16 +81,17 @@ class Host:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.bin = root / 'bin'
-        for folder in (self.bin, root / 'data', root / 'nova', root / 'dev'):
-            folder.mkdir()
+        for folder in ('bin', 'data', 'nova', 'nova-bin', 'dev', 'site'):
+            (root / folder).mkdir()
         self.add('venv-python', VENV_PYTHON, root)
+        self.add('nova-python', NOVA_PYTHON, root)
+        self.add('nova-compute', f'#!{root}/nova-python\n', root / 'nova-bin')
         # A copy whose paths of the system are those of this test.
         self.plugin = root / 'plugin' / 'devstack'
         self.plugin.mkdir(parents=True)
         for name in ('plugin.sh', 'settings'):
             text = (PLUGIN.parent / name).read_text()
             for path, place in (('/usr/local/bin', self.bin),
-                                ('/etc/systemd', root / 'systemd'),
                                 ('/dev/dax', root / 'dev' / 'dax')):
                 text = text.replace(path, str(place))
             (self.plugin / name).write_text(text)
@@ -288,11 +295,15 @@ class TestFiles:
         self.tool(made, 'daxio', '-b', 'no', '-o', node, data=b'abc')
         assert self.tool(made, 'daxio', '-i', node, '-l', '4') == b'abc\0'
 
-    def test_copies_are_told(self, made):
-        unit = made.root / 'systemd/system/devstack@n-cpu.service.d'
-        assert 'NOVA_PMEM_STAND_INS=1' in (
-            unit / 'pmem-copy.conf').read_text()
-        assert 'systemctl daemon-reload' in made.calls()
+    def test_copies_take_files(self, made):
+        node = made.root / 'dev' / 'dax0.1'
+        code = (f'import site; site.addsitedir({str(made.root / "site")!r});'
+                'from nova.virt.pmem_transfer import device;'
+                f'print(device.size({str(node)!r}))')
+        done = subprocess.run(
+            ['python3', '-c', code], cwd=PROJECT, capture_output=True,
+            text=True, check=True)
+        assert int(done.stdout) == 16 * 2 ** 20
 
     def test_again(self, made):
         made.do('stack post-config', self.LOCAL)
@@ -308,7 +319,7 @@ class TestFiles:
         made.do('clean', self.LOCAL)
         assert list(made.bin.iterdir()) == []
         assert list((made.root / 'dev').iterdir()) == []
-        assert list(made.root.glob('systemd/**/*.conf')) == []
+        assert list((made.root / 'site').iterdir()) == []
         assert not (made.root / 'data' / 'pmem-copy').exists()
 
     def test_what_others_have_put_there_stays(self, made):

@@ -14,16 +14,13 @@ import fcntl
 import json
 import os
 import signal
-import stat
 import struct
 import subprocess
 import typing as ty
 
+from nova.virt.pmem_transfer import device
 from nova.virt.pmem_transfer import ticket as pmem_ticket
 from nova.virt.pmem_transfer import users
-
-#: Files may stand in for devices if this is set to 1; only tests do so.
-STAND_INS = 'NOVA_PMEM_STAND_INS'
 
 #: Seconds that ndctl may take.
 NDCTL_TIMEOUT = 60
@@ -154,7 +151,7 @@ def admit(ticket: OpenTicket, host: str) -> list[Device]:
                       found.migration_uuid)
     namespaces = _namespaces()
     devices = [_device(target, namespaces) for target in found.targets]
-    used = _used([device.node for device in devices], ticket.fd)
+    used = _used([each.node for each in devices], ticket.fd)
     if used:
         raise Refused(used)
     return devices
@@ -211,40 +208,16 @@ def _check_size(target: pmem_ticket.Target, size: int) -> None:
 
 def _check_node(target: pmem_ticket.Target, node: str) -> None:
     try:
-        found = os.stat(node)
-    except OSError as error:
+        size = device.size(node)
+        owner = os.stat(node).st_uid
+    except (OSError, ValueError) as error:
         raise Refused('namespace %s: %s' % (target.name, error))
-    if stat.S_ISCHR(found.st_mode):
-        size = _device_size(node, found.st_rdev)
-    elif (stat.S_ISREG(found.st_mode) and
-          os.environ.get(STAND_INS) == '1'):
-        size = found.st_size
-    else:
-        raise Refused('%s of namespace %s is no character device' % (
-            node, target.name))
     _check_size(target, size)
-    if found.st_uid != os.geteuid():
+    if owner != os.geteuid():
         raise Refused(
             '%s of namespace %s belongs to user %d and is not lent to %d: the '
             'copy is over, or has not begun' %
-            (node, target.name, found.st_uid, os.geteuid()))
-
-
-def _device_size(node: str, number: int) -> int:
-    """Return the bytes of a device DAX node, as the kernel says.
-
-    :raises Refused: if it is none
-    """
-    folder = os.path.join('/sys/bus/dax/devices', os.path.basename(node))
-    try:
-        with open(os.path.join(folder, 'dev')) as dev:
-            if dev.read().strip() != '%d:%d' % (
-                    os.major(number), os.minor(number)):
-                raise Refused('%s is not the device of that name' % node)
-        with open(os.path.join(folder, 'size')) as size:
-            return int(size.read())
-    except (OSError, ValueError) as error:
-        raise Refused('%s is no device DAX: %s' % (node, error))
+            (node, target.name, owner, os.geteuid()))
 
 
 def _used(nodes: abc.Iterable[str], ticket_fd: int) -> str | None:

@@ -112,9 +112,6 @@ class PmemServersTestBase(base.ServersTestBase):
             self.useFixture(fixtures.MockPatchObject(
                 namespaces, 'node_path', functools.partial(
                     self._node_path, namespaces.node_path)))
-        # For what runs on this host without ssh.
-        self.useFixture(fixtures.EnvironmentVariable(
-            'NOVA_PMEM_STAND_INS', '1'))
         self.useFixture(nova_fixtures.PrivsepFixture())
         self.useFixture(fixtures.MonkeyPatch(
             'nova.virt.libvirt.LibvirtDriver._create_image',

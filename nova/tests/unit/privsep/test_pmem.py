@@ -11,6 +11,8 @@ from nova import exception
 import nova.privsep.libvirt
 from nova import test
 from nova.tests import fixtures as nova_fixtures
+from nova.virt.pmem_transfer import device
+from nova.virt.pmem_transfer import users
 
 SIZE = 4096
 
@@ -26,8 +28,10 @@ class CleanupVPMEMTestCase(test.NoDBTestCase):
         self.useFixture(nova_fixtures.PrivsepFixture())
         self.device = os.path.join(
             self.useFixture(fixtures.TempDir()).path, 'dax0.0')
-        with open(self.device, 'wb') as device:
-            device.truncate(SIZE)
+        with open(self.device, 'wb') as file:
+            file.truncate(SIZE)
+        self.size = self.useFixture(fixtures.MockPatchObject(
+            device, 'size', return_value=SIZE)).mock
         self.run_real = subprocess.run
         self.ends = []
         self.commands = []
@@ -68,25 +72,35 @@ class CleanupVPMEMTestCase(test.NoDBTestCase):
         self.assertIn('no way', self._fails((1, 'x'), (1, 'no way')))
 
     def test_page_that_is_left(self):
-        with open(self.device, 'r+b') as device:
-            device.seek(SIZE - 1)
-            device.write(b'x')
+        with open(self.device, 'r+b') as file:
+            file.seek(SIZE - 1)
+            file.write(b'x')
         self.assertIn('there is data', self._fails((0, WIPED % SIZE)))
 
-    def test_wiper_of_one_who_is_dead(self):
-        # It has inherited the lock.
-        wiper = subprocess.Popen(
-            ['flock', self.device, 'sh', '-c', 'echo x; exec sleep 1000'],
+    def _hold(self):
+        """Let another process have the device open, and its lock."""
+        holder = subprocess.Popen(
+            ['flock', '--no-fork', self.device,
+             'sh', '-c', 'echo x; exec sleep 1000'],
             stdout=subprocess.PIPE)
-        self.addCleanup(wiper.wait)
-        self.addCleanup(wiper.kill)
-        wiper.stdout.readline()
-        self.assertIn('somebody else', self._fails())
+        self.addCleanup(holder.wait)
+        self.addCleanup(holder.kill)
+        holder.stdout.readline()
+        return holder
+
+    def test_device_that_somebody_has_open(self):
+        self.assertIn('process %d has it open' % self._hold().pid,
+                      self._fails())
         self.assertEqual([], self.commands)
 
-    def test_device_dax_has_its_size_elsewhere(self):
-        sizes = mock.mock_open(read_data='%d\n' % SIZE)
-        with mock.patch('os.stat', return_value=os.stat('/dev/null')), \
-                mock.patch('nova.privsep.pmem.open', sizes, create=True):
-            self._wipe((0, WIPED % SIZE))
-        sizes.assert_called_once_with('/sys/dev/char/1:3/size')
+    def test_wiper_of_one_who_is_dead(self):
+        # It has inherited the lock, and runs where it can't be seen.
+        self._hold()
+        with mock.patch.object(users, 'others', return_value=[]):
+            self.assertIn('somebody else', self._fails())
+        self.assertEqual([], self.commands)
+
+    def test_what_is_no_device(self):
+        self.size.side_effect = OSError('is no character device')
+        self.assertIn('is no character device', self._fails())
+        self.assertEqual([], self.commands)

@@ -211,7 +211,7 @@ class FaultTestCase(base.CopyTestCase):
         fault = self.pmem.inject('hang', 'new0', at=MIB)
         process = self.start(receiver=(
             'sh', '-c', 'OS_DEFAULT__STATE_PATH=%s OS_DEFAULT__HOST=host2 '
-            'NOVA_PMEM_STAND_INS=1 exec %s '
+            'exec %s '
             '-m nova.virt.pmem_transfer.receiver %s' % (
                 self.state, sys.executable, base.MIGRATION)))
         fault.wait()
@@ -225,7 +225,8 @@ class FaultTestCase(base.CopyTestCase):
         """Return a folder whose modules have Python never ask the kernel."""
         folder = self.useFixture(fixtures.TempDir()).path
         with open(os.path.join(folder, 'sitecustomize.py'), 'w') as file:
-            file.write('from nova.virt.pmem_transfer import mapping\n'
+            file.write('import device_files\n'
+                       'from nova.virt.pmem_transfer import mapping\n'
                        'mapping._MADV_POPULATE_READ = 12345\n')
         return folder
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from nova.tests.unit.virt.pmem_transfer import base
 from nova.virt.pmem_transfer import admission
+from nova.virt.pmem_transfer import device
 from nova.virt.pmem_transfer import extents
 from nova.virt.pmem_transfer import inbox
 from nova.virt.pmem_transfer import receiver
@@ -38,8 +39,6 @@ class ReceiverTestCase(base.CopyTestCase):
         self.useFixture(fixtures.MockPatchObject(
             pmem_settings, 'load',
             return_value=pmem_settings.Settings('host2', self.state)))
-        self.useFixture(fixtures.EnvironmentVariable(
-            admission.STAND_INS, '1'))
         self.useFixture(fixtures.MockPatch('sys.stderr'))
         self.add_pair(4 * MIB, 6 * MIB)
         self.pmem.fill('new0', seed='what was there')
@@ -173,33 +172,15 @@ class AdmissionTestCase(ReceiverTestCase):
         with mock.patch('subprocess.run', return_value=done):
             self.refused('ndctl does not tell')
 
-    def test_file_where_no_stand_ins_are_allowed(self):
-        with fixtures.EnvironmentVariable(admission.STAND_INS, 'yes'):
-            self.refused('is no character device')
+    @ddt.data(OSError('x is no character device'), ValueError('is no number'))
+    def test_node_that_is_no_device(self, error):
+        with mock.patch.object(device, 'size', side_effect=error):
+            self.refused(str(error))
 
     def test_file_of_another_size(self):
         os.truncate(self.pmem.path('new0'), 3 * MIB)
         self.before = self.pmem.digest('new0')
         self.refused('has %d bytes' % (3 * MIB))
-
-    def test_size_of_a_real_device_is_asked_of_the_kernel(self):
-        with fixtures.TempDir() as folder:
-            path = os.path.join(folder.path, 'dev')
-            with open(path, 'w') as dev:
-                dev.write('250:1\n')
-            with open(os.path.join(folder.path, 'size'), 'w') as size:
-                size.write('%d\n' % MIB)
-            with mock.patch('os.path.join', lambda *parts: (
-                    folder.path + '/' + parts[-1])):
-                self.assertEqual(MIB, admission._device_size(
-                    '/dev/dax1.0', os.makedev(250, 1)))
-                self.assertRaises(
-                    admission.Refused, admission._device_size,
-                    '/dev/dax1.0', os.makedev(250, 2))
-                os.unlink(path)
-                self.assertRaises(
-                    admission.Refused, admission._device_size,
-                    '/dev/dax1.0', os.makedev(250, 1))
 
     def test_device_that_is_not_lent(self):
         with mock.patch('os.geteuid', return_value=64060):

@@ -15,7 +15,6 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from nova.tests.unit.virt.pmem_transfer import base
-from nova.virt.pmem_transfer import admission
 from nova.virt.pmem_transfer import connection
 from nova.virt.pmem_transfer import processes
 from nova.virt.pmem_transfer import receiver
@@ -82,10 +81,7 @@ class SenderTestCase(base.CopyTestCase):
 
     def setUp(self):
         super().setUp()
-        self.useFixture(fixtures.EnvironmentVariable(
-            admission.STAND_INS, '1'))
-        for name, value in (('STATE_PATH', self.state), ('HOST', 'host2'),
-                            ('PYTHONPATH', '')):
+        for name, value in (('STATE_PATH', self.state), ('HOST', 'host2')):
             self.useFixture(fixtures.EnvironmentVariable(
                 'OS_DEFAULT__' + name, value))
         self.useFixture(fixtures.EnvironmentVariable(
