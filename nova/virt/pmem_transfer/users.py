@@ -9,6 +9,7 @@ table of processes have devices of equal paths.
 from collections import abc
 import contextlib
 import os
+import re
 import stat
 
 #: What tells a file, a device, or the node of a device from all others.
@@ -44,21 +45,34 @@ def others() -> abc.Iterator[int]:
             yield int(name)
 
 
-def used_by(pid: int) -> set[Key] | None:
+def used_by(pid: int, writing: bool = False) -> set[Key] | None:
     """Return what a process has open or mapped; None if it may not be seen.
+
+    :param writing: whether only what it may write counts
     """
     found: set[Key] = set()
     try:
         with open('/proc/%d/maps' % pid) as maps:
             for line in maps:
-                __, __, __, device, inode, *__ = line.split(maxsplit=5)
-                major, minor = (int(part, 16) for part in device.split(':'))
-                found.add((os.makedev(major, minor), int(inode)))
+                __, rights, __, device, inode, *__ = line.split(maxsplit=5)
+                if 'w' in rights or not writing:
+                    major, minor = (
+                        int(part, 16) for part in device.split(':'))
+                    found.add((os.makedev(major, minor), int(inode)))
         folder = '/proc/%d/fd/' % pid
-        found |= keys(folder + name for name in os.listdir(folder))
+        found |= keys(folder + name for name in os.listdir(folder)
+                      if not writing or _may_write(pid, name))
     except PermissionError:
         return None
     except (FileNotFoundError, ProcessLookupError):
         # It has ended in the meantime, which is as good.
         return set()
     return found
+
+
+def _may_write(pid: int, number: str) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        with open('/proc/%d/fdinfo/%s' % (pid, number)) as info:
+            flags = re.search(r'^flags:\s*(\d+)$', info.read(), re.MULTILINE)
+            return int(flags[1], 8) & os.O_ACCMODE != os.O_RDONLY
+    return False

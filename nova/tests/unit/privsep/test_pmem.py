@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from unittest import mock
 
 import ddt
@@ -12,7 +13,6 @@ import nova.privsep.libvirt
 from nova import test
 from nova.tests import fixtures as nova_fixtures
 from nova.virt.pmem_transfer import device
-from nova.virt.pmem_transfer import users
 
 SIZE = 4096
 
@@ -77,27 +77,43 @@ class CleanupVPMEMTestCase(test.NoDBTestCase):
             file.write(b'x')
         self.assertIn('there is data', self._fails((0, WIPED % SIZE)))
 
-    def _hold(self):
-        """Let another process have the device open, and its lock."""
+    def _hold(self, *command):
+        """Have another process that says a word when it has the device."""
         holder = subprocess.Popen(
-            ['flock', '--no-fork', self.device,
-             'sh', '-c', 'echo x; exec sleep 1000'],
-            stdout=subprocess.PIPE)
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.addCleanup(holder.stdin.close)
+        self.addCleanup(holder.stdout.close)
         self.addCleanup(holder.wait)
         self.addCleanup(holder.kill)
         holder.stdout.readline()
         return holder
 
-    def test_device_that_somebody_has_open(self):
-        self.assertIn('process %d has it open' % self._hold().pid,
+    def _open(self, how):
+        return self._hold(
+            'sh', '-c', 'exec 3%s%s; echo x; exec sleep 1000' % (
+                how, self.device))
+
+    def test_device_that_somebody_may_write(self):
+        self.assertIn('process %d may write' % self._open('<>').pid,
                       self._fails())
         self.assertEqual([], self.commands)
 
+    def test_device_that_somebody_has_mapped(self):
+        code = ('import mmap, sys; f = open(sys.argv[1], "r+b"); '
+                'm = mmap.mmap(f.fileno(), 0); f.close(); '
+                'print(flush=True); sys.stdin.read()')
+        self._hold(sys.executable, '-c', code, self.device)
+        self.assertIn('may write', self._fails())
+
+    def test_device_that_somebody_reads(self):
+        self._open('<')
+        self._wipe((0, WIPED % SIZE))
+
     def test_wiper_of_one_who_is_dead(self):
-        # It has inherited the lock, and runs where it can't be seen.
-        self._hold()
-        with mock.patch.object(users, 'others', return_value=[]):
-            self.assertIn('somebody else', self._fails())
+        # It has inherited the lock.
+        self._hold('flock', '--no-fork', self.device,
+                   'sh', '-c', 'echo x; exec sleep 1000')
+        self.assertIn('somebody else', self._fails())
         self.assertEqual([], self.commands)
 
     def test_what_is_no_device(self):
