@@ -259,7 +259,7 @@ def take_back(targets: abc.Iterable[tickets.Target],
 
 
 def wipe(wanted: abc.Iterable[Wanted], namespaces: Namespaces,
-         used: abc.Collection[users.Key]) -> None:
+         used: abc.Set[users.Key]) -> None:
     """Zero namespaces, wherever they are now; all, even if some fail.
 
     The one place where anything is wiped.
@@ -272,7 +272,7 @@ def wipe(wanted: abc.Iterable[Wanted], namespaces: Namespaces,
     for each in wanted:
         try:
             node = resolve(each, namespaces)
-            if users.key(node) in used:
+            if users.keys([node]) & used:
                 raise exception.PMEMDeviceBusy(
                     name=each.name, user=_('a guest'))
             nova.privsep.libvirt.cleanup_vpmem(node)
