@@ -65,25 +65,25 @@ class OpenTicket:
         :raises Refused: if there is none, or none that can be read
         """
         try:
-            self._path = os.path.join(
+            self.path = os.path.join(
                 folder, pmem_ticket.file_name(migration_uuid))
             # To be locked it has to be open for writing.
-            self.fd = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+            self.fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
         except pmem_ticket.Invalid as error:
             raise Refused(str(error))
         except FileNotFoundError:
-            raise Refused('there is no open ticket %s' % self._path)
+            raise Refused('there is no open ticket %s' % self.path)
         except OSError as error:
             raise Refused('ticket %s can not be read: %s' % (
-                self._path, error))
+                self.path, error))
         try:
             self.ticket = pmem_ticket.read(folder, migration_uuid)
         except pmem_ticket.Missing:
-            raise Refused('ticket %s was closed' % self._path)
+            raise Refused('ticket %s was closed' % self.path)
         except pmem_ticket.Invalid as error:
             raise Refused(str(error))
         if self.ticket.state != pmem_ticket.OPEN:
-            raise Refused('ticket %s is closed to writers' % self._path)
+            raise Refused('ticket %s is closed to writers' % self.path)
         # What was read may be the file's successor; then this one is not
         # where it was.
         self.check_open()
@@ -95,11 +95,11 @@ class OpenTicket:
         """
         try:
             is_open = os.path.samestat(
-                os.stat(self._path), os.fstat(self.fd))
+                os.stat(self.path), os.fstat(self.fd))
         except FileNotFoundError:
             is_open = False
         if not is_open:
-            raise Refused('ticket %s was closed' % self._path)
+            raise Refused('ticket %s was closed' % self.path)
 
     def lock(self, stream: int, timeout: float) -> None:
         """Take the lock of a stream.

@@ -2,9 +2,9 @@
 
 """Running daxio, and not believing it.
 
-``daxio`` writes devices, past the caches of the CPU. Its exit status says
-little: it is 0 for a copy that was cut short by the end of its input, or of
-the device. So a transfer counts only if the process ended well, said once that
+``daxio`` stores all that it reads, and flushes it once, at the end. Its exit
+status says little: it is 0 for a copy that was cut short by the end of its
+input, or of the device. So a transfer counts only if the process ended well, said once that
 it copied the expected number of bytes, and moved the position of our file by
 as many.
 """

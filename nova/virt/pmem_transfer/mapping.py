@@ -3,8 +3,8 @@
 """Reading devices.
 
 A device DAX node can only be mapped. To write one takes ``daxio``, which
-stores past the caches of the CPU and flushes; reading takes no more than the
-mapping that ``daxio`` would make as well, and no process for each extent.
+flushes what it has stored; reading takes no more than the mapping that
+``daxio`` would make as well, and no process for each extent.
 """
 
 from collections import abc

@@ -26,6 +26,7 @@ from nova.virt.pmem_transfer import processes
 from nova.virt.pmem_transfer import proof
 from nova.virt.pmem_transfer import settings
 from nova.virt.pmem_transfer import ticket as pmem_ticket
+from nova.virt.pmem_transfer import unfinished
 from nova.virt.pmem_transfer import wire
 
 COMMAND = 'nova-pmem-receive'
@@ -106,6 +107,7 @@ class Session:
         :param sink: file descriptor where answers go
         """
         self._ticket = ticket
+        self._unfinished = unfinished.Unfinished(ticket.path)
         self._devices = devices
         self._sections = [layout.sections(each.source_size, each.size)
                           for each in devices]
@@ -215,7 +217,9 @@ class Session:
             if frame.header.kind == wire.COMPARE:
                 yield from self._compare(frame)
             else:
+                self._unfinished.begin(tuple(place))
                 yield from self._store(frame)
+                self._unfinished.end(tuple(place))
                 self._count(frame.header)
                 self._say(stored=place)
         except processes.Failed as error:
@@ -229,6 +233,9 @@ class Session:
         self._stored[1] += header.length
 
     def _compare(self, frame: inbox.Frame) -> Work:
+        if self._unfinished.has(tuple(frame.header.place)):
+            self._say(differs=frame.header.place)
+            return
         proved = proof.Proof(frame.proof[:wire.KEY])
         whole = extents.Run(0, frame.header.length)
         for _slice, data in self._slices(frame.header, whole):

@@ -23,6 +23,7 @@ from oslo_log import log as logging
 import nova.conf
 from nova import exception
 from nova.virt.pmem_transfer import ticket as pmem_ticket
+from nova.virt.pmem_transfer import unfinished
 
 CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
@@ -105,9 +106,10 @@ def close(ticket: Ticket) -> None:
     """Forget a ticket for good. A ticket that is closed already is fine."""
     with _changing:
         _written.pop(path_of(ticket), None)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path_of(ticket))
-            _sync_directory()
+        for path in path_of(ticket) + unfinished.SUFFIX, path_of(ticket):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+                _sync_directory()
 
 
 def open_tickets(host: str | None = None) -> abc.Iterator[Ticket]:

@@ -308,6 +308,25 @@ class FaultTestCase(base.CopyTestCase):
         _gone, alive = psutil.wait_procs(left, timeout=20)
         self.assertEqual([], alive)
 
+    @ddt.data('sender', 'daxio')
+    def test_bytes_that_were_stored_and_not_flushed(self, what):
+        """Who compares them finds them equal; a loss of power takes them."""
+        fault = self.pmem.inject('hang', 'new0', at=MIB, flushes=True)
+        process = self.start()
+        daxio = psutil.Process(fault.wait())
+        if what == 'daxio':
+            # Its receiver can't say so any more.
+            receiver = daxio.parent()
+            receiver.suspend()
+            daxio.kill()
+            receiver.kill()
+        process.kill()
+        process.wait()
+        psutil.wait_procs([daxio], timeout=20)
+        result = self.succeed(resume=True)
+        self.assertEqual(MIB, result.last['resumed'])
+        self.assert_copied()
+
     def test_terminated_sender_leaves_nothing(self):
         fault = self.pmem.inject('hang', 'new0', at=MIB)
         process = self.start()
