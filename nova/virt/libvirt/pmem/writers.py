@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Who has a device open, and ending those that a copy has left.
+"""Who may write to a device, and ending those that a copy has left.
 
 When a connection breaks, a receiver may live on, and write what it has got.
 It has its ticket open, and its ``daxio`` the device, so taking the node back
@@ -42,7 +42,7 @@ def end_writers(
 
     What is not known to be of the copy is not killed: QEMU may run as nova's
     user. And who of nova's user may not be looked into counts as one who has
-    them, unless he was there before the ticket.
+    them, unless he was there before the ticket. Who only reads does no harm.
 
     :param targets: those of the ticket that are about to be used otherwise
 
@@ -54,7 +54,8 @@ def end_writers(
     since = ticket.since or os.stat(path).st_mtime
     opened, wanted = users.keys([path]), users.keys(nodes)
     for pid in users.others():
-        is_own, used = _is_own(pid), users.used_by(pid)
+        is_own = _is_own(pid)
+        used = users.used_by(pid, writing=True)
         if used is None:
             if is_own and _name(pid) not in SESSIONS and (
                     _started(pid) > since - SLACK):
