@@ -157,8 +157,8 @@ def close(ticket: tickets.Ticket, left: abc.Sequence[tickets.Target],
             tickets.close(ticket)
         return True
     except exception.PMEMTicketNotFound:
-        # Another thread was faster.
-        return False
+        # Another thread was faster; its wipe is to be followed up as well.
+        return True
     except Exception:
         _keep(ticket, left)
         return False
