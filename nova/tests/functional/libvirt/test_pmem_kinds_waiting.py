@@ -132,6 +132,8 @@ class PmemWaitingTests(pmem_kinds.KindTestBase):
         self.hanging = [
             self.pmem.inject('hang', name, at=SIZE // 2)
             for name in self.pmem.names(DESTINATION) if '_moved_' in name]
+        # Nobody is to move when there is no world any more.
+        self.addCleanup(self.wait_until_quiet)
         self.addCleanup(self._release)
 
     def _release(self):
@@ -146,7 +148,7 @@ class PmemWaitingTests(pmem_kinds.KindTestBase):
         """Return how much the source has to do."""
         return len(self.process[SOURCE].busy)
 
-    def _moving(self):
+    def _heard_of(self):
         """Return how many moves the source has heard of."""
         return len([each for server in self.servers
                     for each in self.migrations(server)
@@ -158,7 +160,7 @@ class PmemWaitingTests(pmem_kinds.KindTestBase):
             self.ask_to_migrate(server)
         pmem_world.wait_until(self._is_copying, 'a copy')
         pmem_world.wait_until(
-            lambda: self._moving() >= self.WORKERS, 'moves that wait')
+            lambda: self._heard_of() >= self.WORKERS, 'moves that wait')
         self.ask_to_migrate(other, copy=False)
         pmem_world.wait_until(
             lambda: self.status(other) == 'VERIFY_RESIZE', 'another move')
@@ -174,7 +176,7 @@ class PmemWaitingTests(pmem_kinds.KindTestBase):
         before = self._busy()
         names = self.namespaces_of(second)
         self.ask_to_migrate(second)
-        pmem_world.wait_until(lambda: self._moving() == 2, 'one that waits')
+        pmem_world.wait_until(lambda: self._heard_of() == 2, 'one that waits')
         self.api.delete_server(second['id'])
         pmem_world.wait_until(
             lambda: self.show(second) is None, 'the end of a server')
