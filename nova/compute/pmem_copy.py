@@ -86,17 +86,26 @@ def _identifiers(resources):
 def confirm_on_deleting(api, context, instance, task_state):
     """Confirm the move of a server that is being deleted.
 
+    Nova forgets then that it is being deleted. Should its host die meanwhile,
+    it would start the guest again, on what is wiped by then.
+
     If its source can't, the server can be deleted again: Nova ignores a
     second request, since it takes the first one for being under way.
 
     :param task_state: what the server was in before
     """
+    # It is forgotten when it is confirmed.
+    copies = is_wanted(instance)
     try:
         api._confirm_resize_on_deleting(context, instance)
     except Exception:
         with excutils.save_and_reraise_exception():
-            if is_wanted(instance):
+            if copies:
                 _end_deleting(instance, task_state)
+    if copies:
+        # It is another one in the database by now.
+        instance.task_state = instance.task_state
+        instance.save()
 
 
 def _end_deleting(instance, task_state):

@@ -37,7 +37,9 @@ def reverts_until_done(call, manager, context, arguments):
         kept = _what_goes_at_the_end(instance)
         status = migration.status
         try:
-            call()
+            with pmem_work.alternating_with_delete(
+                    manager, instance, migration.source_compute):
+                call()
         except Exception:
             LOG.exception('Reverting migration %(migration)s to %(source)s '
                           'failed; it is tried again each minute. The data '
@@ -92,11 +94,15 @@ def _forget(instance, migration, ending, ended):
     """Forget a move that is over, unless the server moves anew by now."""
     with contextlib.suppress(exception.InstanceNotFound):
         instance.refresh()
-        if migration.status == ending:
-            _end(migration, ended)
+        if migration.status not in (ending, ended):
+            ended = migration.status
+        _end(migration, ended)
         move = instance.migration_context
         if move is not None and move.migration_id == migration.id:
             instance.drop_migration_context()
+            # What has failed on the other host since may have set it back,
+            # and sees from now on that it is over.
+            _end(migration, ended)
 
 
 def go_on_at_source(manager, context, instance, migration):

@@ -104,7 +104,9 @@ def starts_or_sends_back(call, manager, context, arguments):
             manager._end_pending_dest_resize_task(instance.uuid)
             return
         try:
-            return call()
+            with pmem_work.alternating_with_delete(
+                    manager, instance, migration.dest_compute):
+                return call()
         except Exception as error:
             LOG.exception('Starting the server here, which came from '
                           '%(source)s, failed: %(error)s',
@@ -349,8 +351,7 @@ def bring_back(manager, context, instance, migration):
 def _start_again(manager, context, instance, migration, power_on):
     bdms = instance.get_bdms()
     given_up = [bdm for bdm in bdms
-                if bdm.is_volume and bdm.attachment_id and
-                not _is_connected(manager, context, bdm)]
+                if pmem_work.is_connected(manager, context, bdm) is False]
     manager._update_volume_attachments(context, instance, given_up)
     manager.driver.finish_revert_migration(
         context, instance,
@@ -361,11 +362,6 @@ def _start_again(manager, context, instance, migration, power_on):
         share_info=manager.share_manager.get_share_info(
             context, instance, check_status=False))
     manager._complete_volume_attachments(context, given_up)
-
-
-def _is_connected(manager, context, bdm):
-    return bool(manager.volume_api.attachment_get(
-        context, bdm.attachment_id).get('connection_info'))
 
 
 def end_migration(manager, context, instance, migration):

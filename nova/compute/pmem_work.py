@@ -9,7 +9,9 @@ import inspect
 import threading
 import weakref
 
+from oslo_concurrency import lockutils
 from oslo_log import log as logging
+from oslo_utils import excutils
 
 from nova.compute import pmem_copy
 from nova.compute import pmem_leftovers
@@ -140,6 +142,18 @@ def only_for_copies(handle):
     return decorator
 
 
+def alternating_with_delete(manager, instance, host):
+    """Let nobody delete a server on the host where its guest is started.
+
+    Or it would start on what is being wiped.
+
+    :param host: where it starts
+    """
+    if manager.host != host:
+        return contextlib.nullcontext()
+    return lockutils.lock(instance.uuid, lock_file_prefix='nova-')
+
+
 def explained(error):
     """Return an error as operators are to read it."""
     if isinstance(error, (exception.ImageNotAuthorized,
@@ -159,6 +173,35 @@ def is_on(manager, instance):
         return False
 
 
+def is_connected(manager, context, bdm):
+    """Whether a volume is connected to a host; None if it is no volume."""
+    if bdm.is_volume and bdm.attachment_id:
+        return bool(manager.volume_api.attachment_get(
+            context, bdm.attachment_id).get('connection_info'))
+
+
+def disconnect_volume(volume_api, context, instance, bdm):
+    """Exchange the attachment of a volume for one without a connection.
+
+    What the database names has to exist at Cinder: the server may have to go
+    on with it.
+    """
+    old = bdm.attachment_id
+    new = volume_api.attachment_create(
+        context, bdm.volume_id, instance.uuid)['id']
+    try:
+        bdm.attachment_id = new
+        bdm.save()
+        volume_api.attachment_delete(context, old)
+    except Exception:
+        with excutils.save_and_reraise_exception():
+            try:
+                bdm.attachment_id = old
+                bdm.save()
+            finally:
+                volume_api.attachment_delete(context, new)
+
+
 def old_vm_state(instance):
     return instance.system_metadata.get('old_vm_state', vm_states.ACTIVE)
 
@@ -168,11 +211,18 @@ def is_in(context, instance, task_state):
     return current.task_state == task_state
 
 
+#: What a move is in the end that was being ended so.
+ENDS = {'reverting': 'reverted', 'confirming': 'confirmed'}
+
+
 def keep(context, instance, migration, status, task_state,
          old_vm_state=None, **fields):
     """Set a failed move to what ``pmem_recovery`` looks for."""
     try:
         instance.refresh()
+        if _is_over(instance, migration):
+            _end(migration, status)
+            return
         if (task_state == task_states.RESIZE_MIGRATING and
                 instance.host != migration.source_compute):
             # It was handed over, only nobody heard of that.
@@ -186,6 +236,9 @@ def keep(context, instance, migration, status, task_state,
             instance.save(expected_task_state=[None, task_state])
         migration.status = status
         migration.save()
+        instance.refresh()
+        if _is_over(instance, migration):
+            _end(migration, status)
     except (exception.InstanceNotFound,
             exception.UnexpectedTaskStateError) as error:
         LOG.info('The move is not taken up again: %s', error,
@@ -195,3 +248,18 @@ def keep(context, instance, migration, status, task_state,
                       'stored; it is found again by what the database says '
                       'now. Do not reset the state of the server.',
                       {'migration': migration.uuid}, instance=instance)
+
+
+def _is_over(instance, migration):
+    """Whether the other host has brought a move to its end meanwhile.
+
+    What has failed here may have come after the message to it.
+    """
+    move = instance.migration_context
+    return move is None or move.migration_id != migration.id
+
+
+def _end(migration, status):
+    if status in ENDS:
+        migration.status = ENDS[status]
+        migration.save()

@@ -53,6 +53,15 @@ EDITS = [
             'CONF.resume_guests_state_on_host_boot',
             'pmem_work.may_resume(instance)'),
 
+    replace('ComputeManager._terminate_volume_connections', '''
+        attachment_id = self.volume_api.attachment_create(...)['id']
+        self.volume_api.attachment_delete(...)
+        bdm.attachment_id = attachment_id
+        bdm.save()
+        ''', '''
+        pmem_work.disconnect_volume(self.volume_api, context, instance, bdm)
+        '''),
+
     # What comes after.
     add_decorator('ComputeManager.confirm_resize',
                   '@pmem_ends.confirms_until_done',

@@ -7,6 +7,7 @@ last one is either ``done`` or ``error``; only after ``done`` the exit status
 is 0.
 """
 
+import collections
 import ctypes
 import json
 import os
@@ -51,9 +52,9 @@ class Copy:
                  tell: ty.Callable[..., None]) -> None:
         self._job = job
         self._shared = stream.Shared(job, guard, tell)
-        self._streams = [
+        self._streams = collections.deque(
             stream.Stream(self._shared, number) for number in
-            range(min(job.streams, self._shared.work.extents))]
+            range(min(job.streams, self._shared.work.extents)))
         self._told_at = -PROGRESS_INTERVAL
         self._start = time.monotonic()
 
@@ -68,6 +69,9 @@ class Copy:
                     each.advance()
                 if all(each.is_done for each in self._streams):
                     break
+                # Or the first ones would use up a limited bandwidth, and the
+                # others starve until their receivers give up.
+                self._streams.rotate(1)
                 self._tell_progress()
                 self._wait()
         finally:

@@ -126,7 +126,7 @@ class DeletableAgainTestCase(test.NoDBTestCase):
         super().setUp()
         self.instance = objects.Instance(
             context.get_admin_context(), uuid=uuids.instance,
-            migration_context=objects.MigrationContext(
+            task_state='deleting', migration_context=objects.MigrationContext(
                 copy_pmem_devices=True))
         self.current = objects.Instance(task_state='deleting')
         self.find = self.useFixture(fixtures.MockPatch(
@@ -136,8 +136,13 @@ class DeletableAgainTestCase(test.NoDBTestCase):
             'nova.objects.Instance.save')).mock
 
     def _delete(self, error=None):
+        def confirm(_context, instance):
+            if error is not None:
+                raise error
+            instance.migration_context = None
+
         api = mock.Mock()
-        api._confirm_resize_on_deleting.side_effect = error
+        api._confirm_resize_on_deleting.side_effect = confirm
         pmem_copy.confirm_on_deleting(
             api, mock.sentinel.context, self.instance, None)
         api._confirm_resize_on_deleting.assert_called_once_with(
@@ -163,8 +168,16 @@ class DeletableAgainTestCase(test.NoDBTestCase):
         self.assertRaises(OSError, self._fail)
         self.save.assert_not_called()
 
-    def test_success_and_other_moves(self):
+    def test_success(self):
+        # Confirming it has set this to None in the database.
+        self.instance.obj_reset_changes()
         self._delete()
+        self.save.assert_called_once_with()
+        self.assertIn('task_state', self.instance.obj_what_changed())
+        self.assertEqual('deleting', self.instance.task_state)
+
+    def test_other_moves(self):
         self.instance.migration_context.copy_pmem_devices = False
         self.assertRaises(OSError, self._fail)
+        self._delete()
         self.save.assert_not_called()

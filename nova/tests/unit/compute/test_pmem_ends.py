@@ -169,6 +169,22 @@ class RevertTestCase(pmem_base.MoveTestCase):
         self.assertEqual(
             'active', self.instance.system_metadata['old_vm_state'])
 
+    @ddt.data(0, 1)
+    def test_failure_after_the_other_half_was_asked_for(self, number):
+        """It is over by now, or ends while that is noted down."""
+        refreshed = iter(range(2))
+
+        def forget():
+            if next(refreshed) == number:
+                self.instance.migration_context = None
+
+        self.refresh.side_effect = forget
+        self.migration.status = 'reverting'
+        self.manager.during.side_effect = ValueError()
+        self._revert()
+        self.assertEqual('reverted', self.migration.status)
+        self.assertEqual(number, self.save.call_count)
+
     @ddt.data(exception.InstanceNotFound(instance_id='x'),
               exception.UnexpectedDeletingTaskStateError(
                   instance_uuid='x', expected={}, actual={}),
