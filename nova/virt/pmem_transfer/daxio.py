@@ -4,9 +4,9 @@
 
 ``daxio`` stores all that it reads, and flushes it once, at the end. Its exit
 status says little: it is 0 for a copy that was cut short by the end of its
-input, or of the device. So a transfer counts only if the process ended well, said once that
-it copied the expected number of bytes, and moved the position of our file by
-as many.
+input, or of the device. So a transfer counts only if the process ended well,
+said once that it copied the expected number of bytes, and moved the position
+of our file by as many.
 """
 
 import re
