@@ -306,6 +306,53 @@ class WindowTestCase(SenderTestCase):
             self.assertEqual(expected, [int(line) for line in told])
 
 
+class Hungry:
+    """A stream that sends whenever the bandwidth allows it."""
+
+    is_greeted = True
+    wire = 0
+
+    def __init__(self, shared, number):
+        self.shared = shared
+        self.sent = 0
+
+    def advance(self):
+        if self.shared.allowed and not self.is_done:
+            self.shared.allowed -= 1
+            self.sent += 1
+
+    @property
+    def is_done(self):
+        return self.sent == 5
+
+    def close(self):
+        pass
+
+
+class BandwidthTestCase(SenderTestCase):
+
+    def test_no_stream_starves(self):
+        """Its receiver would give up, and the copy with it."""
+        self.add_pair(4 * MIB)
+        shared = mock.Mock(allowed=0, done=[4 * MIB])
+        shared.work.extents = 4
+        with mock.patch.object(stream, 'Stream', Hungry), \
+                mock.patch.object(stream, 'Shared', return_value=shared):
+            copy = sender.Copy(self.job(streams=4), None, self.tell)
+        counts = []
+
+        def wait():
+            counts.append([each.sent for each in copy._streams])
+            shared.allowed = 1
+
+        with mock.patch.object(copy, '_wait', wait), \
+                mock.patch.object(copy, '_tell_progress'):
+            copy.run()
+        self.assertEqual(20, len(counts))
+        for sent in counts:
+            self.assertLessEqual(max(sent) - min(sent), 1)
+
+
 class RandomCopyTestCase(SenderTestCase):
 
     @settings(deadline=None, database=None, max_examples=20)
