@@ -70,6 +70,8 @@ class Buffer(Memory):
         self.fd = os.memfd_create('pmem-copy')
         os.ftruncate(self.fd, size)
         self._map = mmap.mmap(self.fd, size)
+        # Damaged memory kills, and a tenant's data is not to lie around.
+        self._map.madvise(mmap.MADV_DONTDUMP)
         self.view = memoryview(self._map)
         self._anchor = ctypes.c_char.from_buffer(self._map)
         super().__init__(ctypes.addressof(self._anchor), size)

@@ -71,6 +71,7 @@ class Mapping(buffers.Memory):
                 raise _error(ctypes.get_errno())
         finally:
             os.close(fd)
+        _madvise(address, size, mmap.MADV_DONTDUMP)
         super().__init__(address, size)
         self._view = memoryview(
             (ctypes.c_ubyte * size).from_address(address)).cast('B')

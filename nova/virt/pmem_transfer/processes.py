@@ -3,6 +3,7 @@
 """Child processes that do not outlive us, and whose words are kept."""
 
 import contextlib
+import fcntl
 import os
 import select
 import signal
@@ -12,6 +13,10 @@ import typing as ty
 
 #: Bytes of a process's stderr that are kept for messages.
 STDERR_KEPT = 2048
+
+#: Bytes of it that are taken at all: what a peer writes comes this way, and
+#: the banner of its sshd comes first.
+STDERR_TAKEN = 64 * 1024
 
 
 class Failed(Exception):
@@ -76,7 +81,7 @@ class Process:
         :raises Failed: if it can't be started
         """
         self.name = os.path.basename(argv[0])
-        self._stderr = os.memfd_create('stderr')
+        self._stderr = _limited_file()
         try:
             self._popen = subprocess.Popen(
                 argv, stdin=stdin, stdout=stdout, stderr=self._stderr,
@@ -107,8 +112,10 @@ class Process:
 
     def message(self) -> str:
         """Return the end of what it wrote to stderr."""
-        start = max(0, os.fstat(self._stderr).st_size - STDERR_KEPT)
-        text = os.pread(self._stderr, STDERR_KEPT, start)
+        # It has moved the position of our file.
+        end = os.lseek(self._stderr, 0, os.SEEK_CUR)
+        start = max(0, end - STDERR_KEPT)
+        text = os.pread(self._stderr, end - start, start)
         return text.decode('utf-8', 'replace').strip()
 
     def close(self) -> None:
@@ -117,6 +124,15 @@ class Process:
         self._popen.wait()
         os.close(self._pidfd)
         os.close(self._stderr)
+
+
+def _limited_file() -> int:
+    """Return a file in memory that can't grow; more is an error to who writes.
+    """
+    fd = os.memfd_create('stderr', os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(fd, STDERR_TAKEN)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW)
+    return fd
 
 
 def how_ended(status: int) -> str:
