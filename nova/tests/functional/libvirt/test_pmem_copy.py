@@ -503,13 +503,9 @@ class PmemFinishFailureTests(PmemFailureTestsBase):
         self.wait_until_zero(self.new)
         self.assert_as_before(status)
 
+    # The fault matrix has the steps before these.
     @ddt.data(
-        'nova.compute.manager.ComputeManager.'
-        '_update_bdm_for_swap_to_finish_resize',
-        'nova.network.neutron.API.setup_networks_on_host',
-        'nova.compute.manager.ComputeManager._update_volume_attachments',
         'nova.virt.libvirt.driver.LibvirtDriver.finish_migration',
-        'nova.virt.libvirt.driver.LibvirtDriver._get_guest_xml',
         'nova.virt.libvirt.driver.LibvirtDriver._create_guest_with_network',
     )
     def test_finish_fails_in(self, name):
