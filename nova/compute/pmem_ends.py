@@ -94,15 +94,19 @@ def _forget(instance, migration, ending, ended):
     """Forget a move that is over, unless the server moves anew by now."""
     with contextlib.suppress(exception.InstanceNotFound):
         instance.refresh()
-        if migration.status not in (ending, ended):
-            ended = migration.status
-        _end(migration, ended)
+        _end_if(migration, ending, ended)
         move = instance.migration_context
         if move is not None and move.migration_id == migration.id:
             instance.drop_migration_context()
             # What has failed on the other host since may have set it back,
             # and sees from now on that it is over.
-            _end(migration, ended)
+            _end_if(migration, ending, ended)
+
+
+def _end_if(migration, ending, ended):
+    current = objects.Migration.get_by_id(migration._context, migration.id)
+    if current.status == ending:
+        _end(migration, ended)
 
 
 def go_on_at_source(manager, context, instance, migration):

@@ -43,10 +43,18 @@ class MoveTestCase(test.NoDBTestCase):
                 'nova.objects.Instance.' + name)).mock)
         self.bdms = self.useFixture(fixtures.MockPatch(
             'nova.objects.Instance.get_bdms', return_value=[])).mock
-        self.useFixture(fixtures.MockPatch('nova.objects.Migration.save'))
+        # What the database has of the migration.
+        self.stored = objects.Migration(status='migrating')
+        self.useFixture(fixtures.MockPatch(
+            'nova.objects.Migration.save', side_effect=self._store))
+        self.useFixture(fixtures.MockPatch(
+            'nova.objects.Migration.get_by_id', return_value=self.stored))
         self.current = objects.Instance(
             vm_state='active', task_state='resize_migrating')
         self.find = self.useFixture(fixtures.MockPatch(
             'nova.objects.Instance.get_by_uuid',
             return_value=self.current)).mock
         self.revert = self.manager.driver.finish_revert_migration
+
+    def _store(self):
+        self.stored.status = self.migration.status

@@ -44,9 +44,7 @@ class ConfirmTestCase(pmem_base.MoveTestCase):
         super().setUp()
         self.instance.vm_state, self.instance.task_state = 'resized', None
         self.migration.status = 'finished'
-        self.stored = objects.Migration(status='finished')
-        self.useFixture(fixtures.MockPatch(
-            'nova.objects.Migration.get_by_id', return_value=self.stored))
+        self.stored.status = 'finished'
 
     def _confirm(self):
         confirm_resize(self.manager, mock.sentinel.context, self.instance,
@@ -139,7 +137,7 @@ class RevertTestCase(pmem_base.MoveTestCase):
               ('error', 'error'))
     @ddt.unpack
     def test_second_half_ends_it(self, before, after):
-        self.migration.status = before
+        self.migration.status = self.stored.status = before
         self.manager.during.side_effect = self._is_back
         finish_revert_resize(self.manager, mock.sentinel.context,
                              self.instance, self.migration)
