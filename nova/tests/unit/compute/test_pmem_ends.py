@@ -3,7 +3,6 @@
 from unittest import mock
 
 import ddt
-import fixtures
 from oslo_utils.fixture import uuidsentinel as uuids
 
 from nova.compute import pmem_ends
