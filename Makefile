@@ -42,7 +42,8 @@ test-unit: work .venv/nova
 test-functional: work .venv/nova
 	$(IN) tools/stestr functional $$(cat tools/functional-tests)
 	# nova-compute can still be run with eventlet, whose pipes differ.
-	$(IN) env OS_NOVA_DISABLE_EVENTLET_PATCHING=False tools/stestr functional \
+	$(IN) env OS_NOVA_DISABLE_EVENTLET_PATCHING=False tools/stestr \
+		functional/libvirt \
 		PmemCopyTests.test_resize PmemCopyTests.test_larger \
 		test_copy_killed_half_way
 
@@ -60,7 +61,7 @@ test-unwiped: work .venv/nova
 
 ## make test-faults      a sample of the fault matrix
 test-faults: work .venv/nova
-	$(IN) tools/stestr functional test_pmem_faults.PmemFaultTests
+	$(IN) tools/stestr functional/libvirt test_pmem_faults.PmemFaultTests
 
 ## make faults           the whole fault matrix; the last line is the count
 faults: work .venv/nova
