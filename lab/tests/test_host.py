@@ -107,8 +107,9 @@ def test_a_device_that_is_in_use_is_not_written(prepared, use):
 def test_a_namespace_that_has_a_ticket_is_not_claimed_again(prepared):
     again = compute.Move(
         prepared.source, prepared.target, prepared.pairs, uuid=OTHER)
-    with pytest.raises(compute.Failed, match='new are not wiped yet'):
+    with pytest.raises(compute.Failed, match='are not ready'):
         prepared.target.call('prepare', again)
+    assert 'new: not wiped yet' in prepared.target.log()
 
 
 # Wiping
@@ -149,12 +150,34 @@ def test_a_wipe_that_ends_early_leaves_the_ticket_open(prepared, daxio):
     assert target.is_zero()
 
 
-def test_who_still_writes_is_ended_before_the_wipe(prepared, use):
+def test_who_still_writes_is_ended_before_the_wipe(prepared):
+    far = prepared.target
+    (_, target), = prepared.pairs
+    # A receiver has its ticket open.
+    writer = far.guest.start(
+        'sh', '-c', 'exec 3<>"$1"; exec python3 -c "$2" "$3" "$4"', 'sh',
+        compute.ticket_path(compute.MIGRATION), USE, target.node,
+        str(target.size), user='nova')
+    while target.read(0, 1) != b'\1':
+        pass
+    prepared.status = 'error'
+    assert far.call('settle', prepared) == [compute.MIGRATION]
+    assert writer.wait(timeout=10).status == -signal.SIGKILL
+    assert target.is_zero()
+
+
+def test_who_is_not_of_the_copy_is_not_ended(prepared, use):
+    """QEMU may run as nova's user."""
     far = prepared.target
     (_, target), = prepared.pairs
     prepared.status = 'error'
+    assert far.call('settle', prepared) == []
+    assert 'new is in use by process %d' % use.pid in far.log()
+    assert not target.is_zero()
+
+    use.signal(signal.SIGKILL)
+    use.wait(timeout=10)
     assert far.call('settle', prepared) == [compute.MIGRATION]
-    assert use.wait(timeout=10).status == -signal.SIGKILL
     assert target.is_zero()
 
 
@@ -219,12 +242,13 @@ def crashed(lab, pair_of_hosts):
     conftest.write_data(source)
     other = compute.Move(near, far, [(source, damaged)], uuid=OTHER)
     far.call('prepare', other)
-    far.guest.write(compute.ticket_path(OTHER), b'{"host": "B", ')
-    far.guest.check('sync')
 
     move = compute.Move(near, far, [(source, target)])
     near.lend(source)
     far.call('prepare', move)
+    # With this nothing more is claimed.
+    far.guest.write(compute.ticket_path(OTHER), b'{"host": "B", ')
+    far.guest.check('sync')
     sender = near.start(move)
     test_copy.wait_until_written(target)
     sender.kill()
