@@ -6,6 +6,7 @@ With real device nodes and their owners, processes, disk and loss of power.
 
 from concurrent import futures
 import json
+import re
 import signal
 import typing as ty
 
@@ -282,14 +283,6 @@ def test_nothing_is_lent_after_a_boot(crashed):
     assert not far.can_open(crashed.stranger.node)
 
 
-def test_a_claim_from_before_the_boot_is_refused(crashed):
-    """It would lend the device of somebody else."""
-    far = crashed.move.target
-    with pytest.raises(compute.Failed, match=' was .* and is .*restart'):
-        far.call('prepare', crashed.move)
-    assert not far.can_open(crashed.stranger.node)
-
-
 def test_a_damaged_ticket_keeps_all_out_of_use(crashed):
     """Nobody can tell which namespaces it is about."""
     far = crashed.move.target
@@ -308,6 +301,15 @@ def test_a_damaged_ticket_is_written_again_as_the_database_knows_it(crashed):
     crashed.other.status = 'error'
     assert far.call('settle', crashed.other, crashed.move) == [OTHER]
     assert far.guest.namespace(damaged.name).is_zero()
+
+
+def test_a_claim_from_before_the_boot_is_refused(crashed):
+    """It would lend the device of somebody else."""
+    far = crashed.move.target
+    with pytest.raises(compute.Failed, match='are not ready'):
+        far.call('prepare', crashed.move)
+    assert re.search(' was .* and is .*restart', far.log())
+    assert not far.can_open(crashed.stranger.node)
 
 
 def test_what_was_received_is_wiped_where_it_is_now(crashed):
