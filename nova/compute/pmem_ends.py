@@ -37,9 +37,7 @@ def reverts_until_done(call, manager, context, arguments):
         kept = _what_goes_at_the_end(instance)
         status = migration.status
         try:
-            with pmem_work.alternating_with_delete(
-                    manager, instance, migration.source_compute):
-                call()
+            call()
         except Exception:
             LOG.exception('Reverting migration %(migration)s to %(source)s '
                           'failed; it is tried again each minute. The data '

@@ -104,9 +104,7 @@ def starts_or_sends_back(call, manager, context, arguments):
             manager._end_pending_dest_resize_task(instance.uuid)
             return
         try:
-            with pmem_work.alternating_with_delete(
-                    manager, instance, migration.dest_compute):
-                return call()
+            return call()
         except Exception as error:
             LOG.exception('Starting the server here, which came from '
                           '%(source)s, failed: %(error)s',

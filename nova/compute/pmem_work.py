@@ -9,7 +9,6 @@ import inspect
 import threading
 import weakref
 
-from oslo_concurrency import lockutils
 from oslo_log import log as logging
 from oslo_utils import excutils
 
@@ -140,18 +139,6 @@ def only_for_copies(handle):
 
         return decorated
     return decorator
-
-
-def alternating_with_delete(manager, instance, host):
-    """Let nobody delete a server on the host where its guest is started.
-
-    Or it would start on what is being wiped.
-
-    :param host: where it starts
-    """
-    if manager.host != host:
-        return contextlib.nullcontext()
-    return lockutils.lock(instance.uuid, lock_file_prefix='nova-')
 
 
 def explained(error):
