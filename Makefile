@@ -34,7 +34,7 @@ test-client: $(TOX)
 test-tempest: $(TOX)
 	$(TOX) run -q -e tempest
 
-## make test-unit        our unit tests, and those of Nova that we touch
+## make test-unit        our unit tests, and some of Nova's
 test-unit: work .venv/nova
 	$(IN) tools/stestr unit $$(cat tools/unit-tests)
 
