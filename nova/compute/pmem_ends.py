@@ -53,7 +53,7 @@ def reverts_until_done(call, manager, context, arguments):
         if instance.host == manager.host == migration.source_compute and (
                 instance.task_state != task_states.RESIZE_REVERTING):
             # The first half may have come to nothing after it had let go.
-            _forget(instance, migration, 'reverting', 'reverted')
+            _forget(instance, migration, 'reverting')
     # What the server had on the destination has been noted down.
     pmem_leftovers.settle_soon(manager)
 
@@ -80,31 +80,26 @@ def note_confirmed(instance, migration):
     If this host dies before, it has to know that there is something to do.
     """
     if not pmem_copy.is_wanted(instance):
-        _end(migration, 'confirmed')
+        pmem_work.end(migration, 'confirming')
 
 
-def _end(migration, status):
-    migration.status = status
-    migration.save()
-
-
-def _forget(instance, migration, ending, ended):
+def _forget(instance, migration, ending):
     """Forget a move that is over, unless the server moves anew by now."""
     with contextlib.suppress(exception.InstanceNotFound):
         instance.refresh()
-        _end_if(migration, ending, ended)
+        _end_if(migration, ending)
         move = instance.migration_context
         if move is not None and move.migration_id == migration.id:
             instance.drop_migration_context()
             # What has failed on the other host since may have set it back,
             # and sees from now on that it is over.
-            _end_if(migration, ending, ended)
+            _end_if(migration, ending)
 
 
-def _end_if(migration, ending, ended):
+def _end_if(migration, ending):
     current = objects.Migration.get_by_id(migration._context, migration.id)
     if current.status == ending:
-        _end(migration, ended)
+        pmem_work.end(migration, ending)
 
 
 def go_on_at_source(manager, context, instance, migration):
@@ -118,7 +113,7 @@ def go_on_at_source(manager, context, instance, migration):
     instance.task_state = None
     instance.save(expected_task_state=[task_states.RESIZE_REVERTING])
     manager._delete_stashed_flavor_info(instance)
-    _forget(instance, migration, 'reverting', 'reverted')
+    _forget(instance, migration, 'reverting')
 
 
 @pmem_work.only_for_copies
@@ -136,7 +131,7 @@ def confirms_until_done(call, manager, context, arguments):
         try:
             call()
             _check_released(manager, context, migration)
-            _forget(instance, migration, 'confirming', 'confirmed')
+            _forget(instance, migration, 'confirming')
         except Exception:
             with excutils.save_and_reraise_exception():
                 if _is_known_as_moved(instance):

@@ -348,8 +348,7 @@ def bring_back(manager, context, instance, migration):
 
 def _start_again(manager, context, instance, migration, power_on):
     bdms = instance.get_bdms()
-    given_up = [bdm for bdm in bdms
-                if pmem_work.is_connected(manager, context, bdm) is False]
+    given_up = pmem_work.volumes(manager, context, bdms, connected=False)
     manager._update_volume_attachments(context, instance, given_up)
     manager.driver.finish_revert_migration(
         context, instance,

@@ -282,9 +282,9 @@ def _finish_reverting(manager, context, instance, migration):
         # It has its old flavor already.
         instance.old_flavor = instance.flavor
     # Cinder refuses what was connected by an earlier try.
-    manager._terminate_volume_connections(context, instance, [
-        bdm for bdm in instance.get_bdms()
-        if pmem_work.is_connected(manager, context, bdm)])
+    manager._terminate_volume_connections(
+        context, instance, pmem_work.volumes(
+            manager, context, instance.get_bdms(), connected=True))
     manager.finish_revert_resize(context, instance, migration,
                                  _request_spec(context, instance))
 

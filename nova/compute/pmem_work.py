@@ -160,11 +160,12 @@ def is_on(manager, instance):
         return False
 
 
-def is_connected(manager, context, bdm):
-    """Whether a volume is connected to a host; None if it is no volume."""
-    if bdm.is_volume and bdm.attachment_id:
-        return bool(manager.volume_api.attachment_get(
-            context, bdm.attachment_id).get('connection_info'))
+def volumes(manager, context, bdms, connected):
+    """Return the volumes that are connected to a host, or those that are not.
+    """
+    return [bdm for bdm in bdms if bdm.is_volume and bdm.attachment_id and
+            connected == bool(manager.volume_api.attachment_get(
+                context, bdm.attachment_id).get('connection_info'))]
 
 
 def disconnect_volume(volume_api, context, instance, bdm):
@@ -198,7 +199,7 @@ def is_in(context, instance, task_state):
     return current.task_state == task_state
 
 
-#: What a move is in the end that was being ended so.
+#: The status of a move while it is being ended, and when it has ended so.
 ENDS = {'reverting': 'reverted', 'confirming': 'confirmed'}
 
 
@@ -208,7 +209,7 @@ def keep(context, instance, migration, status, task_state,
     try:
         instance.refresh()
         if _is_over(instance, migration):
-            _end(migration, status)
+            end(migration, status)
             return
         if (task_state == task_states.RESIZE_MIGRATING and
                 instance.host != migration.source_compute):
@@ -225,7 +226,7 @@ def keep(context, instance, migration, status, task_state,
         migration.save()
         instance.refresh()
         if _is_over(instance, migration):
-            _end(migration, status)
+            end(migration, status)
     except (exception.InstanceNotFound,
             exception.UnexpectedTaskStateError) as error:
         LOG.info('The move is not taken up again: %s', error,
@@ -246,7 +247,11 @@ def _is_over(instance, migration):
     return move is None or move.migration_id != migration.id
 
 
-def _end(migration, status):
-    if status in ENDS:
-        migration.status = ENDS[status]
+def end(migration, ending):
+    """Store that a move is over, if it was being ended.
+
+    :param ending: the status while that was so
+    """
+    if ending in ENDS:
+        migration.status = ENDS[ending]
         migration.save()

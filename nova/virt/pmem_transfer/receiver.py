@@ -217,9 +217,9 @@ class Session:
             if frame.header.kind == wire.COMPARE:
                 yield from self._compare(frame)
             else:
-                self._unfinished.begin(tuple(place))
+                self._unfinished.begin(*place)
                 yield from self._store(frame)
-                self._unfinished.end(tuple(place))
+                self._unfinished.end(*place)
                 self._count(frame.header)
                 self._say(stored=place)
         except processes.Failed as error:
@@ -233,7 +233,7 @@ class Session:
         self._stored[1] += header.length
 
     def _compare(self, frame: inbox.Frame) -> Work:
-        if self._unfinished.has(tuple(frame.header.place)):
+        if self._unfinished.has(*frame.header.place):
             self._say(differs=frame.header.place)
             return
         proved = proof.Proof(frame.proof[:wire.KEY])

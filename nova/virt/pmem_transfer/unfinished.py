@@ -14,6 +14,8 @@ What was noted need not survive a loss of power: then the bytes do not, either.
 import os
 import struct
 
+from nova.virt.pmem_transfer import processes
+
 #: Whether it ended, device, offset, length; native sizes, the file stays here.
 _RECORD = struct.Struct('=?IQQ')
 
@@ -28,38 +30,58 @@ class Unfinished:
     """The notes of a copy; all its streams make them, in one file."""
 
     def __init__(self, ticket_path: str) -> None:
-        self._fd = os.open(ticket_path + SUFFIX, os.O_RDWR | os.O_CREAT |
-                           os.O_APPEND | os.O_CLOEXEC, 0o600)
-        self._left = self._read()
+        """Open them.
 
-    def _read(self) -> set[Place]:
-        left = set()
+        :raises processes.Failed: if there can be none
+        """
+        try:
+            self._fd = os.open(ticket_path + SUFFIX, os.O_RDWR | os.O_CREAT |
+                               os.O_APPEND | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise _failed(error)
         with open(self._fd, 'rb', closefd=False) as notes:
             data = notes.read()
-        whole = len(data) // _RECORD.size * _RECORD.size
-        for ended, *place in _RECORD.iter_unpack(data[:whole]):
-            if ended:
-                left.discard(tuple(place))
-            else:
-                left.add(tuple(place))
-        return left
+        # A disk that was full has cut one short, and all that came after it
+        # is shifted.
+        self._is_torn = len(data) % _RECORD.size != 0
+        self._left: set[Place] = set()
+        if not self._is_torn:
+            for ended, *place in _RECORD.iter_unpack(data):
+                (self._left.discard if ended else self._left.add)(
+                    tuple(place))
 
-    def begin(self, place: Place) -> None:
+    def begin(self, *place: int) -> None:
         """Note that an extent is about to be written.
 
-        :raises OSError: if it can't be noted
+        :param place: device, offset and length, as everywhere here
+        :raises processes.Failed: if it can't be noted
         """
         self._left.add(place)
-        os.write(self._fd, _RECORD.pack(False, *place))
+        self._note(False, place)
 
-    def end(self, place: Place) -> None:
-        """Note that all of it was written and flushed."""
+    def end(self, *place: int) -> None:
+        """Note that all of it was written and flushed.
+
+        :raises processes.Failed: if it can't be noted
+        """
+        self._note(True, place)
         self._left.discard(place)
-        os.write(self._fd, _RECORD.pack(True, *place))
 
-    def has(self, place: Place) -> bool:
+    def _note(self, ended: bool, place: Place) -> None:
+        try:
+            count = os.write(self._fd, _RECORD.pack(ended, *place))
+        except OSError as error:
+            raise _failed(error)
+        if count < _RECORD.size:
+            self._is_torn = True
+            raise _failed('only %d bytes could be written' % count)
+
+    def has(self, device: int, start: int, length: int) -> bool:
         """Say whether any of an extent may have been begun and not ended."""
-        device, start, length = place
-        return any(device == other and start < offset + size and
-                   offset < start + length
-                   for other, offset, size in self._left)
+        return self._is_torn or any(
+            device == other and start < offset + size and
+            offset < start + length for other, offset, size in self._left)
+
+
+def _failed(reason: object) -> Exception:
+    return processes.Failed('what is written can not be noted: %s' % reason)

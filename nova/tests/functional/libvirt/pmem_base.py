@@ -137,6 +137,8 @@ class PmemServersTestBase(base.ServersTestBase):
             'nova.virt.libvirt.LibvirtDriver._get_instance_disk_info',
             return_value=[]))
         self.cinder = self.useFixture(nova_fixtures.CinderFixture(self))
+        self.useFixture(fixtures.MockPatch(
+            'nova.volume.cinder.API.attachment_get', self._attachment_get))
         self.guests = self.useFixture(pmem_guests.Guests(self.PMEM_OWNER))
         # Last, so that it is asked first.
         self.processes = self.useFixture(pmem_process.Processes())
@@ -145,6 +147,17 @@ class PmemServersTestBase(base.ServersTestBase):
             self.useFixture(fixtures.MockPatchObject(
                 compute_manager.ComputeManager, name,
                 self._moving(getattr(compute_manager.ComputeManager, name))))
+
+    def _attachment_get(self, context, attachment_id):
+        """Tell no connection of an attachment that has none, as Cinder does.
+
+        Nova's fixture always tells one.
+        """
+        found = self.cinder.fake_attachment_get(context, attachment_id)
+        __, attachment, __ = self.cinder._find_attachment(attachment_id)
+        if attachment['connector'] is None:
+            found['connection_info'] = {}
+        return found
 
     def _node_path(self, real, chardev):
         # Those of the tests are in no /dev.

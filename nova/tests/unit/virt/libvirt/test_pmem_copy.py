@@ -754,9 +754,12 @@ class WipeLeftTestCase(PmemCopyTestCase):
         with mock.patch('nova.virt.libvirt.pmem_copy.WIPE_PATIENCE', 0.01):
             self._wipe()
         self.assertEqual({'ns_1', 'ns_2'}, self.api.dirty_names())
+        known = list(tickets.open_tickets())
         go_on.set()
-        # Whoever comes next waits for it, and finds nothing left to wipe.
-        self.assertEqual({uuids.instance}, self._settle('host1'))
+        # Who has seen the ticket waits for it, and finds nothing left to wipe.
+        with mock.patch('nova.virt.libvirt.pmem.tickets.open_tickets',
+                        return_value=known):
+            self.assertEqual({uuids.instance}, self._settle('host1'))
         self.assertEqual(set(), self.api.dirty_names())
         self.assertEqual(['ns_1', 'ns_2'], self._wiped())
 
