@@ -368,8 +368,6 @@ def end_migration(manager, context, instance, migration):
     allocation here, its namespaces by the destination itself, which wipes
     them as soon as it sees that the migration is over.
     """
-    if not pmem_copy.is_wanted(instance):
-        return
     LOG.warning('Ending migration %(migration)s, on which nobody works any '
                 'more; the server stays on %(source)s, where its data is.',
                 {'migration': migration.uuid,

@@ -106,6 +106,15 @@ def keeps_its_state(instance):
     return getattr(_kept, 'uuid', None) == instance.uuid
 
 
+def is_taken_back_at_once(instance):
+    """Whether a server that its host was sending away as it died goes on here.
+
+    ``pmem_recovery`` takes back one that copies, and does not give up.
+    """
+    return (instance.task_state == task_states.RESIZE_MIGRATING and
+            not pmem_copy.is_wanted(instance))
+
+
 def may_resume(instance):
     """Whether a guest that ran when its host went down is started at once.
 

@@ -3,7 +3,6 @@ from novapatch.edit import add_context
 from novapatch.edit import add_decorator
 from novapatch.edit import add_function
 from novapatch.edit import add_import
-from novapatch.edit import insert_after
 from novapatch.edit import insert_before
 from novapatch.edit import replace
 
@@ -44,11 +43,9 @@ EDITS = [
     add_decorator('ComputeManager.resize_instance',
                   '@pmem_moves.leaves_in_its_turn',
                   below='reverts_task_state'),
-    insert_after('ComputeManager._init_instance', '''
-        migration = objects.Migration.get_by_id_and_instance(...)
-        ''', '''
-        pmem_moves.end_migration(self, context, instance, migration)
-        '''),
+    replace('ComputeManager._init_instance',
+            'instance.task_state == task_states.RESIZE_MIGRATING',
+            'pmem_work.is_taken_back_at_once(instance)'),
     replace('ComputeManager._init_instance',
             'CONF.resume_guests_state_on_host_boot',
             'pmem_work.may_resume(instance)'),

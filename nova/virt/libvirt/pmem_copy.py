@@ -256,7 +256,15 @@ class API(owners.Owners):
         """Note that the hypervisor knows of the guest and is to start it.
 
         From here on it may have written: what is on its devices is its own.
+
+        :raises InstanceNotFound: if the server was deleted meanwhile: what it
+            was to start on is not its own any more
         """
+        if _is_wanted(instance):
+            # One that is deleted from now on has a guest that is undefined,
+            # which the hypervisor does not start.
+            objects.Instance.get_by_uuid(
+                nova_context.get_admin_context(), instance.uuid)
         self._close_arrived(instance)
 
     def has_started(self, instance: 'objects.Instance') -> bool:

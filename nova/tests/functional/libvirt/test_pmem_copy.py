@@ -10,7 +10,6 @@ import fixtures
 from oslo_utils.fixture import uuidsentinel as uuids
 
 from nova import context
-from nova import exception
 from nova import objects
 from nova.tests.functional.libvirt import pmem_base
 
@@ -541,17 +540,35 @@ class PmemFinishFailureTests(PmemFailureTestsBase):
         self._assert_back('ACTIVE')
 
     def test_delete_while_finishing(self):
-        driver = self.computes['host2'].driver
+        self._delete_as_it_starts('host2')
+        self.act(self.server, 'migrate', {'copy_pmem_devices': True})
+        self.wait_for_log('was deleted while it was to start here')
+        self._assert_nothing_started('host2')
+
+    def test_delete_while_going_back(self):
+        self.migrate(self.server)
+        self._delete_as_it_starts('host1')
+        self.act(self.server, 'revertResize')
+        self.wait_for_log('is not taken up again')
+        self._assert_nothing_started('host1')
+
+    def _delete_as_it_starts(self, host):
+        driver = self.computes[host].driver
+        get_xml = driver._get_guest_xml
 
         def delete(*args, **kwargs):
+            found = get_xml(*args, **kwargs)
             self.api.delete_server(self.server['id'])
             self._wait_until_deleted(self.server)
-            raise exception.InstanceNotFound(instance_id=self.server['id'])
+            return found
 
-        with mock.patch.object(driver, '_get_guest_xml', delete):
-            self.act(self.server, 'migrate', {'copy_pmem_devices': True})
-            self.wait_for_log('was deleted while it was to start here')
+        self.useFixture(fixtures.MockPatchObject(
+            driver, '_get_guest_xml', delete))
+
+    def _assert_nothing_started(self, host):
         self._wait_for_assert(self._assert_nothing_left)
+        self.assertEqual([], self.computes[
+            host].driver._host.get_connection().listAllDomains(0))
 
     def _assert_nothing_left(self):
         self.run_periodic_tasks()

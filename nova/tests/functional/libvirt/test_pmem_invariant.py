@@ -222,6 +222,9 @@ class PmemInvariantTests(_WithWorld):
         again = self.world.connection(SOURCE).defineXML(domain.XMLDesc(0))
         self.assertIs(domain, again)
         self.assertTrue(domain.isActive())
+        domain.destroy()
+        domain.undefine()
+        self.assertRaises(fakelibvirt.libvirtError, domain.create)
 
     def test_guest_with_another_device(self):
         domain, = self.world.domains(SOURCE, self.server)
