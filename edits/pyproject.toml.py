@@ -2,6 +2,6 @@
 from novapatch.edit import toml_add_item
 
 EDITS = [
-    toml_add_item('project.scripts', 'nova-pmem-receive',
-                  'nova.virt.pmem_transfer.receiver:main'),
+    toml_add_item('project.scripts', 'nova-pmem-join',
+                  'nova.virt.pmem_transfer.join:main'),
 ]

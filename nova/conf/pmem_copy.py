@@ -12,18 +12,28 @@ def list_opts():
 
 OPTS = [
     cfg.StrOpt(
-        'pmem_copy_receiver',
-        default='nova-pmem-receive',
+        'pmem_copy_join_command',
+        default='',
         help="""
-The command that receives vPMEM data on another compute host.
+The command that joins its input and output to a socket on another host.
 
-A nova-compute from which a server is moved away, with ``copy_pmem_devices``,
-starts this command on the destination over ssh, as its own user. Give a path
-if the command is not in that user's ``PATH`` there.
+vPMEM data goes to a socket in ``[DEFAULT] state_path`` of the destination, and
+ssh forwards it there (``ssh -L``). Where sshd forbids that
+(``DisableForwarding``, ``AllowStreamLocalForwarding no``), ssh starts this
+command on the destination, with the path of the socket as its only argument.
+``nova-pmem-join`` is such a command, and comes with Nova; give its path if it
+is not in the ``PATH`` of the user as whom ssh logs in. Empty means that ssh
+forwards.
+"""),
+    cfg.StrOpt(
+        'pmem_copy_ciphers',
+        default='^aes128-gcm@openssh.com,aes256-gcm@openssh.com',
+        help="""
+The ciphers with which ssh carries vPMEM data, as its option ``Ciphers``.
 
-Related options:
-
-* ``[libvirt] pmem_namespaces``
+The default has both ends use AES-GCM if they have it, which takes a fifth less
+of a processor with the instructions for it than ssh's own choice. Empty means
+ssh's own choice, and its configuration.
 """),
     cfg.IntOpt(
         'pmem_copy_streams',
@@ -32,7 +42,7 @@ Related options:
 How many ssh connections copy vPMEM data of one server at once.
 
 An ssh connection encrypts on one processor core, so several are needed to fill
-a link of more than about 10 Gbit/s. Each stream takes up to 64 MiB of memory
+a link of more than about 10 Gbit/s. Each stream takes up to 48 MiB of memory
 on either host, whatever the size of the devices.
 
 Related options:
@@ -75,6 +85,34 @@ How often a part of the vPMEM data is tried before the move fails.
 A connection that breaks, and a part (some MiB) that does not read back as it
 was sent, are tried again; what has arrived by then is not sent anew. When all
 attempts are used up the server goes on where it was.
+"""),
+    cfg.IntOpt(
+        'pmem_copy_reconnect_timeout',
+        default=120, min=0, max=86400,
+        help="""
+Seconds for which a copy of vPMEM data that has lost all connections goes on.
+
+The destination's nova-compute receives the data. If it is started again during
+a copy, or the network is away for a while, the copy goes on where it was. The
+guest is off meanwhile, and goes on where it was when this time is over. What
+never reached the destination is not tried for longer than
+``pmem_copy_attempts`` says.
+"""),
+    cfg.IntOpt(
+        'pmem_copy_completion_timeout',
+        default=800, min=0,
+        help="""
+Seconds that a copy of vPMEM data may take for each GiB before it is given up.
+
+A device that answers slowly, but just in time, could keep a guest off for
+weeks. 800 seconds are what Nova allows live migrations; a copy that is well
+does a GiB in 10 seconds on a link of 1 Gbit/s. A copy of less than 1 GiB has
+as much time as one of 1 GiB, and the time that ``pmem_copy_bandwidth`` costs
+comes on top. 0 means no limit.
+
+Related options:
+
+* ``[libvirt] live_migration_completion_timeout``
 """),
     cfg.IntOpt(
         'pmem_copy_max_concurrent',

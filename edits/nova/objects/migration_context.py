@@ -5,14 +5,17 @@ from novapatch.edit import insert_before
 
 EDITS = [
     insert_before('MigrationContext', 'VERSION = $X', '''
-        # Version 1.3: Add copy_pmem_devices
+        # Version 1.3: Add copy_pmem_devices, pmem_copy_socket
         '''),
     bump('MigrationContext.VERSION'),
     append('MigrationContext.fields',
            "'copy_pmem_devices': fields.BooleanField(default=False)"),
+    append('MigrationContext.fields',
+           "'pmem_copy_socket': fields.StringField(nullable=True)"),
     insert_before('MigrationContext.obj_make_compatible',
                   'if target_version < (1, 2):', '''
         if target_version < (1, 3):
             primitive.pop('copy_pmem_devices', None)
+            primitive.pop('pmem_copy_socket', None)
         '''),
 ]

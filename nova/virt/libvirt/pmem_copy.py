@@ -11,7 +11,6 @@ from collections import abc
 from concurrent import futures
 import contextlib
 import dataclasses
-import os
 
 from oslo_log import log as logging
 from oslo_utils import excutils
@@ -27,10 +26,10 @@ from nova import thread_pool_factory
 from nova.virt.libvirt.pmem import namespaces as pmem_namespaces
 from nova.virt.libvirt.pmem import owners
 from nova.virt.libvirt.pmem import pairing
+from nova.virt.libvirt.pmem import receivers
 from nova.virt.libvirt.pmem import settle
 from nova.virt.libvirt.pmem import tickets
 from nova.virt.libvirt.pmem import transfer
-from nova.virt.libvirt.pmem import writers
 from nova.virt.pmem_transfer import layout
 from nova.virt.pmem_transfer import users
 
@@ -58,8 +57,8 @@ class API(owners.Owners):
                 migration: 'objects.Migration') -> None:
         """Make the claimed namespaces ready to be written by the source.
 
-        Writes the ticket, then lends the device nodes to nova's user, as whom
-        the source comes over ssh. A move that copies nothing is only checked.
+        Writes the ticket, lends the device nodes to nova's user, and starts
+        who receives the data as that user. A move that copies nothing is only checked.
 
         :raises ComputeResourcesUnavailable: if the data does not fit, or a
             claimed namespace is not as it was when it was claimed, or has a
@@ -85,12 +84,6 @@ class API(owners.Owners):
               pairs: list[pairing.DevicePair]) -> None:
         namespaces = pmem_namespaces.list_namespaces()
         nodes = [_claimed_node(target, namespaces) for __, target in pairs]
-        if self.used_devices(besides=instance.uuid).intersection(
-                users.keys(nodes)):
-            # The numbers of nodes change when a host boots, and what a claim
-            # says of them may be older.
-            raise _unready('a guest of this host is defined with one of %s' %
-                           ', '.join(nodes))
         ticket = tickets.Ticket(
             host=self.host, migration_uuid=migration.uuid,
             instance_uuid=instance.uuid, targets=tuple(
@@ -98,15 +91,18 @@ class API(owners.Owners):
                 for (source, target), node in zip(pairs, nodes)))
         tickets.write(ticket)
         try:
-            for node in nodes:
-                pmem_namespaces.lend(node)
-                os.close(os.open(node, os.O_RDWR | os.O_CLOEXEC))
+            receivers.start(ticket, namespaces,
+                            self.used_devices(besides=instance.uuid))
+            instance.migration_context.pmem_copy_socket = (
+                tickets.socket_of(ticket))
+            instance.save()
         except BaseException as error:
             # Nothing was written yet, so there is nothing to wipe.
+            receivers.end(ticket)
             with contextlib.suppress(exception.PMEMNamespaceNotFound, OSError):
                 pmem_namespaces.take_back(ticket.targets, namespaces)
             tickets.close(ticket)
-            if isinstance(error, OSError):
+            if isinstance(error, (exception.PMEMDeviceBusy, OSError)):
                 raise _unready(str(error))
             raise
 
@@ -220,7 +216,7 @@ class API(owners.Owners):
             ticket = tickets.read(migration.uuid)
             nodes = pmem_namespaces.list_namespaces()
             pmem_namespaces.take_back(ticket.targets, nodes)
-            writers.end_writers(ticket, ticket.targets, nodes)
+            receivers.end(ticket)
             pmem_namespaces.check_same(ticket.targets, nodes)
             tickets.write(dataclasses.replace(ticket, state=tickets.ARRIVED))
         instance.progress = 0

@@ -6,6 +6,7 @@ An extent is the unit of everything: of reading, sending, writing, reading
 back, acknowledging, and trying again.
 """
 
+import bisect
 from collections import abc
 import typing as ty
 
@@ -61,27 +62,41 @@ class NotAllowed(Exception):
     """An extent or run is not within what may be written."""
 
 
-def cut(device: int, source_size: int, target_size: int,
-        limit: int) -> abc.Iterator[Extent]:
-    """Cut a device into extents of at most ``limit`` bytes, in order.
+class Plan:
+    """All extents of a copy, each known by its number.
 
-    They cover the whole target once.
-
-    :raises layout.DevicesDoNotFit: see :func:`layout.sections`
+    They are not kept: a large device takes no more memory than a small one.
     """
-    for section in layout.sections(source_size, target_size):
-        for start in range(0, section.length, limit):
-            yield Extent(
-                device, section.target_offset + start,
-                min(limit, section.length - start),
-                None if section.source_offset is None
-                else section.source_offset + start)
 
+    def __init__(self, sizes: abc.Iterable[tuple[int, int]],
+                 limit: int) -> None:
+        """Cut devices.
 
-def count(source_size: int, target_size: int, limit: int) -> int:
-    """Return how many extents :func:`cut` makes of a device."""
-    return sum(-(-section.length // limit)
-               for section in layout.sections(source_size, target_size))
+        :param sizes: bytes of the source and of the target, for each
+        :param limit: bytes of an extent, at most
+        :raises layout.DevicesDoNotFit: see :func:`layout.sections`
+        """
+        self._limit = limit
+        self._parts = []
+        self._ends = []
+        end = 0
+        for device, (source_size, target_size) in enumerate(sizes):
+            for section in layout.sections(source_size, target_size):
+                self._parts.append((device, section, end))
+                end += -(-section.length // limit)
+                self._ends.append(end)
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def __getitem__(self, number: int) -> Extent:
+        device, section, first = self._parts[
+            bisect.bisect_right(self._ends, number)]
+        start = (number - first) * self._limit
+        return Extent(device, section.target_offset + start,
+                      min(self._limit, section.length - start),
+                      None if section.source_offset is None
+                      else section.source_offset + start)
 
 
 def check(place: abc.Sequence[int], runs: abc.Sequence[Run],

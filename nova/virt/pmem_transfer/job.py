@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""What a sender is asked to do."""
+"""What nova-compute asks of a sender, and of a receiver."""
 
 import dataclasses
 import json
+import typing as ty
 
 from nova.virt.pmem_transfer import layout
 
-#: Format of the job; nova-compute and its sender are of the same version but
-#: for the moment of an upgrade.
-VERSION = 1
+#: Format of the jobs; nova-compute and what it starts are of the same version
+#: but for the moment of an upgrade.
+VERSION = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,57 +30,113 @@ class Device:
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
-    """All that a sender has to know.
+class Target:
+    """A device that may be written; sizes are in bytes.
 
-    :ivar receiver: the command that leads to a receiver
-    :ivar devices: in the order of the ticket
-    :ivar streams: connections at once
-    :ivar extent: bytes of an extent
-    :ivar bandwidth: bytes per second over all streams, 0 for no limit
-    :ivar stall_timeout: seconds that a stream may stand still
-    :ivar attempts: how often to try an extent, or a connection
-    :ivar resume: whether to look first what is there already
-    :ivar careful: whether to find bad memory and not be killed by it
-    :ivar parent: the process that wants it, whose child the sender is; 0 if
-        that does not matter
+    :ivar name: of its namespace
+    :ivar path: of its device node
     """
 
-    receiver: tuple[str, ...]
-    devices: tuple[Device, ...]
-    streams: int = 2
-    extent: int = 8 * layout.MIB
-    bandwidth: int = 0
-    stall_timeout: float = 60
-    attempts: int = 3
-    resume: bool = False
-    careful: bool = False
-    parent: int = 0
-    version: int = VERSION
+    name: str
+    path: str
+    size: int
+    source_size: int
 
-    def __post_init__(self) -> None:
-        if self.version != VERSION:
-            raise ValueError('version %r' % (self.version,))
+    def described(self) -> dict[str, ty.Any]:
+        """Return what is said of it over the wire: never its path."""
+        return {'name': self.name, 'size': self.size,
+                'source_size': self.source_size}
 
-    @property
-    def total(self) -> int:
-        """The bytes of all targets."""
-        return sum(device.target_size for device in self.devices)
+
+class _Job:
+    """Goes over a pipe as one line of JSON."""
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self))  # noqa: N324
 
     @classmethod
-    def from_json(cls, text: str) -> 'Job':
+    def from_json(cls, text: str) -> ty.Self:
         """Read what :meth:`to_json` wrote.
 
         :raises ValueError: if it is anything else
         """
         try:
             fields = json.loads(text)  # noqa: N324
-            fields['receiver'] = tuple(fields['receiver'])
-            fields['devices'] = tuple(
-                Device(**each) for each in fields['devices'])
-            return cls(**fields)
-        except (AttributeError, KeyError, RecursionError, TypeError) as error:
+            if fields.get('version') != VERSION:
+                raise ValueError('version %r' % (fields.get('version'),))
+            return cls(**{name: tuple(value) if isinstance(value, list)
+                          else value for name, value in fields.items()})
+        except (AttributeError, RecursionError, TypeError) as error:
             raise ValueError(str(error)) from error
+
+
+@dataclasses.dataclass(frozen=True)
+class Sending(_Job):
+    """All that a sender has to know.
+
+    :ivar devices: in the order of the ticket
+    :ivar socket: the path at which the receiver listens, on its host
+    :ivar address: of that host; empty if it is this one
+    :ivar ssh: the command that leads there, with its options
+    :ivar folder: where ssh can make a socket that nobody else can open
+    :ivar join: the command that joins its input and output to a socket there;
+        empty where ssh forwards
+    :ivar streams: connections at once
+    :ivar extent: bytes of an extent
+    :ivar bandwidth: bytes per second over all streams, 0 for no limit
+    :ivar stall_timeout: seconds that a stream may stand still
+    :ivar attempts: how often to try an extent, or a connection
+    :ivar patience: seconds to go on trying once the receiver was reached
+    :ivar time_limit: seconds that all may take; 0 for no limit
+    :ivar attempt: which sender of this copy it is, from 0; all but the first
+        look what is there already
+    :ivar parent: the process that wants it, whose child the sender is; 0 if
+        that does not matter
+    """
+
+    devices: tuple[Device, ...]
+    socket: str
+    address: str = ''
+    ssh: tuple[str, ...] = ('ssh',)
+    folder: str = ''
+    join: str = ''
+    streams: int = 2
+    extent: int = 8 * layout.MIB
+    bandwidth: int = 0
+    stall_timeout: float = 60
+    attempts: int = 3
+    patience: float = 60
+    time_limit: float = 0
+    attempt: int = 0
+    parent: int = 0
+    version: int = VERSION
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, 'devices', tuple(
+            each if isinstance(each, Device) else Device(**each)
+            for each in self.devices))
+
+    @property
+    def total(self) -> int:
+        """The bytes of all targets."""
+        return sum(device.target_size for device in self.devices)
+
+
+@dataclasses.dataclass(frozen=True)
+class Receiving(_Job):
+    """All that a receiver has to know.
+
+    :ivar socket: the path at which to listen
+    :ivar targets: what may be written, in the order of the ticket
+    :ivar notes: the file descriptor of the notes, which is locked
+    """
+
+    socket: str
+    targets: tuple[Target, ...]
+    notes: int
+    version: int = VERSION
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, 'targets', tuple(
+            each if isinstance(each, Target) else Target(**each)
+            for each in self.targets))

@@ -21,9 +21,6 @@ from nova.virt.pmem_transfer import layout
 #: Bytes of a page of a device, as a rule; the kernel copes with others.
 PAGE = 2 * layout.MIB
 
-#: Bytes of the buffer of those who are careful.
-SCRATCH = layout.MIB
-
 # From Linux's <asm-generic/mman-common.h>; since 5.14.
 _MADV_POPULATE_READ = 22
 
@@ -43,22 +40,19 @@ _MAP_FAILED = ctypes.c_void_p(-1).value
 class Mapping(buffers.Memory):
     """A device, mapped to be read.
 
-    Memory that is damaged or not there kills by SIGBUS whoever reads it. So
-    its bytes are looked at only while they are :meth:`at_hand`, which fails
-    for what is not there. That something is damaged shows only when it is
-    read: who was killed by it has to be careful the next time.
+    Memory that is not there kills by SIGBUS whoever reads it. So its bytes are
+    looked at only while they are :meth:`at_hand`, which fails for that. Damage
+    shows only when it is read, and then the kernel kills all who have the page
+    mapped.
     """
 
-    def __init__(self, path: str, size: int, careful: bool = False) -> None:
+    def __init__(self, path: str, size: int) -> None:
         """Map it.
 
         :param size: bytes of the device; it can only be mapped as a whole if
             its alignment is not known
-        :param careful: whether the kernel has to read all bytes first, which
-            fails, too, for damaged memory; it takes as long as to copy them
         :raises OSError: if it can't be mapped
         """
-        self._scratch = buffers.Buffer(SCRATCH) if careful else None
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             status = os.fstat(fd)
@@ -77,8 +71,6 @@ class Mapping(buffers.Memory):
             (ctypes.c_ubyte * size).from_address(address)).cast('B')
 
     def close(self) -> None:
-        if self._scratch is not None:
-            self._scratch.close()
         self._view.release()
         _munmap(self._address, self.size)
 
@@ -100,33 +92,9 @@ class Mapping(buffers.Memory):
             if number != errno.EINVAL:
                 raise _error(number)
         try:
-            if self._scratch is not None:
-                for start in range(offset, offset + length, SCRATCH):
-                    self._read(start, min(SCRATCH, offset + length - start),
-                               self._scratch, 0)
             yield self._view[offset:offset + length]
         finally:
             self._let_go(*pages)
-
-    def copy(self, offset: int, length: int,
-             buffer: buffers.Buffer, at: int = 0) -> None:
-        """Copy bytes of the device into a buffer.
-
-        The kernel does it, and fails where we would be killed: they need not
-        be at hand.
-
-        :raises OSError: if they can't be read
-        """
-        self._at(offset, length)
-        self._read(offset, length, buffer, at)
-        self._let_go(*self._pages(offset, length))
-
-    def _read(self, offset: int, length: int, buffer: buffers.Buffer,
-              at: int) -> None:
-        end = offset + length
-        while offset < end:
-            count = os.pwrite(buffer.fd, self._view[offset:end], at)
-            offset, at = offset + count, at + count
 
     def _pages(self, offset: int, length: int) -> tuple[int, int]:
         """Return the address and size of the pages that hold bytes."""

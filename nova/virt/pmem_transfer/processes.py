@@ -2,6 +2,7 @@
 
 """Child processes that do not outlive us, and whose words are kept."""
 
+from collections import abc
 import contextlib
 import fcntl
 import os
@@ -9,6 +10,7 @@ import select
 import signal
 import subprocess
 import sys
+import traceback
 import typing as ty
 
 #: Bytes of a process's stderr that are kept for messages.
@@ -54,6 +56,12 @@ class Guard:
             os.killpg(self.group, signal.SIGKILL)
         os.close(self._lifeline)
         self._shell.wait()
+
+    def let_go(self) -> None:
+        """Leave it to our parent; for a fork, which is of the group itself.
+        """
+        os.close(self._lifeline)
+        os.setpgid(0, self.group)
 
     def __enter__(self) -> 'Guard':
         return self
@@ -124,6 +132,59 @@ class Process:
         self._popen.wait()
         os.close(self._pidfd)
         os.close(self._stderr)
+
+
+class Fork:
+    """A child that runs a function of ours, and can be polled for its end."""
+
+    def __init__(self, guard: Guard, body: abc.Callable[[], None]) -> None:
+        """Start it.
+
+        :param body: what it does; its status is 1 if that raises anything
+        """
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self.pid = os.fork()
+        if not self.pid:
+            self._run(guard, body)
+        self._pidfd = os.pidfd_open(self.pid)
+
+    @staticmethod
+    def _run(guard: Guard, body: abc.Callable[[], None]) -> ty.NoReturn:
+        status = 1
+        try:
+            signal.signal(signal.SIGTERM, terminate)
+            guard.let_go()
+            body()
+            status = 0
+        except SystemExit:
+            pass
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            end(status)
+
+    def fileno(self) -> int:
+        return self._pidfd
+
+    def end(self) -> None:
+        """Ask it to end what it has started, and itself; also if stopped."""
+        for number in signal.SIGTERM, signal.SIGCONT:
+            self.send(number)
+
+    def send(self, number: int) -> None:
+        signal.pidfd_send_signal(self._pidfd, number)
+
+    def status(self) -> int:
+        """Wait for its end; return its status, negative for a signal."""
+        __, status = os.waitpid(self.pid, 0)
+        os.close(self._pidfd)
+        return os.waitstatus_to_exitcode(status)
+
+
+def terminate(_number: int, _frame: ty.Any) -> ty.NoReturn:
+    """Handle SIGTERM by ending in order."""
+    sys.exit(128 + signal.SIGTERM)
 
 
 def _limited_file() -> int:

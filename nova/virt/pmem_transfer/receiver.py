@@ -1,433 +1,331 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""The command that ssh starts on the destination: it writes what arrives.
+"""The command that nova-compute starts on the destination: it is written to.
 
-It is told the uuid of a migration and nothing else. What it may write it
-learns from that migration's ticket. Each extent is written, read back from
-the device, compared with what has arrived, and only then acknowledged.
+The job comes as a line of JSON on stdin. It listens on a socket, says so on
+stdout, and has a process for each stream (:mod:`writer`). It ends with its
+stdin, whoever closed that, and ends what it has started. All of them, down to
+the last ``daxio``, have inherited the notes, which are locked: who gets that
+lock knows that nobody writes any more.
 """
 
-from collections import abc
+import contextlib
+import functools
 import os
 import select
+import socket
 import sys
 import time
 import typing as ty
 
-from nova.virt.pmem_transfer import admission
-from nova.virt.pmem_transfer import buffers
-from nova.virt.pmem_transfer import daxio
 from nova.virt.pmem_transfer import extents
-from nova.virt.pmem_transfer import inbox
-from nova.virt.pmem_transfer import layout
+from nova.virt.pmem_transfer import job as pmem_job
 from nova.virt.pmem_transfer import mapping
-from nova.virt.pmem_transfer import pipes
 from nova.virt.pmem_transfer import processes
-from nova.virt.pmem_transfer import proof
-from nova.virt.pmem_transfer import settings
-from nova.virt.pmem_transfer import ticket as pmem_ticket
 from nova.virt.pmem_transfer import unfinished
 from nova.virt.pmem_transfer import wire
+from nova.virt.pmem_transfer import writer
 
-COMMAND = 'nova-pmem-receive'
+#: What it says when it listens.
+READY = 'ready\n'
 
-#: Seconds to wait for the first line.
+#: Seconds to wait for the first line of a connection.
 HELLO_TIMEOUT = 60
 
-#: Seconds that a sender that comes back waits for its last receiver to end.
-LOCK_TIMEOUT = 10
+#: Seconds that a stream waits for those before it to end.
+FENCE_TIMEOUT = 10
 
-#: Bytes that are read back at a time, before something may be taken in: a page
-#: of a device.
-SLICE = mapping.PAGE
+#: Bytes of the longest path of a socket.
+LONGEST_PATH = 107
 
-#: Bytes that could be written in the time that it takes to start daxio.
-RUN_COST = 2 * layout.MIB
 
-#: The part of the stall timeout that storing one extent may take. So the
-#: sender learns the reason before it runs out of patience.
-STORE_SHARE = 0.5
+def command() -> list[str]:
+    """Return the command that starts a receiver."""
+    return [sys.executable, '-m', __name__]
 
 
 class Hello(ty.NamedTuple):
-    """What the sender says first; see :func:`parse_hello`.
+    """What a stream says first; see :func:`parse_hello`.
 
-    :ivar stream: number of the stream, from 0
+    :ivar stream: its number, from 0
     :ivar extent: bytes of the largest extent
     :ivar stall_timeout: seconds without anything arriving before it is over
-    :ivar reconnect: whether an earlier receiver of the stream may live
-    :ivar careful: whether one may have been killed by damaged memory
+    :ivar generation: numbers; streams of an earlier one are over
     """
 
     stream: int
     extent: int
     stall_timeout: float
-    reconnect: bool
-    careful: bool = False
+    generation: list[int]
 
 
 def parse_hello(line: bytes) -> Hello:
-    """Read the sender's first line.
+    """Read a stream's first line.
 
     :raises wire.ProtocolError: if it is none that can be served
     """
     fields = wire.parse_hello(line, 'the sender')
-    hello = Hello(*(fields.get(name, Hello._field_defaults.get(name))
-                    for name in Hello._fields))
-    if not (type(hello.stream) is int and 0 <= hello.stream < 1024 and
-            type(hello.extent) is int and
-            extents.SMALLEST <= hello.extent <= extents.LARGEST and
+    hello = Hello(*(fields.get(name) for name in Hello._fields))
+    if not (_is_number(hello.stream, 1024) and
+            _is_number(hello.extent, extents.LARGEST + 1) and
+            hello.extent >= extents.SMALLEST and
             type(hello.stall_timeout) in (int, float) and
             0 < hello.stall_timeout <= 86400 and
-            type(hello.reconnect) is bool and
-            type(hello.careful) is bool):
+            type(hello.generation) is list and
+            len(hello.generation) <= 8 and
+            all(_is_number(each, 2 ** 63) for each in hello.generation)):
         raise wire.ProtocolError('the sender asks for %s' % wire.quoted(line))
     return hello
 
 
-#: Work on a frame: yields a process that is to be waited for, or None when
-#: something may be taken in before it goes on.
-Work = abc.Generator[daxio.Daxio | None, None, None]
+def _is_number(value: ty.Any, end: int) -> bool:
+    return type(value) is int and 0 <= value < end
 
 
-class Session:
-    """A stream: frames in, answers out.
+class Caller:
+    """A connection that has not said yet what it wants."""
 
-    There is one thread. While ``daxio`` works on one extent, the next one is
-    taken in.
+    def __init__(self, connection: socket.socket) -> None:
+        connection.setblocking(False)
+        self.connection = connection
+        self.until = time.monotonic() + HELLO_TIMEOUT
+        self._line = b''
+
+    def fileno(self) -> int:
+        return self.connection.fileno()
+
+    def hello(self) -> Hello | None:
+        """Return what it says, None if that has not come as a whole.
+
+        :raises wire.ProtocolError: if it is not what has to come
+        :raises EOFError: if it goes away
+        """
+        while not self._line.endswith(b'\n'):
+            try:
+                # What comes after it is for somebody else.
+                byte = self.connection.recv(1)
+            except BlockingIOError:
+                return None
+            if not byte:
+                raise EOFError('before the handshake')
+            self._line += byte
+            if len(self._line) > wire.QUOTED * 2:
+                raise wire.ProtocolError(
+                    'the sender should begin with the handshake of a copy, '
+                    'and sent %s' % wire.quoted(self._line))
+        return parse_hello(self._line)
+
+    def refuse(self, error: Exception) -> None:
+        refuse(self.connection, error)
+        self.connection.close()
+
+
+def refuse(connection: socket.socket, error: Exception) -> None:
+    """Say why a stream ends; whoever is to read it may be gone."""
+    again = isinstance(error, (EOFError, OSError))
+    if isinstance(error, wire.ProtocolError):
+        reason = str(error)
+    elif again:
+        reason = 'the connection ended: %s' % error
+    else:
+        # Whoever looks for the cause sits at the other end of the wire.
+        reason = '%s: %s' % (type(error).__name__, error)
+    with contextlib.suppress(OSError):
+        # It has the form of a handshake, as it may be the first line.
+        connection.settimeout(1)
+        connection.sendall(wire.hello(error=reason, again=again))
+    sys.stderr.write('%s\n' % reason)
+
+
+class Stream(ty.NamedTuple):
+    """A stream that was let in.
+
+    :ivar fence: has its end when the stream is gone, and its daxio, too
     """
 
-    def __init__(
-        self, ticket: admission.OpenTicket, devices: list[admission.Device],
-        hello: Hello, guard: processes.Guard, source: int, sink: int,
-    ) -> None:
-        """Prepare it.
+    fork: processes.Fork
+    fence: int
 
-        :param source: file descriptor where frames come from
-        :param sink: file descriptor where answers go
+    def fileno(self) -> int:
+        return self.fork.fileno()
+
+    def is_gone(self, timeout: float = 0) -> bool:
+        """Wait so many seconds at most for its last process to end."""
+        return bool(select.select([self.fence], [], [], max(0, timeout))[0])
+
+    def close(self) -> None:
+        self.fork.status()
+        os.close(self.fence)
+
+
+class Receiver:
+    """Lets streams in, one for each number, and ends them."""
+
+    def __init__(self, job: pmem_job.Receiving, guard: processes.Guard,
+                 lifeline: int) -> None:
+        """Listen.
+
+        :param lifeline: a file descriptor; at its end all is over
+        :raises OSError: if it can't be done
         """
-        self._ticket = ticket
-        self._unfinished = unfinished.Unfinished(ticket.path)
-        self._devices = devices
-        self._sections = [layout.sections(each.source_size, each.size)
-                          for each in devices]
-        self._hello = hello
+        self._job = job
         self._guard = guard
-        self._sink = sink
-        self._maps = [mapping.Mapping(each.node, each.size, hello.careful)
-                      for each in devices]
-        self._free = [buffers.Buffer(hello.extent) for _ in range(2)]
-        self._inbox = inbox.Inbox(source, self._free, self._check)
-        self._pause = pipes.Pause(source)
-        self._waiting: list[inbox.Frame] = []
-        self._work: Work | None = None
-        self._process: daxio.Daxio | None = None
-        self._over = False
-        self._stored = [0, 0]
-        self._quiet_until = self._work_until = self._deadline(1)
-
-    def _check(self, header: wire.Header, runs: list[extents.Run]) -> None:
-        if header.device >= len(self._devices):
-            raise wire.ProtocolError('there is no device %d' % header.device)
-        try:
-            extents.check((header.offset, header.length), runs,
-                          self._sections[header.device], self._hello.extent)
-        except extents.NotAllowed as error:
-            raise wire.ProtocolError('device %s: %s' % (
-                self._devices[header.device].name, error))
+        self._lifeline = lifeline
+        self._targets = [writer.Target(
+            each, mapping.Mapping(each.path, each.size))
+            for each in job.targets]
+        self._listener = _listen(job.socket)
+        self._callers: list[Caller] = []
+        self._streams: dict[int, Stream] = {}
+        self._ended: list[Stream] = []
+        self._generation: list[int] = []
 
     def run(self) -> None:
-        """Serve until the sender says that this is all.
+        while True:
+            ready = select.select(
+                [self._lifeline, self._listener, *self._callers,
+                 *self._streams.values(), *self._ended],
+                [], [], self._timeout())[0]
+            if self._lifeline in ready:
+                return
+            if self._listener in ready:
+                self._callers.append(Caller(self._listener.accept()[0]))
+            self._reap(ready)
+            for caller in self._callers[:]:
+                if caller in ready or time.monotonic() > caller.until:
+                    self._hear(caller)
 
-        :raises EOFError: if it goes away before
-        :raises TimeoutError: if nothing comes any more
-        :raises admission.Refused: if the ticket was closed
-        :raises wire.ProtocolError: if it sends what it must not
-        """
-        while not self._over:
-            if self._work is None and self._waiting:
-                self._begin(self._waiting.pop(0))
-                continue
-            ready = self._wait()
-            if self._inbox in ready:
-                self._take_in()
-            if self._work is not None:
-                self._work_on(ready)
-            elif time.monotonic() > self._quiet_until:
-                raise TimeoutError('nothing has come for %g seconds' %
-                                   self._hello.stall_timeout)
+    def _reap(self, ready: list[ty.Any]) -> None:
+        for number, each in list(self._streams.items()):
+            if each in ready:
+                self._ended.append(self._streams.pop(number))
+        for each in self._ended[:]:
+            if each in ready and each.is_gone():
+                each.close()
+                self._ended.remove(each)
 
-    def _deadline(self, share: float) -> float:
-        return time.monotonic() + self._hello.stall_timeout * share
+    def _timeout(self) -> float | None:
+        if not self._callers:
+            return None
+        return max(0, min(caller.until for caller in self._callers) -
+                   time.monotonic())
 
-    def _wait(self) -> list[ty.Any]:
-        """Wait until something can be done; return what is ready."""
-        files: list[ty.Any] = []
-        until = self._quiet_until if self._work is None else self._work_until
-        if self._inbox.is_ready() and not self._waiting:
-            if self._pause.is_on():
-                until = min(until, self._pause.until)
-            else:
-                files.append(self._inbox)
-        if self._process is not None:
-            files.append(self._process)
-        elif self._work is not None:
-            until = 0
-        # Not poll(), which counts in milliseconds.
-        return select.select(
-            files, [], [], max(0, until - time.monotonic()))[0]
-
-    def _take_in(self) -> None:
-        frame = self._inbox.read()
-        if self._inbox.is_empty:
-            self._pause.begin()
-        self._quiet_until = self._deadline(1)
-        if frame is not None:
-            self._waiting.append(frame)
-
-    def _begin(self, frame: inbox.Frame) -> None:
-        if frame.header.kind == wire.END:
-            self._say(end=self._stored)
-            self._over = True
-            return
-        self._ticket.check_open()
-        self._work = self._serve(frame)
-        self._work_until = self._deadline(STORE_SHARE)
-        self._step()
-
-    def _work_on(self, ready: list[ty.Any]) -> None:
-        if self._process is None or self._process in ready:
-            self._step()
-        elif time.monotonic() > self._work_until:
-            self._process.give_up(self._hello.stall_timeout * STORE_SHARE)
-            self._work_until = self._deadline(STORE_SHARE)
-
-    def _step(self) -> None:
+    def _hear(self, caller: Caller) -> None:
         try:
-            self._process = next(self._work)
-        except StopIteration:
-            self._work = self._process = None
-            # Nobody could send while there was no room.
-            self._quiet_until = self._deadline(1)
-
-    def _serve(self, frame: inbox.Frame) -> Work:
-        """Do what a frame asks for, and answer."""
-        place = frame.header.place
-        try:
-            if frame.header.kind == wire.COMPARE:
-                yield from self._compare(frame)
-            else:
-                self._unfinished.begin(*place)
-                yield from self._store(frame)
-                self._unfinished.end(*place)
-                self._count(frame.header)
-                self._say(stored=place)
-        except processes.Failed as error:
-            self._say(failed=place, error=str(error))
-        finally:
-            if frame.buffer is not None:
-                self._free.append(frame.buffer)
-
-    def _count(self, header: wire.Header) -> None:
-        self._stored[0] += 1
-        self._stored[1] += header.length
-
-    def _compare(self, frame: inbox.Frame) -> Work:
-        if self._unfinished.has(*frame.header.place):
-            self._say(differs=frame.header.place)
+            hello = caller.hello()
+            if hello is None and time.monotonic() > caller.until:
+                raise TimeoutError(
+                    'no handshake in %d seconds' % HELLO_TIMEOUT)
+            if hello is not None:
+                self._check_generation(hello)
+        except Exception as error:
+            self._callers.remove(caller)
+            caller.refuse(error)
             return
-        proved = proof.Proof(frame.proof[:wire.KEY])
-        whole = extents.Run(0, frame.header.length)
-        for _slice, data in self._slices(frame.header, whole):
-            proved.update(data)
-            yield None
-        if proved.tag() == frame.proof[wire.KEY:]:
-            self._count(frame.header)
-            self._say(same=frame.header.place)
-        else:
-            self._say(differs=frame.header.place)
+        if hello is not None:
+            self._callers.remove(caller)
+            self._let_in(caller.connection, hello)
 
-    def _store(self, frame: inbox.Frame) -> Work:
-        """Write an extent as far as it is not there; show that it is."""
-        spans = _spans(frame)
-        gaps = list(_between(spans, frame.header.length))
-        for span in spans:
-            yield from self._write(frame, span)
-        # A target that was wiped has the zeros between already.
-        dirty = []
-        for gap in gaps:
-            if not (yield from self._is_there(frame, gap, zero=True)):
-                dirty.append(gap)
-        for gap in dirty:
-            yield from self._write(frame, gap, zero=True)
-        # All of it was read after the last write.
-        for zero, parts in (False, spans), (True, gaps if dirty else ()):
-            for part in parts:
-                if not (yield from self._is_there(frame, part, zero)):
-                    raise processes.Failed(
-                        'it reads back different from what was written')
+    def _check_generation(self, hello: Hello) -> None:
+        if hello.generation < self._generation:
+            raise wire.ProtocolError('a later sender has taken over')
 
-    def _write(self, frame: inbox.Frame, run: extents.Run,
-               zero: bool = False) -> Work:
-        where = (self._devices[frame.header.device].node,
-                 frame.header.offset + run.offset, run.length)
-        # While daxio has the ticket open, too, the stream stays locked.
-        if zero:
-            process = daxio.zero(self._guard, *where,
-                                 keep_open=[self._ticket.fd])
-        else:
-            process = daxio.write(self._guard, *where, frame.buffer,
-                                  run.offset, keep_open=[self._ticket.fd])
-        yield process
-        process.finish()
+    def _let_in(self, connection: socket.socket, hello: Hello) -> None:
+        """Start a stream; what was before it is ended first."""
+        older = (list(self._streams) if hello.generation > self._generation
+                 else [hello.stream])
+        self._generation = hello.generation
+        for number in older:
+            if number in self._streams:
+                self._streams[number].fork.end()
+                self._ended.append(self._streams.pop(number))
+        fence, held = os.pipe()
+        self._streams[hello.stream] = Stream(processes.Fork(
+            self._guard, functools.partial(
+                self._be_stream, connection, hello, held)), fence)
+        os.close(held)
+        connection.close()
 
-    def _is_there(self, frame: inbox.Frame, run: extents.Run,
-                  zero: bool = False) -> abc.Generator[None, None, bool]:
-        """Compare what is on the device with what should be there."""
-        offset = frame.header.offset
-        target = self._maps[frame.header.device]
-        for part, _data in self._slices(frame.header, run):
-            if zero:
-                same = target.is_zero(offset + part.offset, part.length)
-            else:
-                same = target.equals(offset + part.offset, frame.buffer,
-                                     part.offset, part.length)
-            if not same:
-                return False
-            yield None
-        return True
+    def _be_stream(self, connection: socket.socket, hello: Hello,
+                   held: int) -> None:
+        """Serve a stream: in a process of its own."""
+        self._listener.close()
+        for caller in self._callers:
+            caller.connection.close()
+        connection.settimeout(hello.stall_timeout)
+        try:
+            self._wait_for_earlier(hello)
+            notes = unfinished.Unfinished(self._job.notes)
+            connection.sendall(wire.hello(devices=[
+                each.described() for each in self._job.targets]))
+            writer.Writer(
+                connection, hello, self._targets, notes, self._guard,
+                (self._job.notes, held)).run()
+        except Exception as error:
+            refuse(connection, error)
 
-    def _slices(self, header: wire.Header, run: extents.Run) -> abc.Iterator[
-            tuple[extents.Run, memoryview]]:
-        """Yield the slices of a part of an extent, with their bytes.
+    def _wait_for_earlier(self, hello: Hello) -> None:
+        until = time.monotonic() + min(
+            FENCE_TIMEOUT, hello.stall_timeout * writer.STORE_SHARE)
+        for each in self._ended:
+            # The sender must not run out of patience first.
+            if not each.is_gone(until - time.monotonic()):
+                raise TimeoutError('an earlier stream still writes')
 
-        The bytes are those of the device, while they are at hand.
-
-        :raises processes.Failed: if they can't be read
-        """
-        target = self._maps[header.device]
-        start = run.offset
-        while start < run.end:
-            length = SLICE - (header.offset + start) % SLICE
-            part = extents.Run(start, min(length, run.end - start))
-            start = part.end
-            try:
-                with target.at_hand(header.offset + part.offset,
-                                    part.length) as data:
-                    yield part, data
-            except OSError as error:
-                raise processes.Failed('it can not be read back: %s' % error)
-
-    def _say(self, **fields: ty.Any) -> None:
-        _write(self._sink, wire.line(**fields), self._hello.stall_timeout)
+    def close(self) -> None:
+        self._listener.close()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._job.socket)
 
 
-def _spans(frame: inbox.Frame) -> list[extents.Run]:
-    """Return what to write of a frame, each at once.
-
-    Where there are few zeros between two runs they are put into the buffer, as
-    this takes less than another process.
-    """
-    spans: list[extents.Run] = []
-    for run in frame.runs:
-        if spans and run.offset - spans[-1].end <= RUN_COST:
-            start, end = spans[-1].offset, spans.pop().end
-            frame.buffer.clear(end, run.offset - end)
-            run = extents.Run(start, run.end - start)
-        spans.append(run)
-    return spans
-
-
-def _between(runs: list[extents.Run], length: int) -> abc.Iterator[
-        extents.Run]:
-    """Yield what runs leave out of an extent."""
-    end = 0
-    for run in [*runs, extents.Run(length, 0)]:
-        if run.offset > end:
-            yield extents.Run(end, run.offset - end)
-        end = run.end
+def _listen(path: str) -> socket.socket:
+    if len(os.fsencode(path)) > LONGEST_PATH:
+        raise OSError('the path of the socket, %s, has more than %d bytes: '
+                      'use a shorter state_path' % (path, LONGEST_PATH))
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    listener = socket.socket(socket.AF_UNIX)
+    before = os.umask(0o177)
+    try:
+        listener.bind(path)
+    finally:
+        os.umask(before)
+    listener.listen()
+    return listener
 
 
-def _write(fd: int, line: bytes, timeout: float) -> None:
-    """Write a line; a peer that does not read it must not hold us up."""
-    if not select.select([], [fd], [], timeout)[1]:
-        raise TimeoutError('nobody reads the answers')
-    os.write(fd, line)
-
-
-def _read_hello(fd: int) -> bytes:
-    """Return the first line, and read nothing that comes after it."""
-    line = b''
-    deadline = time.monotonic() + HELLO_TIMEOUT
-    while not line.endswith(b'\n'):
-        if not select.select([fd], [], [], deadline - time.monotonic())[0]:
-            raise TimeoutError('no handshake in %d seconds' % HELLO_TIMEOUT)
-        byte = os.read(fd, 1)
-        if not byte:
-            raise EOFError('before the handshake')
-        line += byte
-        if len(line) > wire.QUOTED * 2:
-            raise wire.ProtocolError('the sender should begin with the '
-                                     'handshake of a copy, and sent %s' %
-                                     wire.quoted(line))
-    return line
-
-
-def serve(migration_uuid: str, source: int, sink: int) -> None:
-    """Receive one stream of a migration's copy.
-
-    :raises Exception: see :meth:`Session.run`
-    """
-    # This takes a while, and the sender may not be ready to say a word.
-    known = settings.load()
-    hello = parse_hello(_read_hello(source))
-    ticket = admission.OpenTicket(
-        os.path.join(known.state_path, pmem_ticket.FOLDER), migration_uuid)
-    # The sender must not run out of patience first.
-    ticket.lock(hello.stream, min(
-        LOCK_TIMEOUT, hello.stall_timeout * STORE_SHARE)
-        if hello.reconnect else 0)
-    devices = admission.admit(ticket, known.host)
-    with processes.Guard() as guard:
-        session = Session(ticket, devices, hello, guard, source, sink)
-        _write(sink, wire.hello(devices=[
-            {'name': each.name, 'size': each.size,
-             'source_size': each.source_size} for each in devices]),
-            hello.stall_timeout)
-        session.run()
-
-
-def run(arguments: list[str], source: int, sink: int) -> int:
-    """Serve one stream, and put into words what goes wrong.
+def run(lifeline: int) -> int:
+    """Do a job.
 
     :returns: the exit status
     """
-    again = False
     try:
-        if len(arguments) != 1:
-            raise admission.Refused('usage: %s MIGRATION_UUID' % COMMAND)
-        serve(arguments[0], source, sink)
+        line = wire.Lines(functools.partial(os.read, lifeline))
+        lines: list[bytes] = []
+        while not lines and not line.ended:
+            lines = line.read()
+        if not lines:
+            raise ValueError('there is none')
+        job = pmem_job.Receiving.from_json(lines[0].decode())
+        with processes.Guard() as guard:
+            receiver = Receiver(job, guard, lifeline)
+            try:
+                sys.stdout.write(READY)
+                sys.stdout.flush()
+                receiver.run()
+            finally:
+                receiver.close()
         return 0
-    except admission.Refused as error:
-        reason, again = str(error), error.again
-    except wire.ProtocolError as error:
+    except ValueError as error:
+        reason = 'no job that can be done: %s' % error
+    except OSError as error:
         reason = str(error)
-    except (EOFError, OSError) as error:
-        reason, again = 'the connection ended: %s' % error, True
-    except Exception as error:
-        # Whoever looks for the cause sits at the other end of the wire.
-        reason = '%s: %s' % (type(error).__name__, error)
-    try:
-        # It has the form of a handshake, as it may be the first line.
-        _write(sink, wire.hello(error=reason, again=again), 1)
-    except OSError:
-        pass
-    sys.stderr.write('%s: %s\n' % (COMMAND, reason))
+    sys.stdout.write(reason + '\n')
     return 1
 
 
 def main() -> ty.NoReturn:
-    processes.end(run(sys.argv[1:], 0, 1))
+    processes.end(run(0))
 
 
 if __name__ == '__main__':

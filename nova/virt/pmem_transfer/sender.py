@@ -4,35 +4,64 @@
 
 The job comes as JSON on stdin, and events go as lines of JSON to stdout. The
 last one is either ``done`` or ``error``; only after ``done`` the exit status
-is 0.
+is 0. Each stream is a process of its own; this one shares out the extents,
+starts the streams, hears which extents are acknowledged, and starts anew what
+has broken.
 """
 
-import collections
+import contextlib
 import ctypes
+import functools
+import itertools
 import json
+import mmap
 import os
 import select
 import signal
+import struct
 import sys
 import time
 import typing as ty
 
+from nova.virt.pmem_transfer import extents
 from nova.virt.pmem_transfer import job as pmem_job
+from nova.virt.pmem_transfer import layout
+from nova.virt.pmem_transfer import mapping
 from nova.virt.pmem_transfer import processes
 from nova.virt.pmem_transfer import stream
+from nova.virt.pmem_transfer import wire
 
-#: Seconds between two events that say how far the copy is.
+#: Seconds between two events that say how far the copy is. They are signs of
+#: life, too.
 PROGRESS_INTERVAL = 0.5
+
+#: Connections that are made at once: sshd refuses some from 10 on.
+CONNECTING = 4
+
+#: Seconds before a connection is tried again, times the number of failures
+#: in a row; and before all are, that were given up.
+PAUSE = 1
+LONG_PAUSE = 3
+
+#: Seconds that a stream may take to notice by itself that it stands still.
+SLACK = 10
+
+#: Seconds to wait for the rest of what ssh says.
+LAST_WORDS = 2
 
 #: The longest job in bytes.
 LONGEST_JOB = 1024 * 1024
 
+_NUMBER = struct.Struct('=Q')
 _PR_SET_PDEATHSIG = 1
 
 
-def command() -> list[str]:
-    """Return the command that starts a sender."""
-    return [sys.executable, '-m', __name__]
+def command(migration_uuid: str) -> list[str]:
+    """Return the command that starts a sender.
+
+    :param migration_uuid: so that operators can find its process
+    """
+    return [sys.executable, '-m', __name__, migration_uuid]
 
 
 def environment() -> dict[str, str]:
@@ -45,81 +74,348 @@ def environment() -> dict[str, str]:
                 PYTHONPATH=os.pathsep.join(filter(None, paths)))
 
 
+class Failed(Exception):
+    """The copy can't be done.
+
+    Its words do not name devices or hosts: those who wanted it know them.
+
+    :ivar device: the name of the device that it failed at, if it did at one
+    """
+
+    def __init__(self, reason: str, device: str | None = None) -> None:
+        super().__init__(reason)
+        self.device = device
+
+
+class Slot:
+    """A place for a stream, with the connection that is in it.
+
+    :ivar is_over: whether its share is done, or it is given up
+    :ivar is_lost: whether it is given up
+    """
+
+    def __init__(self, number: int, not_before: float) -> None:
+        self.number = number
+        self.not_before = not_before
+        self.fruitless = 0
+        self.heard_at = 0.0
+        self.is_over = self.is_lost = self.is_greeted = False
+        self.fork: processes.Fork | None = None
+        self.ended: dict[str, ty.Any] = {}
+
+    def start(self, guard: processes.Guard,
+              body: ty.Callable[[ty.Callable[..., None]], None]) -> None:
+        """Start a stream.
+
+        :param body: what it does, with a function that tells us something
+        """
+        self.told, tells = os.pipe()
+        self.stderr, words = os.pipe()
+        self.lines = wire.Lines(functools.partial(os.read, self.told))
+        self.words = b''
+        self.ended = {}
+        self.is_greeted = False
+        self.heard_at = time.monotonic()
+
+        def run() -> None:
+            # What ssh says goes there, too.
+            os.dup2(words, 2)
+            os.close(self.told)
+            body(functools.partial(_say, tells))
+
+        self.fork = processes.Fork(guard, run)
+        os.close(tells)
+        os.close(words)
+
+    def sources(self) -> list[int]:
+        return [fd for fd in (self.told, self.stderr) if fd != -1]
+
+    def read(self, fd: int) -> list[dict[str, ty.Any]]:
+        """Read what has come; return what we are told."""
+        self.heard_at = time.monotonic()
+        if fd == self.stderr:
+            data = os.read(fd, 64 * 1024)
+            self.words = (self.words + data)[-processes.STDERR_KEPT:]
+            if not data:
+                self._close_words()
+            return []
+        lines = self.lines.read()
+        if self.lines.ended:
+            os.close(self.told)
+            self.told = -1
+        return [json.loads(line) for line in lines]  # noqa: N324
+
+    def _close_words(self) -> None:
+        os.close(self.stderr)
+        self.stderr = -1
+
+    def has_ended(self) -> bool:
+        """Whether the stream is gone, and all that it had to say is known."""
+        return self.told == -1 and (
+            self.stderr == -1 or
+            # Somebody else has it, like a command that ssh goes through.
+            time.monotonic() > self.heard_at + LAST_WORDS)
+
+    def reap(self) -> int:
+        """Return the status of a stream that has ended."""
+        for fd in self.sources():
+            os.close(fd)
+        fork, self.fork = self.fork, None
+        return fork.status()
+
+
+def _say(fd: int, **fields: ty.Any) -> None:
+    data = wire.line(**fields)
+    while data:
+        data = data[os.write(fd, data):]
+
+
 class Copy:
     """A copy, from the first stream to the last acknowledgement."""
 
-    def __init__(self, job: pmem_job.Job, guard: processes.Guard,
+    def __init__(self, job: pmem_job.Sending, guard: processes.Guard,
                  tell: ty.Callable[..., None]) -> None:
+        """Prepare it.
+
+        :param tell: called with an event, and what belongs to it
+        :raises Failed: if the sources can't be read
+        """
         self._job = job
-        self._shared = stream.Shared(job, guard, tell)
-        self._streams = collections.deque(
-            stream.Stream(self._shared, number) for number in
-            range(min(job.streams, self._shared.work.extents)))
-        self._told_at = -PROGRESS_INTERVAL
-        self._start = time.monotonic()
+        self._guard = guard
+        self._tell = tell
+        try:
+            self._plan = extents.Plan(
+                [(each.size, each.target_size) for each in job.devices],
+                job.extent)
+            self._sources = [mapping.Mapping(each.path, each.size)
+                             for each in job.devices]
+        except (OSError, layout.DevicesDoNotFit) as error:
+            raise Failed('reading the source: %s' % error)
+        # Which extents are acknowledged: this is what proves the copy.
+        self._done = bytearray(len(self._plan))
+        self._failures: dict[int, int] = {}
+        # The extent that each stream reads; memory that is damaged kills it.
+        self._looks = mmap.mmap(-1, _NUMBER.size * job.streams)
+        self._bytes = self._resumed = self._wire = self._retries = 0
+        self._is_reached = False
+        self._reason = 'no stream could be started'
+        self._start = self._last = time.monotonic()
+        self._told_at = self._start - PROGRESS_INTERVAL
 
     def run(self) -> None:
         """Copy everything.
 
-        :raises stream.Failed: if that can't be done
-        """
-        try:
-            while True:
-                for each in self._streams:
-                    each.advance()
-                if all(each.is_done for each in self._streams):
-                    break
-                # Or the first ones would use up a limited bandwidth, and the
-                # others starve until their receivers give up.
-                self._streams.rotate(1)
-                self._tell_progress()
-                self._wait()
-        finally:
-            for each in self._streams:
-                each.close()
-        self._check()
+        What a stream leaves undone that is given up, the others do in a round
+        of their own. While none gets through, all are tried for a while.
 
-    def _wait(self) -> None:
-        until = min(self._told_at + PROGRESS_INTERVAL,
-                    *[each.deadline() for each in self._streams])
-        work = self._shared.work
-        is_idle = work.can_look_ahead() and not any(
-            each.is_greeted for each in self._streams)
-        # Not poll(), which counts in milliseconds.
+        :raises Failed: if that can't be done
+        """
+        streams, pause = self._job.streams, 0
+        for number in itertools.count():
+            left = self._done.count(0)
+            if not left:
+                return
+            slots = [Slot(each, time.monotonic() + pause)
+                     for each in range(min(streams, left))]
+            try:
+                self._round(number, slots)
+            finally:
+                self._end(slots)
+            streams, pause = sum(not slot.is_lost for slot in slots), 0
+            if not streams:
+                self._check_patience()
+                streams, pause = self._job.streams, LONG_PAUSE
+
+    def _check_patience(self) -> None:
+        """Go on trying for a while, if the receiver was ever reached."""
+        if not self._is_reached or (
+                time.monotonic() > self._last + self._job.patience):
+            raise Failed(self._reason)
+
+    # A round
+
+    def _round(self, number: int, slots: list[Slot]) -> None:
+        """Have streams do what is left.
+
+        Each of them has a share that stays the same: they and their
+        connections are not started at one time.
+        """
+        before = bytes(self._done)
+        while not all(slot.is_over for slot in slots):
+            self._start_some(number, slots, before)
+            self._wait(slots)
+            for slot in slots:
+                if slot.fork is not None:
+                    self._watch(slot)
+            self._tell_progress()
+            self._check_time()
+
+    def _start_some(self, number: int, slots: list[Slot],
+                    before: bytes) -> None:
+        connecting = sum(slot.fork is not None and not slot.is_greeted
+                         for slot in slots)
+        for slot in slots:
+            if (connecting < CONNECTING and slot.fork is None and
+                    not slot.is_over and
+                    time.monotonic() >= slot.not_before):
+                share = self._share(before, slot.number, len(slots))
+                slot.start(self._guard, functools.partial(
+                    self._stream, number, slot.number, share,
+                    self._job.bandwidth / len(slots)))
+                connecting += 1
+
+    def _share(self, before: bytes, number: int,
+               of: int) -> ty.Iterator[int]:
+        left = (each for each, is_done in enumerate(before) if not is_done)
+        for each in itertools.islice(left, number, None, of):
+            if not self._done[each]:
+                yield each
+
+    def _stream(self, round_number: int, number: int,
+                share: ty.Iterator[int], rate: float,
+                tell: ty.Callable[..., None]) -> None:
+        """Be a stream: a process of its own."""
+        one = stream.Stream(
+            self._job, self._plan, self._sources, self._failures, rate, tell,
+            functools.partial(_NUMBER.pack_into, self._looks,
+                              number * _NUMBER.size))
+        try:
+            with stream.connected(self._job, self._guard) as connection:
+                one.run(connection, wire.hello(
+                    stream=number, extent=self._job.extent,
+                    stall_timeout=self._job.stall_timeout,
+                    generation=[self._job.attempt, round_number]), share)
+            tell(over=True)
+        except stream.Broken as error:
+            tell(broken=str(error), at=one.at_work)
+        except stream.Refused as error:
+            tell(refused=str(error), at=error.number)
+
+    def _wait(self, slots: list[Slot]) -> None:
+        until = self._told_at + PROGRESS_INTERVAL
+        by_fd = {fd: slot for slot in slots if slot.fork is not None
+                 for fd in slot.sources()}
         ready = select.select(
-            [fd for each in self._streams for fd in each.sources()],
-            [fd for each in self._streams for fd in each.sinks()],
-            [], 0 if is_idle else max(0, until - time.monotonic()))
-        if is_idle and not any(ready):
-            work.look_ahead()
+            list(by_fd), [], [], max(0, until - time.monotonic()))[0]
+        for fd in ready:
+            for fields in by_fd[fd].read(fd):
+                self._hear(by_fd[fd], fields)
+
+    def _hear(self, slot: Slot, fields: dict[str, ty.Any]) -> None:
+        if 'done' in fields:
+            number = fields['done']
+            length = self._plan[number].length
+            self._done[number] = 1
+            self._bytes += length
+            self._resumed += length * fields['resumed']
+            self._last = time.monotonic()
+            slot.fruitless = 0
+        elif 'failed' in fields:
+            self._count_failure(fields['failed'])
+            self._retry(slot, fields['error'], fields['failed'])
+        elif 'wire' in fields:
+            self._wire += fields['wire']
+        elif 'greeted' in fields:
+            slot.is_greeted = self._is_reached = True
+        else:
+            slot.ended = fields
+
+    def _watch(self, slot: Slot) -> None:
+        """See to a stream that has ended, or does not."""
+        if slot.has_ended():
+            self._ended(slot, slot.reap())
+        elif time.monotonic() > slot.heard_at + (
+                self._job.stall_timeout + SLACK) and not slot.ended:
+            slot.ended = {'broken': 'nothing was heard of it for %g seconds' %
+                          (self._job.stall_timeout + SLACK), 'at': None}
+            slot.fork.send(signal.SIGKILL)
+
+    def _ended(self, slot: Slot, status: int) -> None:
+        said = slot.words.decode('utf-8', 'replace').strip()
+        if status == -signal.SIGBUS:
+            number, = _NUMBER.unpack_from(
+                self._looks, slot.number * _NUMBER.size)
+            raise self._failure('memory of the source is damaged', number)
+        if slot.ended.get('over') and status == 0:
+            slot.is_over = True
+            return
+        fields = slot.ended or {'broken': 'the process of the stream %s' %
+                                processes.how_ended(status), 'at': None}
+        if 'refused' in fields:
+            reason = fields['refused']
+            raise self._failure(
+                '%s: %s' % (reason, said) if reason.startswith('ssh ')
+                else reason, fields['at'])
+        reason = '%s: %s' % (fields['broken'], said or 'no message')
+        if 'prohibited' in said:
+            raise Failed('the other host\'s sshd forbids forwarding: %s' %
+                         reason)
+        self._broken(slot, reason, fields['at'])
+
+    def _broken(self, slot: Slot, reason: str, at: int | None) -> None:
+        slot.fruitless += 1
+        if at is not None and self._count_failure(at) >= self._job.attempts:
+            raise self._failure('%s (tried %d times)' % (
+                reason, self._failures[at]), at)
+        if slot.fruitless >= self._job.attempts:
+            self._reason = '%s (tried %d times)' % (reason, slot.fruitless)
+            slot.is_over = slot.is_lost = True
+        slot.not_before = time.monotonic() + PAUSE * (slot.fruitless - 1)
+        self._retry(slot, reason, at)
+
+    def _count_failure(self, number: int) -> int:
+        self._failures[number] = self._failures.get(number, 0) + 1
+        return self._failures[number]
+
+    def _retry(self, slot: Slot, reason: str, at: int | None) -> None:
+        self._retries += 1
+        place = {} if at is None else {
+            'device': self._job.devices[self._plan[at].device].name,
+            'offset': self._plan[at].offset}
+        self._tell('retry', stream=slot.number, message=reason, **place)
+
+    def _failure(self, reason: str, number: int | None) -> Failed:
+        if number is None:
+            return Failed(reason)
+        extent = self._plan[number]
+        return Failed('%d bytes at offset %d: %s' % (
+            extent.length, extent.offset, reason),
+            self._job.devices[extent.device].name)
+
+    def _check_time(self) -> None:
+        limit = self._job.time_limit
+        if limit and time.monotonic() > self._start + limit:
+            raise Failed('it is not done after %d seconds' % limit)
+
+    @staticmethod
+    def _end(slots: list[Slot]) -> None:
+        """End the streams that are left, with what they have started."""
+        left = [slot for slot in slots if slot.fork is not None]
+        for slot in left:
+            with contextlib.suppress(ProcessLookupError):
+                slot.fork.end()
+        until = time.monotonic() + stream.LAST_WORDS
+        for slot in left:
+            if not select.select([slot.fork], [], [], max(
+                    0, until - time.monotonic()))[0]:
+                slot.fork.send(signal.SIGKILL)
+            slot.reap()
+
+    # What is told
 
     def _tell_progress(self) -> None:
         now = time.monotonic()
         if now >= self._told_at + PROGRESS_INTERVAL:
             self._told_at = now
-            self._shared.tell(
-                'progress', done=sum(self._shared.done),
-                total=self._job.total, wire=self._wire(),
-                retries=self._shared.retries)
-
-    def _wire(self) -> int:
-        return self._shared.wire + sum(each.wire for each in self._streams)
-
-    def _check(self) -> None:
-        """Check that the sum of what was acknowledged is the whole."""
-        for done, device in zip(self._shared.done, self._job.devices):
-            if done != device.target_size:
-                raise stream.Failed(
-                    '%d of %d bytes were acknowledged' % (
-                        done, device.target_size), device.name)
+            self._tell('progress', done=self._bytes, total=self._job.total,
+                       wire=self._wire)
 
     def totals(self) -> dict[str, ty.Any]:
         return {
-            'bytes': sum(self._shared.done), 'wire': self._wire(),
+            'bytes': self._bytes, 'wire': self._wire,
             'seconds': round(time.monotonic() - self._start, 3),
-            'retries': self._shared.retries,
-            'extents': self._shared.work.extents,
-            'resumed': self._shared.resumed}
+            'retries': self._retries, 'extents': len(self._plan),
+            'resumed': self._resumed}
 
 
 def _tell(event: str, **fields: ty.Any) -> None:
@@ -136,17 +432,13 @@ def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _terminate(_number: int, _frame: ty.Any) -> ty.NoReturn:
-    sys.exit(128 + signal.SIGTERM)
-
-
 def run(text: str) -> int:
     """Do a job.
 
     :returns: the exit status
     """
     try:
-        job = pmem_job.Job.from_json(text)
+        job = pmem_job.Sending.from_json(text)
         if job.parent not in (0, os.getppid()):
             raise ValueError('whoever wanted it is gone')
         with processes.Guard() as guard:
@@ -156,8 +448,10 @@ def run(text: str) -> int:
         return 0
     except ValueError as error:
         _tell('error', message='no job that can be done: %s' % error)
-    except stream.Failed as error:
+    except Failed as error:
         _tell('error', message=str(error), device=error.device)
+    except SystemExit:
+        _tell('error', message='it was ended by SIGTERM')
     except Exception as error:
         _tell('error', message='%s: %s' % (type(error).__name__, error))
         raise
@@ -166,7 +460,7 @@ def run(text: str) -> int:
 
 def main() -> ty.NoReturn:
     _die_with_parent()
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, processes.terminate)
     processes.end(run(sys.stdin.read(LONGEST_JOB)))
 
 

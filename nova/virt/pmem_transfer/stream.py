@@ -1,328 +1,352 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""One stream of a copy: extents go out, answers come in.
+"""One stream of a copy: a process that sends its share over one connection.
 
-Nothing here waits. :meth:`Stream.advance` does what can be done now, and
-:meth:`Stream.sources`, :meth:`Stream.sinks` and :meth:`Stream.deadline`
-say for what to wait.
+It reads an extent, sends it, and takes an answer when enough are on their way.
+What comes of it, it tells the sender, whose child it is: which extents are
+acknowledged, and how the connection broke. Then it ends.
 """
 
 import collections
 from collections import abc
+import contextlib
+import errno
+import itertools
+import os
+import select
+import shlex
+import socket
+import subprocess
 import time
 import typing as ty
 
-from nova.virt.pmem_transfer import buffers
-from nova.virt.pmem_transfer import connection
+from nova.virt.pmem_transfer import extents
 from nova.virt.pmem_transfer import job as pmem_job
-from nova.virt.pmem_transfer import pace
+from nova.virt.pmem_transfer import mapping
 from nova.virt.pmem_transfer import processes
+from nova.virt.pmem_transfer import proof
 from nova.virt.pmem_transfer import wire
-from nova.virt.pmem_transfer import work as pmem_work
 
-#: Frames that are sent ahead of their answers, and how many of them may carry
-#: data: one is stored while the next one arrives. Those without are short, and
-#: to look at a target for one takes no longer than to wait for the next.
+#: Frames that are sent ahead of their answers: one is stored while the next
+#: ones arrive. They lie in no buffer here, so this costs no memory.
 WINDOW = 8
-BUFFERS = 2
 
-#: Seconds before a connection is tried again, times the number of failures
-#: in a row.
-PAUSE = 1
+#: Seconds to wait for the last words of a connection.
+LAST_WORDS = 5
+
+#: Bytes that are given to the kernel at a time; at least, and at most.
+LEAST, MOST = 4096, 256 * 1024
+
+#: Seconds between two times that the sender hears how much was sent.
+INTERVAL = 0.5
+
+#: What ssh prints when it has set up a forwarding.
+READY = b'ready\n'
 
 
-class Failed(Exception):
+class Broken(Exception):
+    """The connection has ended before its time; another one may help."""
+
+
+class Refused(Exception):
     """The copy can't be done.
 
-    Its words do not name devices or hosts: those who wanted it know them.
-
-    :ivar device: the name of the device that it failed at, if it did at one
+    :ivar number: of the extent that it failed at, if it did at one
     """
 
-    def __init__(self, reason: str, device: str | None = None) -> None:
+    def __init__(self, reason: str, number: int | None = None) -> None:
         super().__init__(reason)
-        self.device = device
+        self.number = number
 
 
-class Shared:
-    """What the streams of a copy have in common.
+@contextlib.contextmanager
+def connected(job: pmem_job.Sending, guard: processes.Guard) -> abc.Iterator[
+        socket.socket]:
+    """Reach the receiver.
 
-    :ivar done: bytes that are acknowledged, for each device
-    :ivar resumed: bytes that were there already
-    :ivar wire: bytes written to connections
-    :ivar is_let_in: whether the receiver of the first stream has let us in
+    :raises Broken: if that fails
     """
+    with contextlib.ExitStack() as stack:
+        if not job.address:
+            yield stack.enter_context(_unix(job.socket))
+        elif job.join:
+            ours, theirs = socket.socketpair()
+            stack.enter_context(ours)
+            with theirs:
+                ssh = stack.enter_context(_ssh(
+                    guard, [*job.ssh, '--', job.address, '%s %s' % (
+                        job.join, shlex.quote(job.socket))],
+                    stdin=theirs, stdout=theirs))
+            with _explained(ssh):
+                yield ours
+        else:
+            local = os.path.join(job.folder, '.%d' % os.getpid())
+            stack.callback(_remove, local)
+            ssh = stack.enter_context(_ssh(
+                guard, [*job.ssh, '-N', '-L', '%s:%s' % (local, job.socket),
+                        '-o', 'ExitOnForwardFailure=yes',
+                        '-o', 'PermitLocalCommand=yes',
+                        '-o', 'LocalCommand=echo ready', '--', job.address],
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE))
+            with _explained(ssh):
+                _wait_for_forwarding(ssh, job.stall_timeout)
+                connection = stack.enter_context(_unix(local))
+                _remove(local)
+                yield connection
 
-    def __init__(
-        self, job: pmem_job.Job, guard: processes.Guard,
-        tell: abc.Callable[..., None],
-    ) -> None:
-        """Prepare the work.
 
-        :param tell: called with an event, and what belongs to it
+def _remove(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def _unix(path: str) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.connect(path)
+    except OSError as error:
+        connection.close()
+        raise Broken('the receiver can not be reached: %s' % error)
+    return connection
+
+
+@contextlib.contextmanager
+def _ssh(guard: processes.Guard, argv: list[str],
+         **streams: ty.Any) -> abc.Iterator[subprocess.Popen]:
+    try:
+        process = subprocess.Popen(
+            argv, process_group=guard.group,
+            # As which it runs the local command.
+            env=dict(os.environ, SHELL='/bin/sh'), **streams)
+    except OSError as error:
+        raise Broken('ssh did not start: %s' % error)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def _wait_for_forwarding(ssh: subprocess.Popen, timeout: float) -> None:
+    if not select.select([ssh.stdout], [], [], timeout)[0]:
+        raise Broken('ssh was not ready after %g seconds' % timeout)
+    said = os.read(ssh.stdout.fileno(), len(READY))
+    if said != READY:
+        raise Broken('ssh is not ready')
+
+
+@contextlib.contextmanager
+def _explained(ssh: subprocess.Popen) -> abc.Iterator[None]:
+    """Have who is told of a broken connection know how ssh has ended."""
+    try:
+        yield
+    except Broken as error:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            # One that forwards goes on without a connection.
+            status = ssh.wait(LAST_WORDS if ssh.stdin is None and
+                              ssh.stdout is None else 0.1)
+            how = processes.how_ended(status)
+            # 255 is of ssh itself; any other status is that of a command that
+            # is not there, or does not want.
+            if 0 < status < 255:
+                raise Refused('ssh %s' % how)
+            raise Broken('ssh %s: %s' % (how, error))
+        raise
+
+
+class Pace:
+    """Keeps to a bandwidth."""
+
+    #: The part of a second for which the limit may be exceeded by what was
+    #: not used before.
+    BURST = 0.1
+
+    def __init__(self, rate: float) -> None:
+        """Begin now.
+
+        :param rate: bytes per second; 0 stands for no limit
         """
-        self.job = job
-        self.guard = guard
-        self.tell = tell
-        self.pace = pace.Pace(job.bandwidth)
-        self.work = pmem_work.Work(job)
-        self.done = [0] * len(job.devices)
-        self.resumed = 0
-        self.wire = 0
-        self.retries = 0
-        self.is_let_in = False
+        self._rate = rate
+        self._due = time.monotonic()
+        self.chunk = int(min(max(rate * self.BURST, LEAST), MOST)
+                         if rate else MOST)
 
-    def device_name(self, piece: pmem_work.Piece) -> str:
-        return self.job.devices[piece.extent.device].name
+    def wait(self, count: int) -> None:
+        """Wait for as long as bytes take that were just sent."""
+        if self._rate:
+            now = time.monotonic()
+            self._due = max(self._due, now - self.BURST) + count / self._rate
+            time.sleep(max(0, self._due - now))
 
 
 class Stream:
-    """A stream; see the module."""
+    """A connection, and what is sent over it."""
 
-    def __init__(self, shared: Shared, number: int) -> None:
-        self._shared = shared
-        self._job = shared.job
-        self._number = number
-        self._connection: connection.Connection | None = None
-        self._pending: collections.deque[pmem_work.Piece] = collections.deque()
-        self._sent: collections.deque[pmem_work.Piece] = collections.deque()
-        self._read: pmem_work.Piece | None = None
-        self._buffers = [buffers.Buffer(self._job.extent)
-                         for _ in range(BUFFERS)]
-        self._free = list(self._buffers)
-        self._confirmed = [0, 0]
-        self._connections = 0
-        self._fruitless = 0
-        self._introduced = self.is_greeted = False
-        self._ending = self._over = False
-        self._not_before = 0.0
-        self._stalls_at = 0.0
-        self.is_done = False
+    def __init__(
+        self, job: pmem_job.Sending, plan: extents.Plan,
+        sources: ty.Sequence[mapping.Mapping], failures: dict[int, int],
+        rate: float, tell: abc.Callable[..., None],
+        look: abc.Callable[[int], None],
+    ) -> None:
+        """Describe it.
 
-    # What the loop asks
-
-    def sources(self) -> abc.Iterator[int]:
-        """Yield what to wait for until it can be read."""
-        if self._introduced:
-            yield self._connection.source
-
-    def sinks(self) -> abc.Iterator[int]:
-        """Yield what to wait for until it can be written to."""
-        if (self._connection is not None and
-                self._connection.is_sending() and
-                not self._connection.pause.until and
-                not self._shared.pace.delay()):
-            yield self._connection.sink
-
-    def deadline(self) -> float:
-        """Return when to call :meth:`advance` even if nothing happens."""
-        if self.is_done:
-            return float('inf')
-        times = [self._stalls_at if self._connection is not None
-                 else self._not_before]
-        if self._connection is not None and self._connection.is_sending():
-            times.append(max(self._connection.pause.until,
-                             time.monotonic() + self._shared.pace.delay())
-                         if not list(self.sinks()) else float('inf'))
-        return min(times)
-
-    def advance(self) -> None:
-        """Do what can be done without waiting.
-
-        :raises Failed: if it is to be given up
+        :param failures: how often extents have failed before
+        :param rate: bytes per second; 0 for no limit
+        :param tell: called with what the sender is to know
+        :param look: called with the number of an extent that is to be read
         """
-        if self.is_done:
-            return
+        self._job = job
+        self._plan = plan
+        self._sources = sources
+        self._failures = failures
+        self._pace = Pace(rate)
+        self._tell = tell
+        self._look = look
+        self._sequence = itertools.count()
+        self._sent: collections.deque[tuple[int, bool]] = collections.deque()
+        self._again: collections.deque[tuple[int, bool]] = collections.deque()
+        self._answers: collections.deque[bytes] = collections.deque()
+        self._count = 0
+        self._told_at = 0.0
+
+    def run(self, connection: socket.socket, hello: bytes,
+            numbers: abc.Iterable[int]) -> None:
+        """Send extents, until all of them are acknowledged.
+
+        :raises Broken: if the connection does not last as long
+        :raises Refused: if it does not help to try again
+        """
+        connection.settimeout(self._job.stall_timeout)
+        self._connection = connection
+        self._lines = wire.Lines(connection.recv)
         try:
-            self._advance()
-        except connection.Broken as error:
-            self._broken(str(error))
+            self._transmit(hello)
+            self._greet(self._line())
+            self._send_all(numbers)
+            self._frame(wire.END)
+            if self._fields() != {'end': True}:
+                raise Refused('it has not ended as it was to')
+        except TimeoutError:
+            raise Broken('nothing has moved for %g seconds' %
+                         self._job.stall_timeout)
         except wire.ProtocolError as error:
-            raise Failed(str(error))
-
-    def close(self) -> None:
-        """End the processes, and free the memory."""
-        self._disconnect()
-        for buffer in self._buffers:
-            buffer.close()
-        self._buffers = []
-
-    # What happens
-
-    def _advance(self) -> None:
-        if self._connection is None:
-            if not self._has_work():
-                self._finish()
-                return
-            if time.monotonic() < self._not_before:
-                return
-            self._connect()
-        if not self._introduced and not self._introduce():
-            return
-        self._receive()
-        if self.is_done:
-            return
-        while True:
-            self._load()
-            self._queue()
-            if self._connection.pause.is_on() or not self._send_some():
-                break
-            self._progress()
-        # Have the next one ready while this one is on its way.
-        self._load()
-        self._check_stall()
-
-    def _send_some(self) -> bool:
-        """Send what can be sent now; return whether that is any.
-
-        :raises connection.Broken: if nobody reads it
-        """
-        try:
-            return self._connection.send(self._shared.pace)
-        except connection.Broken:
-            # What was said before counts, and may say why.
-            while self._receive():
-                pass
-            raise
-
-    def _has_work(self) -> bool:
-        return bool(self._pending or self._sent or self._read or
-                    self._shared.work)
-
-    def _finish(self) -> None:
-        self.is_done = True
-        self.close()
-
-    def _progress(self) -> None:
-        self._stalls_at = time.monotonic() + self._job.stall_timeout
-
-    def _check_stall(self) -> None:
-        if self._connection.is_sending() and self._shared.pace.delay():
-            # It is us who hold it up.
-            self._progress()
-        elif time.monotonic() >= self._stalls_at:
-            raise connection.Broken(
-                'nothing has moved for %g seconds' % self._job.stall_timeout)
-
-    # The connection
-
-    def _connect(self) -> None:
-        self._confirmed = [0, 0]
-        self._connection = connection.Connection(
-            self._shared.guard, list(self._job.receiver))
-        self._connections += 1
-        self._progress()
-
-    def _introduce(self) -> bool:
-        """Say the first line, if it is time for it.
-
-        Connecting takes long, so all streams do it at once. But the first
-        one has to be let in before the others say a word: so a second copy
-        meets the lock of the first stream, and never gets as far as to hold
-        up a part of the other.
-
-        :returns: whether it was said
-        """
-        self._introduced = self._number == 0 or self._shared.is_let_in
-        if self._introduced:
-            self._connection.say(wire.hello(
-                stream=self._number, extent=self._job.extent,
-                stall_timeout=self._job.stall_timeout,
-                # Then an earlier receiver of this stream may live.
-                reconnect=self._connections > 1 or self._job.resume,
-                careful=self._connections > 1))
-        self._progress()
-        return self._introduced
-
-    def _disconnect(self) -> None:
-        if self._connection is not None:
-            self._shared.wire += self._connection.sent
-            self._connection.close()
-            self._connection = None
-        self._introduced = self.is_greeted = False
-        self._ending = self._over = False
+            raise Refused(str(error))
+        finally:
+            self._tell(wire=self._count)
 
     @property
-    def wire(self) -> int:
-        """Bytes sent that are not in the shared count yet."""
-        return self._connection.sent if self._connection is not None else 0
+    def at_work(self) -> int | None:
+        """The number of the first extent without an answer."""
+        return self._sent[0][0] if self._sent else None
 
-    def _broken(self, reason: str) -> None:
-        """Go back to where everything that was sent was not."""
-        pieces = list(self._sent)
-        self._sent.clear()
-        if self._read is not None:
-            self._give_back(self._read)
-            self._read = None
-        self._disconnect()
-        self._fruitless += 1
-        for piece in reversed(pieces):
-            self._give_back(piece)
-        if self._fruitless >= self._job.attempts:
-            self._give_up(pieces[0] if pieces else None, reason,
-                          self._fruitless)
-        self._not_before = time.monotonic() + PAUSE * (self._fruitless - 1)
-        if pieces:
-            # It is the first without an answer that was at work.
-            pieces[0].failures += 1
-        self._retry(pieces[0] if pieces else None, reason)
+    def _send_all(self, numbers: abc.Iterable[int]) -> None:
+        compare = self._job.attempt > 0
+        waiting = iter(numbers)
+        while True:
+            following = (self._again.popleft() if self._again else
+                         next(((number, compare) for number in waiting),
+                              None))
+            if following is not None:
+                self._send(*following)
+            elif not self._sent:
+                return
+            if following is None or len(self._sent) >= WINDOW:
+                self._take_answer()
 
-    def _give_back(self, piece: pmem_work.Piece) -> None:
-        self._release(piece)
-        self._pending.appendleft(piece)
+    # Sending
 
-    def _release(self, piece: pmem_work.Piece) -> None:
-        if piece.buffer is not None:
-            self._free.append(piece.buffer)
-            piece.buffer = None
+    def _send(self, number: int, compare: bool) -> None:
+        extent = self._plan[number]
+        self._look(number)
+        try:
+            with self._at_hand(extent) as data:
+                self._sent.append((number, compare))
+                if compare:
+                    self._frame(wire.COMPARE, extent, text=proof.text(data))
+                else:
+                    self._send_data(extent, data)
+        except _Unreadable as error:
+            raise Refused('reading the source: %s' % error, number)
 
-    def _retry(self, piece: pmem_work.Piece | None, reason: str) -> None:
-        if piece is not None and piece.failures >= self._job.attempts:
-            self._give_up(piece, reason, piece.failures)
-        self._shared.retries += 1
-        place = {} if piece is None else {
-            'device': self._shared.device_name(piece),
-            'offset': piece.extent.offset}
-        self._shared.tell('retry', stream=self._number, message=reason,
-                          **place)
+    def _send_data(self, extent: extents.Extent, data: memoryview) -> None:
+        runs = [] if extent.source_offset is None else extents.data_runs(
+            self._sources[extent.device], extent.source_offset, extent.length)
+        self._frame(wire.DATA, extent, runs)
+        for run in runs:
+            self._transmit(data[run.offset:run.end])
 
-    def _give_up(self, piece: pmem_work.Piece | None, reason: str,
-                 tries: int) -> None:
-        if piece is None:
-            raise Failed('%s (tried %d times)' % (reason, tries))
-        raise Failed('%d bytes at offset %d: %s (tried %d times)' % (
-            piece.extent.length, piece.extent.offset, reason, tries),
-            self._shared.device_name(piece))
+    @contextlib.contextmanager
+    def _at_hand(self, extent: extents.Extent) -> abc.Iterator[memoryview]:
+        """Have the bytes of an extent in memory, those of the source."""
+        if extent.source_offset is None:
+            yield memoryview(bytes(extent.length))
+            return
+        with contextlib.ExitStack() as stack:
+            try:
+                data = stack.enter_context(
+                    self._sources[extent.device].at_hand(
+                        extent.source_offset, extent.length))
+            except OSError as error:
+                raise _Unreadable(str(error))
+            yield data
+
+    def _frame(self, kind: bytes, extent: extents.Extent | None = None,
+               runs: ty.Sequence[extents.Run] = (), text: bytes = b'') -> None:
+        place = () if extent is None else (
+            extent.device, extent.offset, extent.length, len(runs))
+        header = wire.Header(kind, next(self._sequence) % 2 ** 32, *place)
+        self._transmit(header.pack() + wire.pack_runs(runs) + text)
+
+    def _transmit(self, data: 'bytes | memoryview') -> None:
+        rest = memoryview(data)
+        while rest:
+            try:
+                count = self._connection.send(rest[:self._pace.chunk])
+            except (BrokenPipeError, ConnectionError):
+                self._last_words()
+            except OSError as error:
+                if error.errno == errno.EFAULT:
+                    raise _Unreadable(str(error))
+                raise
+            rest = rest[count:]
+            self._count += count
+            self._report()
+            self._pace.wait(count)
+
+    def _report(self) -> None:
+        now = time.monotonic()
+        if now >= self._told_at + INTERVAL:
+            self._told_at = now
+            self._tell(wire=self._count)
+            self._count = 0
+
+    def _last_words(self) -> ty.NoReturn:
+        """Take in what was said before the connection broke, and may say why.
+        """
+        while True:
+            self._take_answer()
 
     # Answers
 
-    def _receive(self) -> bool:
-        """Take in answers; return whether there were any."""
-        lines = self._connection.lines.read()
-        for line in lines:
-            self._progress()
-            if self.is_greeted:
-                self._answer(wire.parse_line(line))
-            else:
-                self._greet(line)
-        if self._connection.lines.ended:
-            if not self._over:
-                self._hung_up()
-            self._disconnect()
-            self._finish()
-        return bool(lines)
+    def _line(self) -> bytes:
+        while not self._answers:
+            try:
+                self._answers.extend(self._lines.read())
+            except ConnectionError as error:
+                raise Broken(str(error))
+            if self._lines.ended and not self._answers:
+                raise Broken('the connection ended' + (
+                    '; it printed %s' % wire.quoted(self._lines.rest)
+                    if self._lines.rest else ''))
+        return self._answers.popleft()
 
-    def _hung_up(self) -> None:
-        status = self._connection.exit_status(connection.LAST_WORDS)
-        why = self._connection.why(0)
-        if not self.is_greeted and self._connection.lines.rest:
-            why = 'it printed %s; %s' % (
-                wire.quoted(self._connection.lines.rest), why)
-        # ssh says 255 of itself; any other status is that of a command that
-        # is not there or does not want.
-        if not self.is_greeted and status is not None and 0 < status < 255:
-            raise Failed(why)
-        raise connection.Broken(why)
+    def _fields(self) -> dict[str, ty.Any]:
+        fields = wire.parse_line(self._line())
+        if wire.NAME in fields and 'error' in fields:
+            self._error(fields)
+        return fields
 
     def _greet(self, line: bytes) -> None:
         fields = wire.parse_hello(line, 'it')
@@ -336,109 +360,49 @@ class Stream:
                 'its ticket is for %s, and this copy for %s' % (
                     wire.quoted(wire.line(devices=fields.get('devices'))),
                     wire.quoted(wire.line(devices=expected))))
-        self.is_greeted = self._shared.is_let_in = True
+        self._tell(greeted=True)
 
     def _error(self, fields: dict[str, ty.Any]) -> ty.NoReturn:
         reason = str(fields['error'])[:wire.QUOTED * 2]
         if fields.get('again') is True:
-            raise connection.Broken(reason)
-        raise Failed('refused: %s' % reason,
-                     self._shared.device_name(self._sent[0])
-                     if self._sent else None)
+            raise Broken(reason)
+        raise Refused('refused: %s' % reason, self.at_work)
 
-    def _answer(self, fields: dict[str, ty.Any]) -> None:
-        if wire.NAME in fields and 'error' in fields:
-            self._error(fields)
-        if 'end' in fields:
-            self._ended(fields['end'])
-            return
-        kind, piece = self._match(fields)
-        self._sent.popleft()
-        self._release(piece)
-        self._fruitless = 0
+    def _take_answer(self) -> None:
+        fields = self._fields()
+        kind = self._kind(fields)
+        number, compare = self._sent.popleft()
         if kind == 'failed':
-            piece.failures += 1
-            self._pending.appendleft(piece)
-            self._retry(piece, str(fields.get('error'))[:wire.QUOTED * 2])
+            self._failed(number, compare,
+                         str(fields.get('error'))[:wire.QUOTED * 2])
         elif kind == 'differs':
-            piece.compare = False
-            self._pending.appendleft(piece)
+            self._again.append((number, False))
         else:
-            self._count(piece)
+            self._tell(done=number, resumed=compare)
 
-    def _match(self, fields: dict[str, ty.Any]) -> tuple[str, pmem_work.Piece]:
-        """Return the kind of an answer, and to what it is one.
+    def _kind(self, fields: dict[str, ty.Any]) -> str:
+        """Return what is answered to what was sent first.
 
-        :raises wire.ProtocolError: if it is none to what was sent first
+        :raises wire.ProtocolError: if it is no answer to that
         """
-        piece = self._sent[0] if self._sent else None
-        # What is still being written can't have been dealt with.
-        if len(self._sent) == 1 and self._connection.is_sending():
-            piece = None
-        if piece is not None:
-            kinds = ('same', 'differs') if piece.compare else ('stored',)
+        if self._sent:
+            number, compare = self._sent[0]
+            kinds = ('same', 'differs') if compare else ('stored',)
             for kind in (*kinds, 'failed'):
-                if fields.get(kind) == piece.extent.place:
-                    return kind, piece
+                if fields.get(kind) == self._plan[number].place:
+                    return kind
         raise wire.ProtocolError('it answers %s to %s' % (
             wire.quoted(wire.line(**fields)),
-            'nothing' if piece is None else piece.extent.place))
+            self._plan[number].place if self._sent else 'nothing'))
 
-    def _count(self, piece: pmem_work.Piece) -> None:
-        length = piece.extent.length
-        self._confirmed[0] += 1
-        self._confirmed[1] += length
-        self._shared.done[piece.extent.device] += length
-        if piece.compare:
-            self._shared.resumed += length
+    def _failed(self, number: int, compare: bool, reason: str) -> None:
+        self._failures[number] = self._failures.get(number, 0) + 1
+        self._tell(failed=number, error=reason)
+        if self._failures[number] >= self._job.attempts:
+            raise Refused('%s (tried %d times)' % (
+                reason, self._failures[number]), number)
+        self._again.append((number, compare))
 
-    def _ended(self, totals: ty.Any) -> None:
-        if not self._ending or totals != self._confirmed:
-            raise wire.ProtocolError(
-                'it has stored %s (extents, bytes), and acknowledged %s' % (
-                    wire.quoted(wire.line(end=totals)), self._confirmed))
-        # Until it is gone the other host can't be sure that nobody writes.
-        self._connection.end_input()
-        self._over = True
 
-    # Extents
-
-    def _load(self) -> None:
-        """Read the next extent from the source, if there is room."""
-        while (self._read is None and self._free and
-                (self._pending or self._shared.work)):
-            piece = (self._pending.popleft() if self._pending
-                     else self._shared.work.take())
-            piece.buffer = self._free.pop()
-            try:
-                self._shared.work.load(piece)
-            except OSError as error:
-                piece.failures += 1
-                self._give_back(piece)
-                self._retry(piece, 'reading the source: %s' % error)
-                continue
-            if not piece.runs:
-                self._release(piece)
-            self._read = piece
-
-    def _queue(self) -> None:
-        """Queue a frame for what was read, or the end if that was all."""
-        if (not self.is_greeted or self._ending or
-                self._connection.is_sending()):
-            return
-        if self._read is None:
-            if not self._has_work():
-                self._ending = True
-                self._connection.frame(wire.END)
-        elif len(self._sent) < WINDOW:
-            piece, self._read = self._read, None
-            self._sent.append(piece)
-            self._send(piece)
-
-    def _send(self, piece: pmem_work.Piece) -> None:
-        if piece.compare:
-            self._connection.frame(
-                wire.COMPARE, piece.extent, text=piece.proof)
-        else:
-            self._connection.frame(
-                wire.DATA, piece.extent, piece.runs, buffer=piece.buffer)
+class _Unreadable(Exception):
+    """The source can't be read."""

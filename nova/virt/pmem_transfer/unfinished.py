@@ -19,9 +19,6 @@ from nova.virt.pmem_transfer import processes
 #: Whether it ended, device, offset, length; native sizes, the file stays here.
 _RECORD = struct.Struct('=?IQQ')
 
-#: What is appended to the name of the ticket.
-SUFFIX = '.writes'
-
 #: What identifies an extent: device, offset, length.
 Place = tuple[int, int, int]
 
@@ -29,18 +26,17 @@ Place = tuple[int, int, int]
 class Unfinished:
     """The notes of a copy; all its streams make them, in one file."""
 
-    def __init__(self, ticket_path: str) -> None:
-        """Open them.
+    def __init__(self, fd: int) -> None:
+        """Read them.
 
-        :raises processes.Failed: if there can be none
+        :param fd: a file that is open to read, and to append to
+        :raises processes.Failed: if they can't be read
         """
+        self._fd = fd
         try:
-            self._fd = os.open(ticket_path + SUFFIX, os.O_RDWR | os.O_CREAT |
-                               os.O_APPEND | os.O_CLOEXEC, 0o600)
+            data = os.pread(fd, os.fstat(fd).st_size, 0)
         except OSError as error:
             raise _failed(error)
-        with open(self._fd, 'rb', closefd=False) as notes:
-            data = notes.read()
         # A disk that was full has cut one short, and all that came after it
         # is shifted.
         self._is_torn = len(data) % _RECORD.size != 0

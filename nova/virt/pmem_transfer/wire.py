@@ -7,8 +7,8 @@ the sender sends frames, each with a fixed header, and the receiver answers
 each in one line of JSON, in order. ``doc/protocol.rst`` has the whole.
 """
 
+from collections import abc
 import json
-import os
 import struct
 import typing as ty
 
@@ -16,7 +16,7 @@ from nova.virt.pmem_transfer import extents
 
 #: Version of everything after the first line. Ends of another version refuse
 #: each other; the first line itself keeps its form for ever.
-VERSION = 1
+VERSION = 2
 
 #: The key of the first line that makes it one of ours.
 NAME = 'nova-pmem-copy'
@@ -140,29 +140,25 @@ def quoted(data: bytes) -> str:
 
 
 class Lines:
-    """Lines that come in over a file descriptor, piece by piece."""
+    """Lines that come in piece by piece."""
 
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-        self._rest = b''
+    def __init__(self, read: abc.Callable[[int], bytes]) -> None:
+        """Start with the first one.
+
+        :param read: reads so many bytes at most, like ``os.read``
+        """
+        self._read = read
+        self.rest = b''
         self.ended = False
 
-    @property
-    def rest(self) -> bytes:
-        """What has come since the last line."""
-        return self._rest
-
     def read(self) -> list[bytes]:
-        """Return the lines that are complete after one more read.
+        """Read once, and return the lines that are complete.
 
         :raises ProtocolError: if a line is too long
         """
-        try:
-            data = os.read(self._fd, LONGEST_LINE)
-        except BlockingIOError:
-            return []
+        data = self._read(LONGEST_LINE)
         self.ended = not data
-        *lines, self._rest = (self._rest + data).split(b'\n')
-        if len(self._rest) >= LONGEST_LINE:
-            raise ProtocolError('a line without end: %s' % quoted(self._rest))
+        *lines, self.rest = (self.rest + data).split(b'\n')
+        if len(self.rest) >= LONGEST_LINE:
+            raise ProtocolError('a line without end: %s' % quoted(self.rest))
         return lines

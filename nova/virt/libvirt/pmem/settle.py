@@ -18,8 +18,8 @@ from nova import exception
 from nova import objects
 from nova.virt.libvirt.pmem import namespaces as pmem_namespaces
 from nova.virt.libvirt.pmem import owners
+from nova.virt.libvirt.pmem import receivers
 from nova.virt.libvirt.pmem import tickets
-from nova.virt.libvirt.pmem import writers
 
 LOG = logging.getLogger(__name__)
 
@@ -57,9 +57,44 @@ def settle(context, here: owners.Owners) -> list[tickets.Ticket]:
                           {'migration': ticket.migration_uuid,
                            'names': _names(ticket.targets)})
             continue
-        if left is not None and close(ticket, left, here):
+        if left is None:
+            _go_on(ticket, here)
+        elif close(ticket, left, here):
             settled.append(ticket)
     return settled
+
+
+def _go_on(ticket: tickets.Ticket, here: owners.Owners) -> None:
+    """Have somebody receive again what is still being copied.
+
+    Its receiver has ended with the nova-compute that started it; meanwhile
+    the source goes on trying.
+    """
+    if (ticket.kind, ticket.state) != (tickets.RECEIVE, tickets.OPEN) or (
+            receivers.is_running(ticket)):
+        return
+    try:
+        with alone(ticket.migration_uuid):
+            ticket = tickets.read(ticket.migration_uuid)
+            if ticket.state == tickets.OPEN:
+                namespaces = pmem_namespaces.list_namespaces()
+                pmem_namespaces.check_same(ticket.targets, namespaces)
+                # After a boot the same one may have another number.
+                ticket = dataclasses.replace(ticket, targets=tuple(
+                    dataclasses.replace(each, device=pmem_namespaces.identity(
+                        pmem_namespaces.resolve(each, namespaces)))
+                    for each in ticket.targets))
+                tickets.write(ticket)
+                receivers.start(ticket, namespaces, here.used_devices(
+                    besides=ticket.instance_uuid))
+    except exception.PMEMTicketNotFound:
+        pass
+    except Exception:
+        LOG.exception('The copy of vPMEM data to %(names)s (migration '
+                      '%(migration)s) can not go on here now; this host tries '
+                      'again each minute.',
+                      {'names': _names(ticket.targets),
+                       'migration': ticket.migration_uuid})
 
 
 def leftovers(
@@ -142,6 +177,8 @@ def close(ticket: tickets.Ticket, left: abc.Sequence[tickets.Target],
     try:
         with alone(ticket.migration_uuid):
             ticket = tickets.read(ticket.migration_uuid, ticket.kind)
+            if ticket.kind == tickets.RECEIVE:
+                receivers.end(ticket)
             nodes = pmem_namespaces.list_namespaces()
             try:
                 pmem_namespaces.take_back(ticket.targets, nodes)
@@ -151,7 +188,6 @@ def close(ticket: tickets.Ticket, left: abc.Sequence[tickets.Target],
                     LOG.info('Wiping %(names)s of server %(instance)s.', {
                         'names': _names(left),
                         'instance': ticket.instance_uuid})
-                    writers.end_writers(ticket, left, nodes)
                     pmem_namespaces.wipe(left, nodes, here.used_devices(
                         besides=ticket.instance_uuid))
             tickets.close(ticket)

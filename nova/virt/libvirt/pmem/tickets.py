@@ -14,47 +14,140 @@ from collections import abc
 import contextlib
 import dataclasses
 import os
+import re
 import tempfile
 import threading
-import time
 
 from oslo_log import log as logging
+from oslo_serialization import jsonutils
 
 import nova.conf
 from nova import exception
-from nova.virt.pmem_transfer import ticket as pmem_ticket
-from nova.virt.pmem_transfer import unfinished
+from nova.i18n import _
 
 CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
 
-RECEIVE, HOLD = KINDS = pmem_ticket.KINDS
-OPEN, ARRIVED, OVER = pmem_ticket.STATES
-Target = pmem_ticket.Target
-Ticket = pmem_ticket.Ticket
+#: What is the matter with the namespaces of a ticket: the destination's
+#: receive a copy, the source's are held for the server to go back to.
+RECEIVE, HOLD = KINDS = ('receive', 'hold')
+
+#: How far that is: as it begins; a copy that is closed to writers, and whose
+#: guest is to start; or nobody needs them any more, and they are to be wiped.
+OPEN, ARRIVED, OVER = STATES = ('open', 'arrived', 'over')
+
+#: Format of the file. A ticket of another version is refused, not guessed at.
+VERSION = 1
+
+#: Where tickets are, below ``[DEFAULT]state_path``.
+FOLDER = 'pmem-copy'
+
+_UUID = re.compile('[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}')
 
 #: What this process has written and not closed, by path. What happens to a
 #: file while nova-compute runs is mended from here.
-_written: dict[str, Ticket] = {}
+_written: 'dict[str, Ticket]' = {}
 
 #: Held while a file and what is known of it change together.
 _changing = threading.RLock()
 
 
-def _directory() -> str:
-    return os.path.join(CONF.state_path, pmem_ticket.FOLDER)
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """A namespace that takes data.
+
+    ``size`` and ``source_size`` are bytes. ``uid`` and ``gid`` own the device
+    node while no copy is under way. ``device`` is which one it was when it
+    was lent; none, if that is not known.
+    """
+
+    name: str
+    size: int
+    source_size: int
+    uid: int
+    gid: int
+    device: str = ''
+
+    def __post_init__(self) -> None:
+        numbers = (self.size, self.source_size, self.uid, self.gid)
+        if not isinstance(self.name, str) or not self.name:
+            raise ValueError('name %r' % (self.name,))
+        if any(type(number) is not int or number < 0 for number in numbers):
+            raise ValueError('numbers %r' % (numbers,))
+        if not isinstance(self.device, str):
+            raise ValueError('device %r' % (self.device,))
+        if not 0 < self.source_size <= self.size:
+            raise ValueError('sizes %r' % (numbers[:2],))
+
+
+@dataclasses.dataclass(frozen=True)
+class Ticket:
+    """What may be written, or is to be wiped, on ``host``, and why."""
+
+    host: str
+    migration_uuid: str
+    instance_uuid: str
+    targets: tuple[Target, ...]
+    kind: str = RECEIVE
+    state: str = OPEN
+    version: int = VERSION
+
+    def __post_init__(self) -> None:
+        if self.version != VERSION:
+            raise ValueError('version %r' % (self.version,))
+        if self.kind not in KINDS:
+            raise ValueError('kind %r' % (self.kind,))
+        if self.state not in STATES:
+            raise ValueError('state %r' % (self.state,))
+        if not isinstance(self.host, str) or not self.host:
+            raise ValueError('host %r' % (self.host,))
+        for uuid in (self.migration_uuid, self.instance_uuid):
+            if not isinstance(uuid, str) or not _UUID.fullmatch(uuid):
+                raise ValueError('uuid %r' % (uuid,))
+
+    def to_json(self) -> str:
+        return jsonutils.dumps(dataclasses.asdict(self), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> 'Ticket':
+        """Read what :meth:`to_json` wrote.
+
+        :raises ValueError: if it is anything else
+        """
+        try:
+            fields = jsonutils.loads(text)
+            # In those of the first releases.
+            fields.pop('since', None)
+            targets = tuple(Target(**each) for each in fields.pop('targets'))
+            return cls(targets=targets, **fields)
+        except (AttributeError, KeyError, RecursionError, TypeError) as error:
+            raise ValueError(str(error)) from error
+
+
+def directory() -> str:
+    """Return where tickets are, and the sockets of receivers."""
+    return os.path.join(CONF.state_path, FOLDER)
 
 
 def _path(migration_uuid: str, kind: str = RECEIVE) -> str:
-    try:
-        return os.path.join(
-            _directory(), pmem_ticket.file_name(migration_uuid, kind))
-    except pmem_ticket.Invalid as error:
-        raise exception.PMEMTicketInvalid(reason=error)
+    return os.path.join(directory(), '%s.%s' % (migration_uuid, kind))
 
 
 def path_of(ticket: Ticket) -> str:
     return _path(ticket.migration_uuid, ticket.kind)
+
+
+def socket_of(ticket: Ticket) -> str:
+    """Return where the receiver of a ticket listens."""
+    return os.path.join(directory(), ticket.migration_uuid + '.socket')
+
+
+def notes_of(ticket: Ticket) -> str:
+    """Return where is noted what a copy has begun to write.
+
+    The file is the place of its lock, too.
+    """
+    return os.path.join(directory(), ticket.migration_uuid + '.writes')
 
 
 def write(ticket: Ticket) -> None:
@@ -62,17 +155,15 @@ def write(ticket: Ticket) -> None:
 
     :raises OSError: if it can't be stored; then there is no ticket
     """
-    if not ticket.since:
-        ticket = dataclasses.replace(ticket, since=int(time.time()))
     with _changing:
         _store(ticket)
         _written[path_of(ticket)] = ticket
 
 
 def _store(ticket: Ticket) -> None:
-    os.makedirs(_directory(), mode=0o700, exist_ok=True)
+    os.makedirs(directory(), mode=0o700, exist_ok=True)
     with tempfile.NamedTemporaryFile(
-            'w', dir=_directory(), prefix='.', delete=False) as new:
+            'w', dir=directory(), prefix='.', delete=False) as new:
         try:
             new.write(ticket.to_json())
             new.flush()
@@ -81,7 +172,7 @@ def _store(ticket: Ticket) -> None:
         except BaseException:
             os.unlink(new.name)
             raise
-    _sync_directory()
+    _sync()
 
 
 def read(migration_uuid: str, kind: str = RECEIVE) -> Ticket:
@@ -90,12 +181,21 @@ def read(migration_uuid: str, kind: str = RECEIVE) -> Ticket:
     :raises PMEMTicketNotFound: if there is none
     :raises PMEMTicketInvalid: if its file is damaged, or another migration's
     """
+    path = _path(migration_uuid, kind)
     try:
-        return pmem_ticket.read(_directory(), migration_uuid, kind)
-    except pmem_ticket.Missing:
+        with open(path, encoding='utf-8') as stored:
+            ticket = Ticket.from_json(stored.read())
+    except FileNotFoundError:
         raise exception.PMEMTicketNotFound(migration_uuid=migration_uuid)
-    except pmem_ticket.Invalid as error:
-        raise exception.PMEMTicketInvalid(reason=error)
+    except (OSError, ValueError) as error:
+        raise exception.PMEMTicketInvalid(
+            reason='%s: %s' % (path, error))
+    if (ticket.migration_uuid, ticket.kind) != (migration_uuid, kind):
+        raise exception.PMEMTicketInvalid(
+            reason=_('%(path)s is a "%(kind)s" of migration %(uuid)s') % {
+                'path': path, 'kind': ticket.kind,
+                'uuid': ticket.migration_uuid})
+    return ticket
 
 
 def is_open(migration_uuid: str, kind: str) -> bool:
@@ -106,10 +206,18 @@ def close(ticket: Ticket) -> None:
     """Forget a ticket for good. A ticket that is closed already is fine."""
     with _changing:
         _written.pop(path_of(ticket), None)
-        for path in path_of(ticket) + unfinished.SUFFIX, path_of(ticket):
+        for path in _paths(ticket):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
-                _sync_directory()
+                _sync()
+
+
+def _paths(ticket: Ticket) -> abc.Iterator[str]:
+    """Yield what is removed with a ticket, which comes last."""
+    if ticket.kind == RECEIVE:
+        yield socket_of(ticket)
+        yield notes_of(ticket)
+    yield path_of(ticket)
 
 
 def open_tickets(host: str | None = None) -> abc.Iterator[Ticket]:
@@ -126,7 +234,7 @@ def mend() -> None:
     """Write again what was changed or removed since this process wrote it."""
     with _changing:
         for path, ticket in list(_written.items()):
-            if os.path.dirname(path) == _directory() and not (
+            if os.path.dirname(path) == directory() and not (
                     _is_as_written(ticket)):
                 LOG.error('Writing the vPMEM ticket %s again, which only '
                           'nova-compute may change.', path)
@@ -158,15 +266,16 @@ def damaged() -> list[tuple[str, str]]:
 
 def _names() -> list[tuple[str, str]]:
     try:
-        names = sorted(os.listdir(_directory()))
+        names = sorted(os.listdir(directory()))
     except FileNotFoundError:
         return []
-    parsed = [pmem_ticket.parse_file_name(name) for name in names]
-    return [name for name in parsed if name is not None]
+    parsed = [name.partition('.') for name in names]
+    return [(uuid, kind) for uuid, __, kind in parsed
+            if kind in KINDS and _UUID.fullmatch(uuid)]
 
 
-def _sync_directory() -> None:
-    fd = os.open(_directory(), os.O_RDONLY | os.O_DIRECTORY)
+def _sync() -> None:
+    fd = os.open(directory(), os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)
     finally:

@@ -12,10 +12,9 @@ import dataclasses
 import functools
 import os
 import re
-import shlex
+import select
 import signal
 import subprocess
-import sys
 import tempfile
 import typing as ty
 
@@ -30,9 +29,11 @@ from nova import exception
 from nova.i18n import _
 from nova import objects
 from nova.virt.libvirt.pmem import pairing
+from nova.virt.libvirt.pmem import tickets
 from nova.virt.pmem_transfer import job as pmem_job
 from nova.virt.pmem_transfer import processes
 from nova.virt.pmem_transfer import sender
+from nova.virt.pmem_transfer import wire
 
 CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
@@ -42,6 +43,10 @@ EXTENT = 8 * units.Mi
 
 #: Bytes of a sender's stderr that are kept for an error message.
 STDERR_KEPT = 2048
+
+#: Seconds beyond the stall timeout in which a sender tells something, and
+#: in which one that was killed ends, unless it hangs in the kernel.
+SILENCE = 30
 
 #: Called with a process that was started, or has ended.
 ProcessHook = abc.Callable[[subprocess.Popen], None]
@@ -87,14 +92,7 @@ def printable(text: str) -> str:
 
 
 class SenderKilled(TransferFailed):
-    """The sender could not even say what went wrong.
-
-    :ivar by_memory: whether it was killed by what it has read
-    """
-
-    def __init__(self, message: str, by_memory: bool) -> None:
-        super().__init__(message)
-        self.by_memory = by_memory
+    """The sender could not even say what went wrong."""
 
 
 class Totals(ty.NamedTuple):
@@ -111,24 +109,21 @@ class Totals(ty.NamedTuple):
     retries: int
 
 
-def receiver_argv(migration_uuid: str, address: str | None) -> list[str]:
-    """Return the command that starts a receiver.
+def ssh_argv() -> list[str]:
+    """Return the ssh that leads to another host, without its name.
 
-    ssh gets the options that Nova gives it elsewhere, so that the deployer's
+    It gets the options that Nova gives it elsewhere, so that the deployer's
     keys and configuration apply; but a connection that is shared, or
     compressed, would be one core's work for all streams. It asks the peer for
     a sign of life every 5 seconds and gives up after three without: a
     destination that lost power must not keep the guest switched off for long.
-
-    :param address: of the other host; None for this one
+    What it has to say of a connection that fails it says at this level.
     """
-    if address is None:
-        return [sys.executable, '-m', 'nova.virt.pmem_transfer.receiver',
-                migration_uuid]
+    ciphers = CONF.libvirt.pmem_copy_ciphers
     return ['ssh', '-o', 'BatchMode=yes', '-o', 'ControlPath=none',
             '-o', 'Compression=no', '-o', 'ServerAliveInterval=5',
-            '-o', 'ServerAliveCountMax=3', '--', address, shlex.join(
-                [CONF.libvirt.pmem_copy_receiver, migration_uuid])]
+            '-o', 'ServerAliveCountMax=3', '-o', 'LogLevel=INFO',
+            *(['-o', 'Ciphers=' + ciphers] if ciphers else [])]
 
 
 def copy(instance: 'objects.Instance', migration: 'objects.Migration',
@@ -142,8 +137,9 @@ def copy(instance: 'objects.Instance', migration: 'objects.Migration',
     """
     same_host = migration.source_compute == migration.dest_compute
     totals = transfer(
-        new_job(
-            migration.uuid, None if same_host else migration.dest_host,
+        migration.uuid, new_job(
+            instance.migration_context.pmem_copy_socket,
+            '' if same_host else migration.dest_host,
             [pmem_job.Device(
                 name=source.name, path=node, size=source.size,
                 target_name=target.name, target_size=target.size)
@@ -246,51 +242,71 @@ class Progress:
                       instance=self._instance)
 
 
-def new_job(migration_uuid: str, address: str | None,
-            devices: abc.Iterable[pmem_job.Device]) -> pmem_job.Job:
+def new_job(socket: str, address: str,
+            devices: abc.Iterable[pmem_job.Device]) -> pmem_job.Sending:
     """Return what a sender has to know.
 
-    :param address: of the destination; None if it is this host
+    :param socket: where the receiver listens, on its host
+    :param address: of the destination; empty if it is this host
     """
-    return pmem_job.Job(
-        receiver=tuple(receiver_argv(migration_uuid, address)),
+    job = pmem_job.Sending(
+        socket=socket, address=address, ssh=tuple(ssh_argv()),
+        folder=tickets.directory(), join=CONF.libvirt.pmem_copy_join_command,
         devices=tuple(devices), extent=EXTENT,
         streams=CONF.libvirt.pmem_copy_streams,
-        bandwidth=CONF.libvirt.pmem_copy_bandwidth * 1024 ** 2,
+        bandwidth=CONF.libvirt.pmem_copy_bandwidth * units.Mi,
         stall_timeout=CONF.libvirt.pmem_copy_stall_timeout,
-        attempts=CONF.libvirt.pmem_copy_attempts, parent=os.getpid())
+        attempts=CONF.libvirt.pmem_copy_attempts,
+        patience=CONF.libvirt.pmem_copy_reconnect_timeout,
+        parent=os.getpid())
+    return dataclasses.replace(job, time_limit=_time_limit(job))
 
 
-def transfer(job: pmem_job.Job, on_execute: ProcessHook,
-             on_completion: ProcessHook, on_progress: ProgressHook,
+def _time_limit(job: pmem_job.Sending) -> float:
+    """Return the seconds that a copy may take; 0 for no limit."""
+    limit = CONF.libvirt.pmem_copy_completion_timeout
+    if not limit:
+        return 0
+    # What a limit of the bandwidth costs is wanted.
+    return limit * max(1, job.total / units.Gi) + (
+        2 * job.total / job.bandwidth if job.bandwidth else 0)
+
+
+def transfer(migration_uuid: str, job: pmem_job.Sending,
+             on_execute: ProcessHook, on_completion: ProcessHook,
+             on_progress: ProgressHook,
              is_wanted: abc.Callable[[], bool]) -> Totals:
     """Copy devices, and prove that all of it arrived.
 
     A sender that was killed is started again, and looks first what the target
-    has already. Damaged memory does not kill it twice: it finds the place.
+    has already.
 
     :param is_wanted: says whether to start it again
     :raises TransferFailed: if it can't be done
     """
     for attempt in range(job.attempts):
         try:
-            return _send(job, on_execute, on_completion, on_progress)
+            return _send(
+                migration_uuid, dataclasses.replace(job, attempt=attempt),
+                on_execute, on_completion, on_progress)
         except SenderKilled as error:
             if attempt + 1 == job.attempts or not is_wanted():
                 raise
             LOG.warning('Starting the sender of vPMEM data again: %s', error)
-            job = dataclasses.replace(
-                job, resume=True, careful=job.careful or error.by_memory)
     raise AssertionError('a job has at least one attempt')
 
 
-def _send(job: pmem_job.Job, on_execute: ProcessHook,
-          on_completion: ProcessHook, on_progress: ProgressHook) -> Totals:
-    with _sender(job) as (process, stderr):
+def _send(migration_uuid: str, job: pmem_job.Sending,
+          on_execute: ProcessHook, on_completion: ProcessHook,
+          on_progress: ProgressHook) -> Totals:
+    with _sender(migration_uuid, job) as (process, stderr):
         on_execute(process)
         try:
-            last = _listen(process.stdout, on_progress)
-            status = process.wait()
+            last = _listen(process, on_progress,
+                           job.stall_timeout + SILENCE)
+            status = process.wait(SILENCE)
+        except subprocess.TimeoutExpired:
+            raise SenderKilled(_('the sender does not end'))
         finally:
             _end(process)
             on_completion(process)
@@ -302,24 +318,19 @@ def _send(job: pmem_job.Job, on_execute: ProcessHook,
         raise SenderKilled(
             _('the sender %(how)s: %(stderr)s') %
             {'how': processes.how_ended(status),
-             'stderr': _tail(stderr) or _('no message')},
-            by_memory=status == -signal.SIGBUS)
+             'stderr': _tail(stderr) or _('no message')})
 
 
 @contextlib.contextmanager
-def _sender(job: pmem_job.Job) -> abc.Iterator[
+def _sender(migration_uuid: str, job: pmem_job.Sending) -> abc.Iterator[
         tuple[subprocess.Popen, ty.IO[bytes]]]:
     """Start a sender; whatever happens, it is not left running."""
-    environment = sender.environment()
-    # A receiver on this host is to find this very service's tickets.
-    environment.update(OS_DEFAULT__STATE_PATH=CONF.state_path,
-                       OS_DEFAULT__HOST=CONF.host)
     with tempfile.TemporaryFile() as stderr:
         try:
             process = subprocess.Popen(
-                sender.command(), stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE, stderr=stderr, env=environment,
-                start_new_session=True)
+                sender.command(migration_uuid), stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE, stderr=stderr,
+                env=sender.environment(), start_new_session=True)
         except OSError as error:
             raise TransferFailed(
                 _('the sender did not start: %s') % error)
@@ -339,24 +350,36 @@ def _end(process: subprocess.Popen) -> None:
         with contextlib.suppress(ProcessLookupError):
             # Its children end with it.
             process.send_signal(signal.SIGKILL)
-    process.wait()
-
-
-def _listen(lines: abc.Iterable[bytes],
-            on_progress: ProgressHook) -> dict[str, ty.Any]:
-    """Read what a sender tells, up to its end; return the last event."""
-    event: dict[str, ty.Any] = {}
-    for line in lines:
         try:
-            event = jsonutils.loads(line)
-            if event['event'] == 'progress':
-                on_progress(event['done'], event['total'])
-            elif event['event'] == 'retry':
-                LOG.warning('Copying vPMEM data, trying again: %s',
-                            printable(event['message']))
-        except (KeyError, TypeError, ValueError):
-            raise TransferFailed(
-                _('the sender said %r') % line[:STDERR_KEPT])
+            process.wait(SILENCE)
+        except subprocess.TimeoutExpired:
+            LOG.error('Process %d, a sender of vPMEM data, can not be killed: '
+                      'it hangs in the kernel.', process.pid)
+
+
+def _listen(process: subprocess.Popen, on_progress: ProgressHook,
+            timeout: float) -> dict[str, ty.Any]:
+    """Read what a sender tells, up to its end; return the last event.
+
+    :raises SenderKilled: if it gives no sign of life for so many seconds
+    """
+    event: dict[str, ty.Any] = {}
+    lines = wire.Lines(functools.partial(os.read, process.stdout.fileno()))
+    while not lines.ended:
+        if not select.select([process.stdout], [], [], timeout)[0]:
+            raise SenderKilled(_('the sender gave no sign of life for '
+                                 '%d seconds') % timeout)
+        for line in lines.read():
+            try:
+                event = jsonutils.loads(line)
+                if event['event'] == 'progress':
+                    on_progress(event['done'], event['total'])
+                elif event['event'] == 'retry':
+                    LOG.warning('Copying vPMEM data, trying again: %s',
+                                printable(event['message']))
+            except (KeyError, TypeError, ValueError):
+                raise TransferFailed(
+                    _('the sender said %r') % line[:STDERR_KEPT])
     return event
 
 

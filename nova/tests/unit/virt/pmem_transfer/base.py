@@ -3,6 +3,7 @@
 """Real copies, in real processes, over a real ssh on loopback."""
 
 import contextlib
+import fcntl
 import json
 import os
 import subprocess
@@ -16,13 +17,11 @@ from nova.tests.fixtures import pmem
 from nova.virt.pmem_transfer import job as pmem_job
 from nova.virt.pmem_transfer import receiver
 from nova.virt.pmem_transfer import sender
-from nova.virt.pmem_transfer import ticket as pmem_ticket
 
 KIB = 1024
 MIB = pmem.MIB
 
 MIGRATION = '11111111-2222-3333-4444-555555555555'
-INSTANCE = '99999999-8888-7777-6666-555555555555'
 ADDRESS = '127.0.0.1'
 
 
@@ -48,10 +47,8 @@ class CopyTestCase(test.NoDBTestCase):
     def setUp(self):
         super().setUp()
         self.state = self.useFixture(fixtures.TempDir()).path
-        environment = {'OS_DEFAULT__STATE_PATH': self.state,
-                       'OS_DEFAULT__HOST': 'host2'}
-        self.pmem = self.useFixture(pmem.PmemHosts(
-            dict.fromkeys(self.ADDRESSES, environment)))
+        self.socket = os.path.join(self.state, 'receiver.socket')
+        self.pmem = self.useFixture(pmem.PmemHosts(self.ADDRESSES))
         self.pairs = []
 
     def add_pair(self, size, target_size=None, fill=True):
@@ -63,41 +60,55 @@ class CopyTestCase(test.NoDBTestCase):
         if fill:
             self.pmem.fill('old%d' % number, seed=number)
 
-    def ticket(self, **changes):
-        fields = dict(host='host2', migration_uuid=MIGRATION,
-                      instance_uuid=INSTANCE, targets=tuple(
-                          pmem_ticket.Target(
-                              new, self.pmem.size(new), self.pmem.size(old),
-                              0, 0) for old, new in self.pairs))
-        return pmem_ticket.Ticket(**dict(fields, **changes))
+    def receiving(self, **changes):
+        fields = dict(socket=self.socket, notes=-1, targets=tuple(
+            pmem_job.Target(new, self.pmem.path(new), self.pmem.size(new),
+                            self.pmem.size(old)) for old, new in self.pairs))
+        return pmem_job.Receiving(**dict(fields, **changes))
 
-    @property
-    def ticket_path(self):
-        return os.path.join(self.state, pmem_ticket.FOLDER,
-                            MIGRATION + '.receive')
+    def receive(self, **changes):
+        """Start a receiver, as nova-compute does; return its process."""
+        notes = os.open(self.socket + '.writes', os.O_RDWR | os.O_CREAT |
+                        os.O_APPEND, 0o600)
+        fcntl.flock(notes, fcntl.LOCK_EX)
+        process = subprocess.Popen(
+            receiver.command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            env=dict(sender.environment(),
+                     PMEM_STAND_IN_UID=str(pmem.NOVA_UID)),
+            pass_fds=[notes], start_new_session=True)
+        os.close(notes)
+        self.addCleanup(self.end, process)
+        process.stdin.write(self.receiving(
+            notes=notes, **changes).to_json().encode() + b'\n')
+        process.stdin.flush()
+        self.said = process.stdout.readline().decode()
+        return process
 
-    def open_ticket(self, text=None, **changes):
-        os.makedirs(os.path.dirname(self.ticket_path), exist_ok=True)
-        with open(self.ticket_path, 'w') as stored:
-            stored.write(text if text is not None
-                         else self.ticket(**changes).to_json())
+    def end(self, process):
+        """End a receiver, as nova-compute does: wait for all of it."""
+        process.kill()
+        process.wait()
+        process.stdin.close()
+        process.stdout.close()
+        with open(self.socket + '.writes') as notes:
+            fcntl.flock(notes, fcntl.LOCK_EX)
 
     def job(self, **changes):
         fields = dict(
-            receiver=('ssh', '-o', 'BatchMode=yes', ADDRESS,
-                      '%s %s' % (receiver.COMMAND, MIGRATION)),
-            streams=1, extent=MIB, stall_timeout=20,
+            address=ADDRESS, socket=self.socket, folder=self.state,
+            ssh=('ssh', '-o', 'BatchMode=yes', '-o', 'LogLevel=INFO'),
+            streams=1, extent=MIB, stall_timeout=20, patience=0,
             devices=tuple(pmem_job.Device(
                 old, self.pmem.path(old), self.pmem.size(old), new,
                 self.pmem.size(new)) for old, new in self.pairs))
-        return pmem_job.Job(**dict(fields, **changes))
+        return pmem_job.Sending(**dict(fields, **changes))
 
     def start(self, **changes):
         return self.start_text(self.job(**changes).to_json())
 
     def start_text(self, text, command=None):
         process = subprocess.Popen(
-            command or sender.command(), stdin=subprocess.PIPE,
+            command or sender.command(MIGRATION), stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             env=sender.environment(), text=True)
         self.addCleanup(process.wait)
@@ -112,7 +123,7 @@ class CopyTestCase(test.NoDBTestCase):
         return psutil.Process(self.start_text(
             self.job(**changes).to_json(),
             [sys.executable, '-c', 'import subprocess, sys;'
-             'subprocess.run(sys.argv[1:])', *sender.command()]).pid)
+             'subprocess.run(sys.argv[1:])', *sender.command(MIGRATION)]).pid)
 
     @staticmethod
     def result(process):

@@ -22,7 +22,7 @@ class WholeCopyTestCase(base.CopyTestCase):
 
     def test_random_data(self):
         self.add_pair(4 * MIB)
-        self.open_ticket()
+        self.receive()
         result = self.succeed()
         self.assertEqual(4 * MIB, result.last['bytes'])
         self.assertEqual(4, result.last['extents'])
@@ -41,18 +41,18 @@ class WholeCopyTestCase(base.CopyTestCase):
         self.add_pair(4 * MIB, 6 * MIB)
         for _old, new in self.pairs:
             self.pmem.fill(new, seed='dirt')
-        self.open_ticket()
+        self.receive()
         result = self.succeed(streams=streams)
         self.assertEqual(16 * MIB, result.last['bytes'])
 
     def test_more_streams_than_extents(self):
         self.add_pair(2 * MIB)
-        self.open_ticket()
+        self.receive()
         self.succeed(streams=8, extent=2 * MIB)
 
     def test_zeros_are_neither_sent_nor_written(self):
         self.add_pair(4 * MIB, fill=False)
-        self.open_ticket()
+        self.receive()
         result = self.succeed()
         self.assertLess(result.last['wire'], KIB)
         written = [call for call in self.pmem.calls('daxio')
@@ -62,7 +62,7 @@ class WholeCopyTestCase(base.CopyTestCase):
     def test_zeros_over_dirt_are_written(self):
         self.add_pair(4 * MIB, fill=False)
         self.pmem.write('new0', 3 * MIB + 7, b'dirt')
-        self.open_ticket()
+        self.receive()
         result = self.succeed()
         self.assertLess(result.last['wire'], KIB)
         written = [call['args'] for call in self.pmem.calls('daxio')
@@ -77,7 +77,7 @@ class WholeCopyTestCase(base.CopyTestCase):
                   2 * MIB + 300 * KIB: 1, 4 * MIB - 1: 1}
         for offset, length in pieces.items():
             self.pmem.write('old0', offset, b'x' * length)
-        self.open_ticket()
+        self.receive()
         result = self.succeed()
         self.assertLess(result.last['wire'],
                         sum(pieces.values()) + 12 * KIB)
@@ -94,7 +94,7 @@ class WholeCopyTestCase(base.CopyTestCase):
             for offset in (7, 5 * MIB + 200 * KIB):
                 self.pmem.write('new0', offset, b'dirt')
             zeroed = [(0, MIB)]
-        self.open_ticket()
+        self.receive()
         result = self.succeed(extent=10 * MIB)
         self.assertEqual(0, result.last['retries'])
         calls = [(call['args'], '-z' in call['args'])
@@ -109,7 +109,7 @@ class WholeCopyTestCase(base.CopyTestCase):
 
     def test_resumed_copy_sends_only_what_differs(self):
         self.add_pair(4 * MIB, 6 * MIB)
-        self.open_ticket()
+        self.receive()
         self.succeed()
         self.pmem.write('new0', MIB + 5, b'dirt')
         self.pmem.write('new0', 3 * MIB, b'dirt')
@@ -119,7 +119,7 @@ class WholeCopyTestCase(base.CopyTestCase):
 
     def test_the_source_is_only_read(self):
         self.add_pair(2 * MIB)
-        self.open_ticket()
+        self.receive()
         self.succeed()
         self.assertEqual([], [
             call for call in self.pmem.calls('daxio')
@@ -127,7 +127,7 @@ class WholeCopyTestCase(base.CopyTestCase):
 
     def test_nothing_is_left(self):
         self.add_pair(2 * MIB)
-        self.open_ticket()
+        self.receive()
         self.succeed()
         self.assert_nothing_runs()
 
@@ -138,7 +138,7 @@ class FaultTestCase(base.CopyTestCase):
     def setUp(self):
         super().setUp()
         self.add_pair(4 * MIB)
-        self.open_ticket()
+        self.receive()
 
     @ddt.data('exit', 'kill', 'short', 'flip')
     def test_extent_that_fails_once(self, action):
@@ -400,7 +400,7 @@ class RefusalTestCase(base.CopyTestCase):
         self.refused('there is no open ticket')
 
     def test_shell_that_prints_something(self):
-        self.open_ticket()
+        self.receive()
         receiver = self.job().receiver
         self.refused('Welcome to the machine', 'should begin with',
                      receiver=(*receiver[:-1],

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""The receivers of this host: who may write to what has a ticket.
+
+A receiver is a child of nova-compute's, and ends with it. What it has started
+has inherited the lock on the notes beside the ticket, as it has: so whoever
+has the lock knows that nobody of the copy writes any more, also after he was
+killed himself and came back.
+"""
+
+from collections import abc
+import contextlib
+import fcntl
+import os
+import select
+import subprocess
+import threading
+import time
+
+from oslo_log import log as logging
+
+from nova import exception
+from nova.i18n import _
+from nova.virt.libvirt.pmem import namespaces as pmem_namespaces
+from nova.virt.libvirt.pmem import tickets
+from nova.virt.pmem_transfer import job as pmem_job
+from nova.virt.pmem_transfer import receiver
+from nova.virt.pmem_transfer import sender
+from nova.virt.pmem_transfer import users
+
+LOG = logging.getLogger(__name__)
+
+#: Seconds to wait for a receiver to listen, and for what it has started to
+#: end. Both take a moment, unless something is the matter with the host.
+TIMEOUT = 30
+
+#: The receivers that this process has started, by the path of the notes.
+_running: dict[str, subprocess.Popen] = {}
+_lock = threading.Lock()
+
+
+def start(ticket: tickets.Ticket, namespaces: pmem_namespaces.Namespaces,
+          used: abc.Set[users.Key]) -> None:
+    """Have somebody listen for the data of an open ticket.
+
+    :param used: keys of the devices of other servers' guests
+    :raises PMEMNamespaceNotFound: if a device is not there
+    :raises PMEMDeviceBusy: if a guest has one, or an earlier receiver can't be
+        ended
+    :raises OSError: if it does not work
+    """
+    end(ticket)
+    targets = tuple(pmem_job.Target(
+        name=each.name, path=pmem_namespaces.resolve(each, namespaces),
+        size=each.size, source_size=each.source_size)
+        for each in ticket.targets)
+    for each in targets:
+        # The numbers of nodes change when a host boots, and what a claim says
+        # of them may be older.
+        if users.keys([each.path]) & used:
+            raise exception.PMEMDeviceBusy(
+                name=each.name, user=_('a guest of this host'))
+        pmem_namespaces.lend(each.path)
+    with _notes(ticket) as notes:
+        _lock_alone(ticket, notes)
+        process = subprocess.Popen(
+            receiver.command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            env=sender.environment(), start_new_session=True,
+            pass_fds=(notes,))
+        try:
+            process.stdin.write(pmem_job.Receiving(
+                socket=tickets.socket_of(ticket), targets=targets,
+                notes=notes).to_json().encode() + b'\n')
+            process.stdin.flush()
+            _wait_until_ready(process)
+        except BaseException:
+            _end(process)
+            raise
+    with _lock:
+        _running[tickets.notes_of(ticket)] = process
+
+
+def _wait_until_ready(process: subprocess.Popen) -> None:
+    said = b''
+    if select.select([process.stdout], [], [], TIMEOUT)[0]:
+        said = process.stdout.readline()
+    if said != receiver.READY.encode():
+        raise OSError(_('the receiver does not listen: %s') % (
+            said.decode('utf-8', 'replace').strip() or _('no message')))
+
+
+def is_running(ticket: tickets.Ticket) -> bool:
+    with _lock:
+        process = _running.get(tickets.notes_of(ticket))
+    return process is not None and process.poll() is None
+
+
+def end(ticket: tickets.Ticket) -> None:
+    """See to it that nobody of a copy writes any more.
+
+    :raises PMEMDeviceBusy: if somebody can't be ended
+    """
+    with _lock:
+        process = _running.pop(tickets.notes_of(ticket), None)
+    if process is not None:
+        _end(process)
+    if os.path.exists(tickets.notes_of(ticket)):
+        with _notes(ticket) as notes:
+            _lock_alone(ticket, notes)
+
+
+def _end(process: subprocess.Popen) -> None:
+    """End a receiver; its children end with it."""
+    process.kill()
+    process.wait()
+    with contextlib.suppress(BrokenPipeError):
+        process.stdin.close()
+    process.stdout.close()
+
+
+@contextlib.contextmanager
+def _notes(ticket: tickets.Ticket) -> abc.Iterator[int]:
+    fd = os.open(tickets.notes_of(ticket), os.O_RDWR | os.O_CREAT |
+                 os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _lock_alone(ticket: tickets.Ticket, notes: int) -> None:
+    """Take the lock, when all who have inherited it are gone."""
+    until = time.monotonic() + TIMEOUT
+    while True:
+        try:
+            fcntl.flock(notes, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > until:
+                raise exception.PMEMDeviceBusy(
+                    name=', '.join(each.name for each in ticket.targets),
+                    user=_('what a copy has left'))
+        # The kernel tells who waits for a lock, and not for how long.
+        time.sleep(0.02)

@@ -1,0 +1,321 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""One stream of a copy, where it is written: a process of the receiver's.
+
+Each extent is written, read back from the device, compared with what has
+arrived, and only then acknowledged. While ``daxio`` writes one, the next one
+is taken in, if there is one.
+"""
+
+from collections import abc
+import dataclasses
+import select
+import socket
+import time
+import typing as ty
+
+from nova.virt.pmem_transfer import buffers
+from nova.virt.pmem_transfer import daxio
+from nova.virt.pmem_transfer import extents
+from nova.virt.pmem_transfer import job as pmem_job
+from nova.virt.pmem_transfer import layout
+from nova.virt.pmem_transfer import mapping
+from nova.virt.pmem_transfer import processes
+from nova.virt.pmem_transfer import proof
+from nova.virt.pmem_transfer import unfinished
+from nova.virt.pmem_transfer import wire
+
+if ty.TYPE_CHECKING:
+    from nova.virt.pmem_transfer import receiver
+
+#: Bytes that could be written in the time that it takes to start daxio.
+RUN_COST = 2 * layout.MIB
+
+#: The part of the stall timeout that storing one extent may take. So the
+#: sender learns the reason before it runs out of patience.
+STORE_SHARE = 0.5
+
+
+class Target:
+    """A device that may be written, open to be read."""
+
+    def __init__(self, job: pmem_job.Target,
+                 memory: mapping.Mapping) -> None:
+        self.name = job.name
+        self.path = job.path
+        self.memory = memory
+        self.sections = layout.sections(job.source_size, job.size)
+
+
+@dataclasses.dataclass
+class Frame:
+    """A frame that has arrived as a whole.
+
+    :ivar runs: where in the buffer data has come; the rest of the extent is
+        not cleared yet
+    :ivar proof: the key and the tag of a frame that compares
+    :ivar spans: what is written of it, each at once
+    :ivar process: the daxio that writes the first span
+    :ivar until: when that has to be done
+    """
+
+    header: wire.Header
+    runs: list[extents.Run] = dataclasses.field(default_factory=list)
+    buffer: buffers.Buffer | None = None
+    proof: bytes = b''
+    spans: list[extents.Run] = dataclasses.field(default_factory=list)
+    process: daxio.Daxio | None = None
+    until: float = 0
+
+
+class Writer:
+    """Frames in, answers out."""
+
+    def __init__(
+        self, connection: socket.socket, hello: 'receiver.Hello',
+        targets: ty.Sequence[Target], notes: unfinished.Unfinished,
+        guard: processes.Guard, keep_open: ty.Sequence[int],
+    ) -> None:
+        """Prepare it.
+
+        :param keep_open: what each daxio inherits
+        """
+        self._connection = connection
+        self._hello = hello
+        self._targets = targets
+        self._notes = notes
+        self._guard = guard
+        self._keep_open = keep_open
+        self._free = [buffers.Buffer(hello.extent) for _ in range(2)]
+        self._sequence = 0
+
+    def run(self) -> None:
+        """Serve until the sender says that this is all.
+
+        :raises EOFError: if it goes away before
+        :raises TimeoutError: if nothing comes any more
+        :raises wire.ProtocolError: if it sends what it must not
+        """
+        stored: Frame | None = None
+        try:
+            while True:
+                if stored is None or self._comes_first(stored):
+                    frame = self._read()
+                else:
+                    frame = None
+                if stored is not None:
+                    self._finish(stored)
+                    stored = None
+                if frame is not None:
+                    if frame.header.kind == wire.END:
+                        self._say(end=True)
+                        return
+                    stored = self._begin(frame)
+        finally:
+            if stored is not None and stored.process is not None:
+                stored.process.close()
+
+    def _comes_first(self, stored: Frame) -> bool:
+        """Wait until a frame comes, or the last one is written."""
+        ready = select.select([self._connection, stored.process], [], [], max(
+            0, stored.until - time.monotonic()))[0]
+        return self._connection in ready and stored.process not in ready
+
+    # What comes
+
+    def _take(self, view: 'memoryview | bytearray') -> None:
+        rest = memoryview(view)
+        while rest:
+            try:
+                count = self._connection.recv_into(rest)
+            except TimeoutError:
+                raise TimeoutError('nothing has come for %g seconds' %
+                                   self._hello.stall_timeout)
+            if not count:
+                raise EOFError('before the end of the copy')
+            rest = rest[count:]
+
+    def _bytes(self, size: int) -> bytes:
+        data = bytearray(size)
+        self._take(data)
+        return bytes(data)
+
+    def _read(self) -> Frame:
+        """Take in a frame."""
+        frame = Frame(wire.Header.unpack(
+            self._bytes(wire.HEADER.size), self._sequence))
+        self._sequence = (self._sequence + 1) % 2 ** 32
+        if frame.header.kind == wire.COMPARE:
+            self._check(frame)
+            frame.proof = self._bytes(wire.KEY + wire.TAG)
+        elif frame.header.kind == wire.DATA:
+            frame.runs = wire.unpack_runs(
+                self._bytes(frame.header.runs * wire.RUN.size))
+            self._check(frame)
+            if frame.runs:
+                frame.buffer = self._free.pop()
+                for run in frame.runs:
+                    self._take(frame.buffer.view[run.offset:run.end])
+        return frame
+
+    def _check(self, frame: Frame) -> None:
+        header = frame.header
+        if header.device >= len(self._targets):
+            raise wire.ProtocolError('there is no device %d' % header.device)
+        target = self._targets[header.device]
+        try:
+            extents.check((header.offset, header.length), frame.runs,
+                          target.sections, self._hello.extent)
+        except extents.NotAllowed as error:
+            raise wire.ProtocolError('device %s: %s' % (target.name, error))
+
+    # What is done
+
+    def _begin(self, frame: Frame) -> Frame | None:
+        """Do what a frame asks for; return it if something is left to do."""
+        try:
+            if frame.header.kind == wire.COMPARE:
+                self._compare(frame)
+                return None
+            self._notes.begin(*frame.header.place)
+            frame.spans = _spans(frame)
+            frame.until = time.monotonic() + (
+                self._hello.stall_timeout * STORE_SHARE)
+            if frame.spans:
+                frame.process = self._daxio(frame, frame.spans[0])
+                return frame
+        except processes.Failed as error:
+            self._fail(frame, error)
+            return None
+        self._finish(frame)
+        return None
+
+    def _finish(self, frame: Frame) -> None:
+        try:
+            self._store(frame)
+            self._notes.end(*frame.header.place)
+        except processes.Failed as error:
+            self._fail(frame, error)
+            return
+        self._release(frame)
+        self._say(stored=frame.header.place)
+
+    def _fail(self, frame: Frame, error: Exception) -> None:
+        self._release(frame)
+        self._say(failed=frame.header.place, error=str(error)[:wire.QUOTED])
+
+    def _release(self, frame: Frame) -> None:
+        if frame.buffer is not None:
+            self._free.append(frame.buffer)
+            frame.buffer = None
+
+    def _compare(self, frame: Frame) -> None:
+        header = frame.header
+        is_same = False
+        if not self._notes.has(*header.place):
+            proved = proof.Proof(frame.proof[:wire.KEY])
+            with self._read_back(header, extents.Run(
+                    0, header.length)) as data:
+                proved.update(data)
+            is_same = proved.tag() == frame.proof[wire.KEY:]
+        self._say(**{'same' if is_same else 'differs': header.place})
+
+    def _store(self, frame: Frame) -> None:
+        """Write an extent as far as it is not there; show that it is.
+
+        :raises processes.Failed: if it is not
+        """
+        gaps = list(_between(frame.spans, frame.header.length))
+        for number, span in enumerate(frame.spans):
+            self._wait(frame, frame.process if number == 0 else
+                       self._daxio(frame, span))
+        # A target that was wiped has the zeros between already.
+        dirty = [gap for gap in gaps
+                 if not self._is_there(frame, gap, zero=True)]
+        for gap in dirty:
+            self._wait(frame, self._daxio(frame, gap, zero=True))
+        # All of it is read after the last write.
+        for zero, parts in (False, frame.spans), (True, gaps if dirty else ()):
+            for part in parts:
+                if not self._is_there(frame, part, zero):
+                    raise processes.Failed(
+                        'it reads back different from what was written')
+
+    def _daxio(self, frame: Frame, run: extents.Run,
+               zero: bool = False) -> daxio.Daxio:
+        where = (self._targets[frame.header.device].path,
+                 frame.header.offset + run.offset, run.length)
+        if zero:
+            return daxio.zero(self._guard, *where, keep_open=self._keep_open)
+        return daxio.write(self._guard, *where, frame.buffer, run.offset,
+                           keep_open=self._keep_open)
+
+    def _wait(self, frame: Frame, process: daxio.Daxio) -> None:
+        frame.process = process
+        if not process.wait(frame.until - time.monotonic()):
+            process.give_up(self._hello.stall_timeout * STORE_SHARE)
+        frame.process = None
+        process.finish()
+
+    def _is_there(self, frame: Frame, run: extents.Run, zero: bool) -> bool:
+        """Compare what is on the device with what should be there."""
+        offset = frame.header.offset + run.offset
+        target = self._targets[frame.header.device].memory
+        with self._read_back(frame.header, run):
+            if zero:
+                return target.is_zero(offset, run.length)
+            return target.equals(offset, frame.buffer, run.offset, run.length)
+
+    def _read_back(self, header: wire.Header, run: extents.Run):
+        """Have a part of an extent at hand, as it is on the device.
+
+        :raises processes.Failed: if it can't be read
+        """
+        return _failing(self._targets[header.device].memory.at_hand(
+            header.offset + run.offset, run.length))
+
+    def _say(self, **fields: ty.Any) -> None:
+        """Answer; a sender that does not take it must not hold us up."""
+        self._connection.sendall(wire.line(**fields))
+
+
+class _failing:
+    """Turns the failure of entering a context into one of the extent."""
+
+    def __init__(self, context: ty.ContextManager) -> None:
+        self._context = context
+
+    def __enter__(self) -> ty.Any:
+        try:
+            return self._context.__enter__()
+        except OSError as error:
+            raise processes.Failed('it can not be read back: %s' % error)
+
+    def __exit__(self, *exception: ty.Any) -> bool | None:
+        return self._context.__exit__(*exception)
+
+
+def _spans(frame: Frame) -> list[extents.Run]:
+    """Return what to write of a frame, each at once.
+
+    Where there are few zeros between two runs they are put into the buffer, as
+    this takes less than another process.
+    """
+    spans: list[extents.Run] = []
+    for run in frame.runs:
+        if spans and run.offset - spans[-1].end <= RUN_COST:
+            start, end = spans[-1].offset, spans.pop().end
+            frame.buffer.clear(end, run.offset - end)
+            run = extents.Run(start, run.end - start)
+        spans.append(run)
+    return spans
+
+
+def _between(runs: list[extents.Run], length: int) -> abc.Iterator[
+        extents.Run]:
+    """Yield what runs leave out of an extent."""
+    end = 0
+    for run in [*runs, extents.Run(length, 0)]:
+        if run.offset > end:
+            yield extents.Run(end, run.offset - end)
+        end = run.end
