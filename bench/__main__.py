@@ -27,10 +27,11 @@ MIB = 1024 * 1024
 #: What nova-compute asks for, but for the streams: two cores feed no more.
 OPTIONS = {'streams': 2, 'extent': 8 * MIB}
 
-#: The part of a copy after which its sender is killed.
-CUT = 0.9
+#: Streams at once, and the cores from which on it makes sense to try.
+SCALE, SCALE_CORES = (1, 2, 4, 8, 16), 8
 
 ours = functools.partial(measure.mover, **OPTIONS)
+again = functools.partial(measure.again, **OPTIONS)
 Rounds = dict[str, list[measure.Taken]]
 
 
@@ -42,18 +43,19 @@ class Bench:
         self.report = bench_report.Report()
 
     def rounds(self, where: place.Place, title: str,
-               copies: dict[str, measure.Copy],
-               prepare: abc.Callable[[place.Place], None] =
-               place.Place.clear_target) -> Rounds:
+               copies: dict[str, measure.Copy], onto: str = '') -> Rounds:
         """Run copies in turns, and check each.
 
-        :param prepare: what to do before each
+        :param onto: the one that finds what the one before it has left
         """
         taken: Rounds = {name: [] for name in copies}
         for _ in range(self._number):
             for name, copy in copies.items():
-                prepare(where)
+                if name != onto:
+                    where.prepare()
+                before = where.cpu()
                 taken[name].append(copy(where))
+                taken[name][-1].cpu = where.cpu() - before
                 if not where.is_copied():
                     raise RuntimeError('%s has not copied' % name)
         self.report.add(title, taken)
@@ -61,39 +63,56 @@ class Bench:
 
     def random(self, where: place.Place) -> None:
         where.fill_random()
+        naive, same, digests = (
+            'naive pipe', 'naive pipe, our cipher', 'pipe with digests')
         taken = self.rounds(where, 'random', {
-            'naive pipe': measure.naive,
-            'pipe with digests': measure.digest_pipe, 'ours': ours})
-        self.report.ratio('random_vs_naive', taken, 'ours', 'naive pipe')
-        self.report.ratio('random_vs_digest_pipe', taken, 'ours',
-                          'pipe with digests')
+            naive: measure.naive, same: functools.partial(
+                measure.naive, ssh=measure.SSH_WITH_OUR_CIPHER),
+            digests: measure.digest_pipe, 'ours': ours})
+        for number, other in (('random_vs_naive', naive),
+                              ('random_vs_naive_with_our_cipher', same),
+                              ('random_vs_digest_pipe', digests)):
+            self.report.ratio(number, taken, 'ours', other)
+        self.report.ratio('cpu_vs_naive', taken, 'ours', naive, of='cpu')
 
-    def streams(self, where: place.Place) -> None:
+    def streams(self, where: place.Place,
+                counts: abc.Iterable[int] = (1, 2, 4)) -> None:
+        where.fill_random()
         self.rounds(where, 'random', {
             'ours, streams: %d' % count: functools.partial(
-                ours, streams=count) for count in (1, 2, 4)})
+                ours, streams=count) for count in counts})
+
+    def ceiling(self, where: place.Place,
+                counts: abc.Iterable[int] = (1, 2)) -> None:
+        """What sending alone can do: nothing stands in its way but memory."""
+        where.fill_random()
+        taken: Rounds = {'streams: %d' % count: [] for count in counts}
+        for _ in range(self._number):
+            for count, takens in zip(counts, taken.values()):
+                takens.append(measure.ceiling(
+                    where, count, extent=OPTIONS['extent']))
+        self.report.add('random, %d MiB, no ssh, only acknowledged' % (
+            where.size * measure.DEVICES // MIB), taken)
+        self.report.ratio('two_streams_vs_one', taken, 'streams: 1',
+                          'streams: 2')
 
     def processes(self, where: place.Place) -> None:
         where.fill_random()
-        where.clear_target()
-        taken = measure.by_compute(where, **OPTIONS)
+        where.prepare()
+        taken = measure.watched(where, **OPTIONS)
         self.report.processes(taken)
-        # A receiver serves one stream, the sender all of them.
+        # On either host.
         self.report.numbers['peak_rss_mib_per_stream'] = round(max(
-            taken.peak['receiver'],
-            taken.peak['sender'] / OPTIONS['streams']) / 1024, 1)
+            taken['stream of the ' + end].peak
+            for end in ('sender', 'receiver')) / 1024, 1)
 
     def resumed(self, where: place.Place, large: bool = False) -> None:
-        """A sender that was killed is started again."""
-        def resume(where: place.Place) -> measure.Taken:
-            measure.cut(where, CUT, **OPTIONS)
-            return ours(where, resume=True)
-
+        """Another sender looks what is there, and all of it is."""
         where.fill_random()
-        rest = 'ours, after a cut at %d %%' % (CUT * 100)
+        name = 'ours, all is there'
         taken = self.rounds(where, 'random' + _size(where, large),
-                            {'ours': ours, rest: resume})
-        self.report.ratio('resume_vs_whole' + '_large' * large, taken, rest,
+                            {'ours': ours, name: again}, onto=name)
+        self.report.ratio('resume_vs_whole' + '_large' * large, taken, name,
                           'ours')
 
     def sparse(self, where: place.Place, large: bool = False) -> None:
@@ -176,27 +195,34 @@ class Bench:
             line(stack.enter_context(place.Place(size)))
 
     def run(self, size: int, large: int) -> None:
-        """Run all lines.
+        """Run the lines that something is asked of.
 
         :param size: bytes of a device
         :param large: bytes of a larger one for some lines; 0 for none
         """
         with place.Place(size) as where:
             self.random(where)
-            self.streams(where)
+            self.processes(where)
+            self.ceiling(where)
             self.resumed(where)
             self.sparse(where)
-            self.zero(where)
-            self.compressible(where)
-            self.zlib(where)
-        self.on_a_link(size // 2)
         if large:
             with place.Place(large) as where:
                 self.sparse(where, large=True)
                 self.resumed(where, large=True)
-        # The last one, for it imports all of Nova.
+
+    def run_others(self, size: int) -> None:
         with place.Place(size) as where:
-            self.processes(where)
+            self.streams(where)
+            self.zero(where)
+            self.compressible(where)
+            self.zlib(where)
+        self.on_a_link(size // 2)
+
+    def run_scale(self, size: int) -> None:
+        with place.Place(size) as where:
+            self.ceiling(where, SCALE)
+            self.streams(where, SCALE)
 
 
 def _size(where: place.Place, say: bool = True) -> str:
@@ -208,7 +234,7 @@ def machine() -> str:
                   pathlib.Path('/proc/cpuinfo').read_text().splitlines()
                   if line.startswith('model name')), 'unknown')
     version = subprocess.run(['ssh', '-V'], capture_output=True, text=True)
-    return '%d cores of %s, Linux %s, Python %s, %s, its default cipher' % (
+    return '%d cores of %s, Linux %s, Python %s, %s' % (
         len(os.sched_getaffinity(0)), model, platform.release(),
         platform.python_version(), version.stderr.split(',')[0])
 
@@ -218,11 +244,21 @@ def main() -> None:
     parser.add_argument('--size', type=int, default=1024, help='MiB')
     parser.add_argument('--large', type=int, default=4096,
                         help='MiB of a larger device for some lines, or 0')
-    parser.add_argument('--rounds', type=int, default=5)
+    parser.add_argument('--rounds', type=int, default=3)
+    parser.add_argument('--all', action='store_true',
+                        help='run also the lines that nothing is asked of')
+    parser.add_argument('--scale', action='store_true',
+                        help='run up to %d streams, and nothing else' %
+                        max(SCALE))
     parser.add_argument('--output', default='bench.json')
     parser.add_argument('--doc', type=pathlib.Path,
                         help='page whose tables to replace')
     options = parser.parse_args()
+    cores = len(os.sched_getaffinity(0))
+    if options.scale and cores < SCALE_CORES:
+        print('--scale was not run: it takes %d cores, and here are %d' % (
+            SCALE_CORES, cores))
+        return
     bench = Bench(options.rounds)
     load = os.getloadavg()[0]
     pages = '2 MiB'
@@ -235,7 +271,13 @@ def main() -> None:
     if options.large * MIB * 3 > psutil.virtual_memory().available:
         print('no memory for devices of %d MiB' % options.large)
         options.large = 0
-    bench.run(options.size * MIB, options.large * MIB)
+    size = options.size * MIB
+    if options.scale:
+        bench.run_scale(size)
+    else:
+        bench.run(size, options.large * MIB)
+    if options.all:
+        bench.run_others(size)
     report = bench.report
     report.numbers.update(
         machine=machine(), size_mib=options.size, rounds=options.rounds,

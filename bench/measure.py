@@ -2,22 +2,30 @@
 """Running one copy, and what it took."""
 
 from collections import abc
+import contextlib
 import dataclasses
 import json
 import os
 import pathlib
 import subprocess
-import sys
 import threading
 import time
+import typing as ty
 
 import psutil
 
+from bench import acknowledge
 from bench import place
-from nova.virt.pmem_transfer import receiver
+from nova.virt.libvirt.pmem import transfer
+from nova.virt.pmem_transfer import job as pmem_job
 from nova.virt.pmem_transfer import sender
 
 SSH = 'ssh -o BatchMode=yes %s' % place.ADDRESS
+SSH_WITH_OUR_CIPHER = "%s -o 'Ciphers=%s'" % (
+    SSH, transfer.CONF.libvirt.pmem_copy_ciphers)
+
+#: Devices of a copy whose receivers only acknowledge; all are the same one.
+DEVICES = 4
 
 
 @dataclasses.dataclass
@@ -25,15 +33,15 @@ class Taken:
     """What a copy took.
 
     :ivar seconds: from start to end
-    :ivar wire: bytes of frames that went into ssh
-    :ivar peak: KiB of memory at the peak, by kind of process
-    :ivar cpu: seconds of CPU, by kind of process
+    :ivar wire: bytes that went into ssh
+    :ivar resumed: bytes that were there already
+    :ivar cpu: seconds of CPU, of all processes
     """
 
     seconds: float
     wire: int = 0
-    peak: dict[str, int] = dataclasses.field(default_factory=dict)
-    cpu: dict[str, float] = dataclasses.field(default_factory=dict)
+    resumed: int = 0
+    cpu: float = 0
 
 
 def _shell(script: str) -> Taken:
@@ -44,10 +52,10 @@ def _shell(script: str) -> Taken:
     return Taken(time.monotonic() - start)
 
 
-def naive(where: place.Place) -> Taken:
+def naive(where: place.Place, ssh: str = SSH) -> Taken:
     """The pipe of the specification: nothing is checked."""
     return _shell('set -o pipefail; daxio -i %s | %s daxio -o %s -b no' % (
-        where.source, SSH, where.target))
+        where.source, ssh, where.target))
 
 
 def digest_pipe(where: place.Place) -> Taken:
@@ -69,66 +77,78 @@ def gzip_pipe(where: place.Place) -> Taken:
         """ % {'source': where.source, 'target': where.target, 'ssh': SSH})
 
 
-def _start(where: place.Place, command: list[str],
-           **options: object) -> subprocess.Popen:
-    process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        env=sender.environment())
-    process.stdin.write(where.job(**options).to_json())
-    process.stdin.close()
-    return process
+def _send(job: pmem_job.Sending,
+          watch: abc.Callable[[int], None] = lambda pid: None,
+          ) -> dict[str, ty.Any]:
+    """Run a sender; return its last event.
 
-
-def mover(where: place.Place, **options: object) -> Taken:
-    """Ours."""
-    start = time.monotonic()
-    with _start(where, sender.command(), **options) as process:
+    :param watch: called with its process
+    """
+    with subprocess.Popen(
+            sender.command('bench'), stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, env=sender.environment(),
+            text=True) as process:
+        process.stdin.write(job.to_json())
+        process.stdin.close()
+        watch(process.pid)
         *_, last = process.stdout
     event = json.loads(last)
     if process.returncode or event['event'] != 'done':
         raise RuntimeError('the copy failed: %s' % event)
-    return Taken(time.monotonic() - start, event['wire'])
+    return event
 
 
-def cut(where: place.Place, share: float, **options: object) -> None:
-    """Begin ours, and kill it when a part of the whole is acknowledged."""
-    # It tells how far it is so often that this is about the part.
-    command = [sys.executable, '-c',
-               'from nova.virt.pmem_transfer import sender; '
-               'sender.PROGRESS_INTERVAL = 0.01; sender.main()']
-    with _start(where, command, **options) as process:
-        for line in process.stdout:
-            if json.loads(line).get('done', 0) >= share * where.size:
-                process.kill()
-                return
-    raise RuntimeError('the copy ended by itself')
+def mover(where: place.Place, **options: object) -> Taken:
+    """Ours; its receiver is started while the guest still runs."""
+    where.receive()
+    return _copy(where.job(**options))
 
 
-def by_compute(where: place.Place, **options: object) -> Taken:
-    """Ours, started by what nova-compute runs for it, and watched.
+def _copy(job: pmem_job.Sending) -> Taken:
+    start = time.monotonic()
+    event = _send(job)
+    return Taken(time.monotonic() - start, event['wire'], event['resumed'])
 
-    To look at processes costs, so the time is worth little.
-    """
-    # This is all of Nova.
-    from nova.virt.libvirt.pmem import transfer
 
-    watchers = []
-
-    def watch(process: subprocess.Popen) -> None:
-        watchers.append(_Watcher(process.pid))
-        watchers[0].start()
-
-    peak = _peak(os.getpid())
-    cpu = time.thread_time()
-    totals = transfer.transfer(
-        where.job(**options), watch, lambda process: None,
-        lambda done, total: None, lambda: True)
-    taken = Taken(totals.seconds, totals.wire)
-    # What the thread took that would be one of nova-compute's.
-    taken.cpu['nova-compute'] = time.thread_time() - cpu
-    taken.peak['nova-compute'] = _peak(os.getpid()) - peak
-    watchers[0].stop(taken)
+def again(where: place.Place, **options: object) -> Taken:
+    """Another sender of what is there, as when one was killed at the end."""
+    taken = _copy(where.job(attempt=1, **options))
+    if taken.resumed != where.size:
+        raise RuntimeError('only %d bytes were there' % taken.resumed)
     return taken
+
+
+def ceiling(where: place.Place, streams: int, **options: object) -> Taken:
+    """Ours without ssh, and without anybody who stores it."""
+    job = where.job(streams=streams, address='', **options)
+    job = dataclasses.replace(
+        job, devices=job.devices * DEVICES, socket=job.socket + '.none')
+    with acknowledge.receivers(job, streams):
+        return Taken(_send(job)['seconds'])
+
+
+# Each process
+
+class Process(ty.NamedTuple):
+    """What a process took; of several of a kind, all seconds and one peak.
+
+    :ivar cpu: seconds
+    :ivar peak: KiB of memory
+    """
+
+    cpu: float
+    peak: int
+
+
+def watched(where: place.Place, **options: object) -> dict[str, Process]:
+    """Ours, by kind of process.
+
+    To look at processes costs, so the time is worth nothing.
+    """
+    where.receive()
+    watcher = _Watcher(where.receiver.pid)
+    _send(where.job(**options), watcher.begin)
+    return watcher.end()
 
 
 class _Watcher(threading.Thread):
@@ -136,39 +156,44 @@ class _Watcher(threading.Thread):
 
     INTERVAL = 0.05
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, receiver: int) -> None:
         super().__init__()
-        self._pid = pid
+        self._mains = {receiver: 'receiver'}
         self._end = threading.Event()
-        self._seen: dict[int, tuple[str, int, float]] = {}
+        self._seen: dict[int, tuple[str, Process]] = {}
+
+    def begin(self, sender: int) -> None:
+        self._mains[sender] = 'sender'
+        self.start()
 
     def run(self) -> None:
         while not self._end.wait(self.INTERVAL):
             for process in psutil.Process().children(recursive=True):
-                try:
+                with contextlib.suppress(OSError, psutil.Error):
                     kind = self._kind(process)
                     if kind is not None:
-                        self._seen[process.pid] = (
-                            kind, _peak(process.pid), _cpu(process))
-                except (OSError, psutil.Error):
-                    continue
+                        self._seen[process.pid] = kind, Process(
+                            _cpu(process, kind), _peak(process.pid))
 
     def _kind(self, process: psutil.Process) -> str | None:
-        if process.pid == self._pid:
-            return 'sender'
-        if process.name() in ('ssh', 'sshd'):
-            return process.name()
-        if process.name().startswith('python') and (
-                receiver.__name__ in process.cmdline()):
-            return 'receiver'
-        return None
+        name, parent = process.name(), process.ppid()
+        if parent == os.getpid():
+            return self._mains.get(process.pid)
+        if name.startswith('python') and parent in self._mains:
+            return 'stream of the ' + self._mains[parent]
+        return name if name in ('ssh', 'sshd', 'dd') else None
 
-    def stop(self, taken: Taken) -> None:
+    def end(self) -> dict[str, Process]:
         self._end.set()
         self.join()
-        for kind, peak, cpu in self._seen.values():
-            taken.peak[kind] = max(peak, taken.peak.get(kind, 0))
-            taken.cpu[kind] = taken.cpu.get(kind, 0) + cpu
+        found: dict[str, Process] = {}
+        for kind, each in self._seen.values():
+            known = found.get(kind, Process(0, 0))
+            found[kind] = Process(
+                known.cpu + each.cpu, max(known.peak, each.peak))
+        # What was seen of it is not all, and its parents have counted it.
+        found['dd'] = found['dd']._replace(cpu=0)
+        return found
 
 
 def _peak(pid: int) -> int:
@@ -178,15 +203,12 @@ def _peak(pid: int) -> int:
     return 0
 
 
-def _cpu(process: psutil.Process) -> float:
+def _cpu(process: psutil.Process, kind: str) -> float:
     """Return seconds of a process, and of its daxio, which have ended."""
     times = process.cpu_times()
-    own = times.user + times.system
-    # What ssh and the sender have started is counted on its own.
-    if not process.name().startswith('python') or (
-            receiver.__name__ not in process.cmdline()):
-        return own
-    return own + times.children_user + times.children_system
+    return times.user + times.system + (
+        times.children_user + times.children_system
+        if kind == 'stream of the receiver' else 0)
 
 
 Copy = abc.Callable[[place.Place], Taken]

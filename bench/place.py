@@ -3,28 +3,31 @@
 
 import compileall
 import contextlib
+import dataclasses
 import importlib.util
-import json
 import os
 import pathlib
 import random
 import shlex
 import shutil
+import subprocess
 import sys
+import tempfile
+import time
 import typing as ty
 
 import fixtures
+import psutil
 
 from bench import memory
-from nova.virt.pmem_transfer import extents
+from nova.virt.libvirt.pmem import tickets
+from nova.virt.libvirt.pmem import transfer
 from nova.virt.pmem_transfer import job as pmem_job
 from nova.virt.pmem_transfer import receiver
-from nova.virt.pmem_transfer import ticket as pmem_ticket
+from nova.virt.pmem_transfer import sender
 
 MIB = 1024 * 1024
 ADDRESS = '127.0.0.1'
-HOST = 'bench'
-MIGRATION = '11111111-2222-3333-4444-555555555555'
 SOURCE, TARGET = 'source', 'target'
 TOOLS = pathlib.Path(__file__).parent / 'tools'
 
@@ -33,7 +36,7 @@ PIECE = MIB
 
 
 def _load_fixture() -> ty.Any:
-    """Import Nova's fixture by its path: its package is all of Nova."""
+    """Import Nova's fixture by its path: its package is all of the tests."""
     path = pathlib.Path(receiver.__file__).parents[2].joinpath(
         'tests', 'fixtures', 'pmem.py')
     spec = importlib.util.spec_from_file_location('pmem_fixture', path)
@@ -47,7 +50,10 @@ pmem = _load_fixture()
 
 
 class Place(contextlib.ExitStack):
-    """Two devices of the same size, and the tools to copy between them."""
+    """Two devices of the same size, and the tools to copy between them.
+
+    :ivar receiver: the process of the receiver
+    """
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -55,9 +61,10 @@ class Place(contextlib.ExitStack):
         self.enter_context(
             fixtures.EnvironmentVariable('TMPDIR', memory.FOLDER))
         self.state = self.enter_context(fixtures.TempDir()).path
-        self.hosts = self.enter_context(pmem.PmemHosts({ADDRESS: {
-            'OS_DEFAULT__STATE_PATH': self.state,
-            'OS_DEFAULT__HOST': HOST}}))
+        transfer.CONF.set_override('state_path', self.state)
+        os.mkdir(tickets.directory())
+        self.socket = os.path.join(tickets.directory(), 'bench.socket')
+        self.hosts = self.enter_context(pmem.PmemHosts([ADDRESS]))
         for name in (SOURCE, TARGET):
             self.hosts.add_namespace(name, size)
         self.source = self.hosts.path(SOURCE)
@@ -66,43 +73,63 @@ class Place(contextlib.ExitStack):
         # As where it is installed; the tools of the tests leave no traces.
         compileall.compile_dir(
             pathlib.Path(receiver.__file__).parent, quiet=1)
-        self._open_ticket()
+        self.receiver: subprocess.Popen | None = None
+        self.callback(self._end_receiver)
 
     def _replace_tools(self) -> None:
         """Put tools in place that are as quick as the real ones."""
         folder = pathlib.Path(self.hosts.bin)
         (folder / 'daxio').unlink()
         shutil.copy(TOOLS / 'daxio', folder / 'daxio')
-        nodes = json.dumps([{
-            'name': name, 'size': self.size, 'daxregion': {'devices': [{
-                'chardev': os.path.relpath(self.hosts.path(name), '/dev'),
-                'size': self.size}]}} for name in (SOURCE, TARGET)])
         config = os.path.join(self.hosts.root, 'ssh', 'config')
         ssh = shutil.which('ssh', path=os.environ['PATH'].replace(
             self.hosts.bin, ''))
-        for name, line in (
-                ('ndctl', 'echo %s' % shlex.quote(nodes)),
-                ('ssh', 'exec %s -F %s "$@"' % (ssh, shlex.quote(config)))):
-            (folder / name).write_text('#!/bin/sh\n%s\n' % line)
+        (folder / 'ssh').write_text('#!/bin/sh\nexec %s -F %s "$@"\n' % (
+            ssh, shlex.quote(config)))
 
-    def _open_ticket(self) -> None:
-        folder = pathlib.Path(self.state, pmem_ticket.FOLDER)
-        folder.mkdir()
-        ticket = pmem_ticket.Ticket(
-            HOST, MIGRATION, MIGRATION, (pmem_ticket.Target(
-                TARGET, self.size, self.size, os.getuid(), os.getgid()),))
-        (folder / pmem_ticket.file_name(MIGRATION)).write_text(
-            ticket.to_json())
+    def prepare(self) -> None:
+        """Make the target as a wiped one is: zero, with its memory there."""
+        self._end_receiver()
+        self._clear(self.target)
 
-    def job(self, **options: object) -> pmem_job.Job:
+    def receive(self) -> None:
+        """Have a receiver listen, as nova-compute does before the copy."""
+        with tempfile.TemporaryFile('a+') as notes:
+            self.receiver = subprocess.Popen(
+                receiver.command(), stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE, env=sender.environment(), text=True,
+                pass_fds=[notes.fileno()])
+            self.receiver.stdin.write(pmem_job.Receiving(
+                socket=self.socket, notes=notes.fileno(),
+                targets=(pmem_job.Target(
+                    TARGET, self.target, self.size, self.size),)).to_json())
+            self.receiver.stdin.write('\n')
+            self.receiver.stdin.flush()
+        said = self.receiver.stdout.readline()
+        if said != receiver.READY:
+            raise RuntimeError('the receiver does not listen: %s' % said)
+
+    def _end_receiver(self) -> None:
+        if self.receiver is not None:
+            self.receiver.communicate()
+            self.receiver = None
+
+    def cpu(self) -> float:
+        """Return the CPU seconds of all that was started, when it is idle."""
+        here = psutil.Process()
+        # What is left then is the listener of sshd, and a receiver.
+        while any(each.name() != 'sh' for child in here.children()
+                  for each in child.children()):
+            time.sleep(0.01)
+        ended = here.cpu_times()
+        return ended.children_user + ended.children_system + sum(
+            sum(each.cpu_times()[:4]) for each in here.children())
+
+    def job(self, **options: object) -> pmem_job.Sending:
         """Return the job of copying the source to the target."""
-        options = dict({'extent': extents.LARGEST, 'parent': os.getpid()},
-                       **options)
-        return pmem_job.Job(
-            receiver=('ssh', '-o', 'BatchMode=yes', ADDRESS,
-                      '%s %s' % (receiver.COMMAND, MIGRATION)),
-            devices=(pmem_job.Device(
-                SOURCE, self.source, self.size, TARGET, self.size),),
+        return dataclasses.replace(transfer.new_job(
+            'bench', self.socket, ADDRESS, [pmem_job.Device(
+                SOURCE, self.source, self.size, TARGET, self.size)]),
             **options)
 
     # What is on the source. The same seed for each round.
@@ -139,10 +166,6 @@ class Place(contextlib.ExitStack):
             for _ in range(self.size // PIECE):
                 device.write(piece)
         return self.size
-
-    def clear_target(self) -> None:
-        """Make the target as a wiped one is: zero, with its memory there."""
-        self._clear(self.target)
 
     def _clear(self, path: str) -> None:
         with open(path, 'r+b') as device:

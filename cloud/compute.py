@@ -107,9 +107,8 @@ class Compute(Host):
         self.write('/etc/ssh/sshd_config', self.sshd_config())
         self._install_keys()
         # As a package would: on the PATH of whoever comes by ssh.
-        receiver = ENV / 'bin' / 'nova-pmem-receive'
-        if receiver.exists():
-            self.path('/usr/local/bin/nova-pmem-receive').symlink_to(receiver)
+        self.path('/usr/local/bin/nova-pmem-join').symlink_to(
+            ENV / 'bin' / 'nova-pmem-join')
 
     def sshd_config(self, **options: object) -> str:
         return SSHD_CONFIG.format(

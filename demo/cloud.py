@@ -41,6 +41,7 @@ from nova.tests.fixtures import pmem  # noqa: E402
 from nova.tests.functional.libvirt import base  # noqa: E402
 from nova import utils  # noqa: E402
 from nova.virt.libvirt import driver  # noqa: E402
+from nova.virt.libvirt.pmem import namespaces as pmem_namespaces  # noqa: E402
 from oslo_middleware import request_id  # noqa: E402
 from werkzeug import serving  # noqa: E402
 
@@ -120,12 +121,12 @@ class Cloud(base.ServersTestBase):
         """Make namespaces, sshds, and what each host has of its own."""
         self.folders = {host: self.useFixture(fixtures.TempDir()).path
                         for host in ADDRESSES}
-        # What ssh starts on a host finds that one's configuration.
-        self.pmem = self.useFixture(pmem.PmemHosts({
-            address: {'OS_DEFAULT__HOST': host,
-                      'OS_DEFAULT__STATE_PATH': self.folders[host],
-                      'PMEM_STAND_IN_HOST': host}
-            for host, address in ADDRESSES.items()}))
+        self.pmem = self.useFixture(
+            pmem.PmemHosts(list(ADDRESSES.values())))
+        # Their nodes are files, and not in /dev.
+        self.useFixture(fixtures.MockPatchObject(
+            pmem_namespaces, 'node_path',
+            lambda name: os.path.normpath(os.path.join('/dev', name))))
         for name, (host, label, size) in self._namespaces.items():
             self.pmem.add_namespace(
                 name, size, host=host, label=label, listed=LISTED)
@@ -165,6 +166,8 @@ class Cloud(base.ServersTestBase):
             staticmethod(self._create_context(
                 auth.NovaKeystoneContext._create_context))))
         self.flags(allow_resize_to_same_host=False, periodic_enable=True)
+        # With more, of so little data, all would arrive at once.
+        self.flags(pmem_copy_streams=2, group='libvirt')
 
     @staticmethod
     def _create_context(create: Any) -> Any:

@@ -17,8 +17,6 @@ from lab import distributions
 from lab import guest as guests
 from lab import image as images
 from nova.virt.pmem_transfer import job as pmem_job
-from nova.virt.pmem_transfer import receiver
-from nova.virt.pmem_transfer import ticket as pmem_ticket
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 MIB = 1024 * 1024
@@ -48,6 +46,7 @@ LOG = '/run/nova-compute.log'
 
 #: On the disk: what is there is there after a loss of power.
 STATE = images.DISK + '/nova'
+TICKETS = STATE + '/pmem-copy'
 
 CONFIGURATION = """\
 [DEFAULT]
@@ -58,17 +57,6 @@ pmem_copy_streams = 2
 # As many as processors, of which a host has more than a guest of the lab.
 thread_pool_size = 2
 """
-
-RECEIVER = """\
-#!/bin/sh
-PYTHONPATH={code} exec python3 -m nova.virt.pmem_transfer.receiver "$@"
-"""
-
-
-def ticket_path(migration_uuid: str = MIGRATION,
-                kind: str = pmem_ticket.RECEIVE) -> str:
-    return '%s/%s/%s' % (STATE, pmem_ticket.FOLDER,
-                         pmem_ticket.file_name(migration_uuid, kind))
 
 
 # The image
@@ -97,11 +85,7 @@ def stage(folder: pathlib.Path) -> dict[str, pathlib.Path]:
         check=True, stdout=subprocess.DEVNULL)
     settings = folder / 'nova.conf'
     settings.write_text(CONFIGURATION.format(state=STATE))
-    command = folder / receiver.COMMAND
-    command.write_text(RECEIVER.format(code=CODE))
-    command.chmod(0o755)
-    return {CODE: code, '/etc/nova/nova.conf': settings,
-            '/usr/local/bin/' + receiver.COMMAND: command}
+    return {CODE: code, '/etc/nova/nova.conf': settings}
 
 
 def _copy(source: ty.Any, target: pathlib.Path) -> None:
@@ -145,6 +129,7 @@ class Move:
 
     :ivar status: of the migration
     :ivar pairs: what is copied to what, as was known when it was claimed
+    :ivar socket: where the target receives, once it is prepared
     """
 
     def __init__(self, source: 'Host', target: 'Host', pairs: Pairs,
@@ -155,6 +140,11 @@ class Move:
         self.uuid = uuid
         self.instance_uuid = '99999999' + uuid[8:]
         self.status = 'migrating'
+        self.socket = ''
+
+    def file(self, kind: str = 'receive') -> str:
+        """Return the path of its ticket, or of what is beside that."""
+        return '%s/%s.%s' % (TICKETS, self.uuid, kind)
 
     def row(self) -> dict[str, ty.Any]:
         arrived = self.status == 'finished'
@@ -163,6 +153,7 @@ class Move:
                         'devpath': each.node} for each in pair]
                       for pair in self.pairs],
             'host': (self.target if arrived else self.source).name,
+            'socket': self.socket,
             'migration': {
                 'uuid': self.uuid, 'instance_uuid': self.instance_uuid,
                 'status': self.status, 'source_compute': self.source.name,
@@ -199,8 +190,21 @@ class Host:
 
     def tickets(self) -> list[str]:
         """Return the names of the files of open tickets."""
-        return self.guest.shell('ls %s/%s 2>&-' % (
-            STATE, pmem_ticket.FOLDER)).text.split()
+        return self.guest.shell('ls %s 2>&-' % TICKETS).text.split()
+
+    def kill(self, pattern: str) -> None:
+        """Kill the process whose command line has a pattern.
+
+        It is the oldest one: its forks, and who looks, have that, too.
+        """
+        self.guest.check('bash', '-c', (
+            "kill -KILL $(grep -l '%s' /proc/[0-9]*/cmdline | cut -d / -f 3 | "
+            'sort -n | head -n 1)' % pattern))
+
+    def kill_compute(self) -> None:
+        """Kill nova-compute, until :func:`set_up` starts it again."""
+        self.kill(COMPUTE)
+        self._boots = 0
 
     def create(self, name: str, size: int) -> guests.Namespace:
         return self.guest.create_namespace(name, size, nvdimm=1)
@@ -236,6 +240,8 @@ class Host:
             self.guest.ask(SOCKET, json.dumps(request).encode()))
         if 'error' in answer:
             raise Failed(answer['error'], answer['message'])
+        if name == 'prepare':
+            move.socket = answer['value']
         return answer['value']
 
     # A sender that nova-compute has not started
@@ -246,11 +252,10 @@ class Host:
 
     def start(self, move: Move, **changes: ty.Any) -> guests.Command:
         """Start a sender here, as nova's user; its sources are lent to it."""
-        job = pmem_job.Job(
-            receiver=('ssh', '-o', 'BatchMode=yes', '-o', 'ConnectTimeout=10',
-                      move.target.guest.address,
-                      '%s %s' % (receiver.COMMAND, move.uuid)),
-            devices=tuple(pmem_job.Device(
+        job = pmem_job.Sending(
+            socket=move.socket, address=move.target.guest.address,
+            ssh=('ssh', '-o', 'BatchMode=yes', '-o', 'ConnectTimeout=10'),
+            local=STATE + '/ssh-', devices=tuple(pmem_job.Device(
                 source.name, source.node, source.size, target.name,
                 target.size) for source, target in move.pairs),
             **{'streams': 1, 'extent': 2 * MIB, **changes})

@@ -24,6 +24,7 @@ import json
 import logging
 import os
 import pwd
+import socket
 import socketserver
 import sys
 import traceback
@@ -102,7 +103,7 @@ stand_in('nova.thread_pool_factory', ExecutorType=Row(LONG_TASK=None),
 sys.modules['lxml'] = types.ModuleType('lxml')
 sys.modules['lxml'].etree = None
 stand_in('nova.virt.hardware')
-# Of its options only those of the copy, and the two of settings.py.
+# Of its options only those of the copy, and two of the host.
 stand_in('nova.conf', CONF=cfg.CONF, __path__=[os.path.join(
     os.path.dirname(os.path.abspath(__file__)), 'nova', 'conf')])
 
@@ -112,7 +113,6 @@ import nova.privsep  # noqa: E402
 from nova.virt.libvirt.pmem import namespaces  # noqa: E402
 from nova.virt.libvirt.pmem import pairing  # noqa: E402
 from nova.virt.libvirt import pmem_copy  # noqa: E402
-from nova.virt.pmem_transfer import settings  # noqa: E402
 from oslo_privsep import priv_context  # noqa: E402
 
 
@@ -136,6 +136,7 @@ class Move:
             flavor=None, _context=CONTEXT,
             resources=_resources(has), migration_context=Row(
                 migration_id=1, copy_pmem_devices=True,
+                pmem_copy_socket=row['socket'],
                 old_resources=_resources(sources),
                 new_resources=_resources(self.claimed)))
 
@@ -160,7 +161,9 @@ def _api(move=None):
 
 
 def prepare(move):
+    """Return where the data is received."""
     _api(move).prepare(move.instance, move.migration)
+    return move.instance.migration_context.pmem_copy_socket
 
 
 def copy(move):
@@ -220,12 +223,11 @@ class Server(socketserver.ThreadingUnixStreamServer):
 # The service
 
 def configure():
-    """Read the configuration as the receiver does."""
     cfg.CONF.register_opts(options.OPTS, group='libvirt')
-    cfg.CONF.register_opts([cfg.StrOpt('host'), cfg.StrOpt('state_path')])
+    cfg.CONF.register_opts([
+        cfg.StrOpt('host', default=socket.gethostname()),
+        cfg.StrOpt('state_path')])
     cfg.CONF(args=[], project='nova', prog='nova-compute')
-    for name, value in settings.load()._asdict().items():
-        cfg.CONF.set_default(name, value)
 
 
 def become(name):

@@ -416,10 +416,9 @@ def test_an_address_can_have_an_environment_of_its_own(pmem):
             assert ssh(address, 'echo $GREETING').stdout == greeting + '\n'
 
 
-def test_the_receiver_of_this_tree_is_a_command_of_the_sessions(hosts):
-    result = ssh('127.0.0.1', 'nova-pmem-receive', 'nonsense')
-    assert result.returncode == 1
-    assert 'before the handshake' in result.stdout
+def test_what_joins_a_socket_is_a_command_of_the_sessions(hosts):
+    result = ssh('127.0.0.1', 'nova-pmem-join', hosts.root + '/none')
+    assert 'No such file' in result.stderr
 
 
 def test_when_the_near_daxio_dies_the_far_one_succeeds(hosts):

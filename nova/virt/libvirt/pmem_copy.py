@@ -58,7 +58,8 @@ class API(owners.Owners):
         """Make the claimed namespaces ready to be written by the source.
 
         Writes the ticket, lends the device nodes to nova's user, and starts
-        who receives the data as that user. A move that copies nothing is only checked.
+        who receives the data as that user. A move that copies nothing is only
+        checked.
 
         :raises ComputeResourcesUnavailable: if the data does not fit, or a
             claimed namespace is not as it was when it was claimed, or has a
@@ -255,12 +256,14 @@ class API(owners.Owners):
 
         :raises InstanceNotFound: if the server was deleted meanwhile: what it
             was to start on is not its own any more
+        :raises UnexpectedDeletingTaskStateError: if it is being deleted
         """
         if _is_wanted(instance):
-            # One that is deleted from now on has a guest that is undefined,
-            # which the hypervisor does not start.
-            objects.Instance.get_by_uuid(
-                nova_context.get_admin_context(), instance.uuid)
+            # One that is deleted from now on has a guest that is known, and
+            # is undefined; then the hypervisor does not start it.
+            compute_pmem_copy.check_stays(
+                nova_context.get_admin_context(), instance,
+                (task_states.DELETING,))
         self._close_arrived(instance)
 
     def has_started(self, instance: 'objects.Instance') -> bool:

@@ -2,7 +2,7 @@
 
 """What runs outside of nova-compute when vPMEM data is moved.
 
-The sender is a process of nova-compute's, the receiver one of ssh's. Both
+Sender and receiver are children of the nova-computes on either side. They
 start for every move, so they import little: nothing here may import other
 modules of Nova.
 """

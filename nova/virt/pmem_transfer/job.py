@@ -78,7 +78,8 @@ class Sending(_Job):
     :ivar socket: the path at which the receiver listens, on its host
     :ivar address: of that host; empty if it is this one
     :ivar ssh: the command that leads there, with its options
-    :ivar folder: where ssh can make a socket that nobody else can open
+    :ivar local: how the paths of sockets of ssh begin, where nobody else may
+        open any
     :ivar join: the command that joins its input and output to a socket there;
         empty where ssh forwards
     :ivar streams: connections at once
@@ -87,7 +88,7 @@ class Sending(_Job):
     :ivar stall_timeout: seconds that a stream may stand still
     :ivar attempts: how often to try an extent, or a connection
     :ivar patience: seconds to go on trying once the receiver was reached
-    :ivar time_limit: seconds that all may take; 0 for no limit
+    :ivar time_limit: seconds that this sender may take; 0 for no limit
     :ivar attempt: which sender of this copy it is, from 0; all but the first
         look what is there already
     :ivar parent: the process that wants it, whose child the sender is; 0 if
@@ -98,7 +99,7 @@ class Sending(_Job):
     socket: str
     address: str = ''
     ssh: tuple[str, ...] = ('ssh',)
-    folder: str = ''
+    local: str = ''
     join: str = ''
     streams: int = 2
     extent: int = 8 * layout.MIB

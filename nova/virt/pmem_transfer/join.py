@@ -6,6 +6,7 @@ For hosts whose sshd forbids forwarding: ssh starts it there. It needs nothing
 but Python, and knows nothing of what it carries.
 """
 
+import contextlib
 import os
 import select
 import socket
@@ -13,6 +14,10 @@ import sys
 
 #: Bytes that are carried at a time.
 CHUNK = 256 * 1024
+
+#: The exit status when the socket can't be reached, as of ssh when the host
+#: can't: it may be tried again.
+FAILED = 255
 
 
 def join(path: str, source: int, sink: int) -> None:
@@ -23,8 +28,7 @@ def join(path: str, source: int, sink: int) -> None:
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(path)
         # The answers are few: who asks takes them, or goes away.
-        ways = {source: (connection.sendall, lambda: connection.shutdown(
-                    socket.SHUT_WR)),
+        ways = {source: _to(connection),
                 connection.fileno(): (_writer(sink), lambda: os.close(sink))}
         while connection.fileno() in ways:
             for fd in select.select(list(ways), [], [])[0]:
@@ -35,6 +39,18 @@ def join(path: str, source: int, sink: int) -> None:
                 else:
                     close()
                     del ways[fd]
+
+
+def _to(connection: socket.socket):
+    # Why nobody reads any more is among the answers that are left.
+    def send(data: bytes) -> None:
+        with contextlib.suppress(OSError):
+            connection.sendall(data)
+
+    def close() -> None:
+        with contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_WR)
+    return send, close
 
 
 def _writer(fd: int):
@@ -53,7 +69,7 @@ def main() -> int:
         return 0
     except OSError as error:
         sys.stderr.write('nova-pmem-join: %s: %s\n' % (sys.argv[1], error))
-        return 1
+        return FAILED
 
 
 if __name__ == '__main__':

@@ -16,8 +16,7 @@ import typing as ty
 #: Bytes of a process's stderr that are kept for messages.
 STDERR_KEPT = 2048
 
-#: Bytes of it that are taken at all: what a peer writes comes this way, and
-#: the banner of its sshd comes first.
+#: Bytes of it that are taken at all.
 STDERR_TAKEN = 64 * 1024
 
 
@@ -59,9 +58,11 @@ class Guard:
 
     def let_go(self) -> None:
         """Leave it to our parent; for a fork, which is of the group itself.
+
+        In this order: if our parent is gone, closing it kills us as well.
         """
-        os.close(self._lifeline)
         os.setpgid(0, self.group)
+        os.close(self._lifeline)
 
     def __enter__(self) -> 'Guard':
         return self
@@ -74,8 +75,7 @@ class Process:
     """A child process with its stderr in a file.
 
     It can be polled for: its file descriptor turns readable when it has
-    ended. It inherits none of our own streams: ssh makes those that it is
-    given non-blocking, and they would be so for us as well.
+    ended.
     """
 
     def __init__(
@@ -144,16 +144,28 @@ class Fork:
         """
         sys.stdout.flush()
         sys.stderr.flush()
-        self.pid = os.fork()
-        if not self.pid:
-            self._run(guard, body)
-        self._pidfd = os.pidfd_open(self.pid)
+        # A signal that comes at once must neither let the child do what the
+        # parent does at its end, nor leave the parent without the child.
+        before = signal.pthread_sigmask(
+            signal.SIG_BLOCK, {signal.SIGTERM})
+        try:
+            self.pid = os.fork()
+            if not self.pid:
+                self._run(guard, body, before)
+            # The group is killed, whether or not the child has got to that.
+            with contextlib.suppress(OSError):
+                os.setpgid(self.pid, guard.group)
+            self._pidfd = os.pidfd_open(self.pid)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     @staticmethod
-    def _run(guard: Guard, body: abc.Callable[[], None]) -> ty.NoReturn:
+    def _run(guard: Guard, body: abc.Callable[[], None],
+             signals: set[int]) -> ty.NoReturn:
         status = 1
         try:
             signal.signal(signal.SIGTERM, terminate)
+            signal.pthread_sigmask(signal.SIG_SETMASK, signals)
             guard.let_go()
             body()
             status = 0

@@ -20,6 +20,7 @@ import typing as ty
 
 from nova.virt.pmem_transfer import extents
 from nova.virt.pmem_transfer import job as pmem_job
+from nova.virt.pmem_transfer import layout
 from nova.virt.pmem_transfer import mapping
 from nova.virt.pmem_transfer import processes
 from nova.virt.pmem_transfer import unfinished
@@ -184,7 +185,8 @@ class Receiver:
         while True:
             ready = select.select(
                 [self._lifeline, self._listener, *self._callers,
-                 *self._streams.values(), *self._ended],
+                 *self._streams.values(),
+                 *(each.fence for each in self._ended)],
                 [], [], self._timeout())[0]
             if self._lifeline in ready:
                 return
@@ -200,7 +202,7 @@ class Receiver:
             if each in ready:
                 self._ended.append(self._streams.pop(number))
         for each in self._ended[:]:
-            if each in ready and each.is_gone():
+            if each.is_gone():
                 each.close()
                 self._ended.remove(each)
 
@@ -316,7 +318,8 @@ def run(lifeline: int) -> int:
             finally:
                 receiver.close()
         return 0
-    except ValueError as error:
+    except (ValueError, layout.DevicesDoNotFit,
+            wire.ProtocolError) as error:
         reason = 'no job that can be done: %s' % error
     except OSError as error:
         reason = str(error)

@@ -131,14 +131,17 @@ class Slot:
         return [fd for fd in (self.told, self.stderr) if fd != -1]
 
     def read(self, fd: int) -> list[dict[str, ty.Any]]:
-        """Read what has come; return what we are told."""
-        self.heard_at = time.monotonic()
+        """Read what has come; return what we are told.
+
+        What ssh says is no sign of life of the stream.
+        """
         if fd == self.stderr:
             data = os.read(fd, 64 * 1024)
             self.words = (self.words + data)[-processes.STDERR_KEPT:]
             if not data:
                 self._close_words()
             return []
+        self.heard_at = time.monotonic()
         lines = self.lines.read()
         if self.lines.ended:
             os.close(self.told)
@@ -336,7 +339,7 @@ class Copy:
             number, = _NUMBER.unpack_from(
                 self._looks, slot.number * _NUMBER.size)
             raise self._failure('memory of the source is damaged', number)
-        if slot.ended.get('over') and status == 0:
+        if slot.ended.get('over'):
             slot.is_over = True
             return
         fields = slot.ended or {'broken': 'the process of the stream %s' %
@@ -347,9 +350,12 @@ class Copy:
                 '%s: %s' % (reason, said) if reason.startswith('ssh ')
                 else reason, fields['at'])
         reason = '%s: %s' % (fields['broken'], said or 'no message')
-        if 'prohibited' in said:
-            raise Failed('the other host\'s sshd forbids forwarding: %s' %
-                         reason)
+        if 'open failed' in said and not self._is_reached:
+            # sshd does not tell the one from the other.
+            reason += (' (nobody listens there, or sshd on the other host '
+                       'forbids forwarding, by DisableForwarding or '
+                       'AllowStreamLocalForwarding: allow it, or set '
+                       '[libvirt] pmem_copy_join_command)')
         self._broken(slot, reason, fields['at'])
 
     def _broken(self, slot: Slot, reason: str, at: int | None) -> None:

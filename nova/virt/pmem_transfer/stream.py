@@ -13,6 +13,7 @@ import contextlib
 import errno
 import itertools
 import os
+import secrets
 import select
 import shlex
 import socket
@@ -80,7 +81,7 @@ def connected(job: pmem_job.Sending, guard: processes.Guard) -> abc.Iterator[
             with _explained(ssh):
                 yield ours
         else:
-            local = os.path.join(job.folder, '.%d' % os.getpid())
+            local = job.local + secrets.token_hex(4)
             stack.callback(_remove, local)
             ssh = stack.enter_context(_ssh(
                 guard, [*job.ssh, '-N', '-L', '%s:%s' % (local, job.socket),

@@ -101,6 +101,9 @@ class Writer:
             while True:
                 if stored is None or self._comes_first(stored):
                     frame = self._read()
+                    # As long as that came the sender has not run out of
+                    # patience, and time was not spent on storing.
+                    self._put_off(stored)
                 else:
                     frame = None
                 if stored is not None:
@@ -120,6 +123,12 @@ class Writer:
         ready = select.select([self._connection, stored.process], [], [], max(
             0, stored.until - time.monotonic()))[0]
         return self._connection in ready and stored.process not in ready
+
+    def _put_off(self, frame: Frame | None) -> None:
+        """Have the time begin in which a frame has to be stored."""
+        if frame is not None:
+            frame.until = time.monotonic() + (
+                self._hello.stall_timeout * STORE_SHARE)
 
     # What comes
 
@@ -179,8 +188,7 @@ class Writer:
                 return None
             self._notes.begin(*frame.header.place)
             frame.spans = _spans(frame)
-            frame.until = time.monotonic() + (
-                self._hello.stall_timeout * STORE_SHARE)
+            self._put_off(frame)
             if frame.spans:
                 frame.process = self._daxio(frame, frame.spans[0])
                 return frame

@@ -28,8 +28,9 @@ EDITS = [
         Other clients send ``copy_pmem_devices`` in the body of the ``resize``
         or ``migrate`` action.
 
-        The data is copied while the server is off, by ``daxio`` through
-        ``ssh``. Each part is read back from the target, and compared, before
+        The data is copied while the server is off. It goes through ``ssh`` to
+        a process of the destination's ``nova-compute``, which has ``daxio``
+        write it. Each part is read back from the target, and compared, before
         it counts as copied. Plan for that time: the server is down for as long
         as it takes to send the devices once. Zeros are not sent. ``openstack
         server show`` has the percentage in ``progress``, and the log of
@@ -50,21 +51,25 @@ EDITS = [
           disks requires, too. No login as root is needed: the destination
           lends the device nodes to that user while data is copied, and takes
           them back afterwards.
-        * ``ndctl`` and ``daxio`` are installed on every compute host, on the
-          ``PATH`` that a command run through ``ssh`` has.
-        * So is ``nova-pmem-receive``, which is installed with Nova. Where it
-          is not, because Nova was changed in place, write it: an executable
-          file with these two lines, in which ``PYTHON`` is the one of
-          ``nova-compute``:
+        * ``sshd`` lets that user forward to a unix socket, as it does unless
+          ``DisableForwarding``, ``AllowStreamLocalForwarding`` or the option
+          ``restrict`` of a key forbid it. Where they do, set
+          :oslo.config:option:`libvirt.pmem_copy_join_command` to
+          ``nova-pmem-join``, which is installed with Nova. Where it is not,
+          because Nova was changed in place, write it: an executable file with
+          these two lines, in which ``PYTHON`` is the one of ``nova-compute``:
 
           .. code-block:: shell
 
              #!/bin/sh
-             exec PYTHON -m nova.virt.pmem_transfer.receiver "$@"
+             exec PYTHON -m nova.virt.pmem_transfer.join "$@"
 
-          It finds ``host`` and ``state_path`` in the configuration files of
-          ``nova-compute``, which the user of that service has to be able to
-          read.
+        * Where ``sshd`` runs in another container than ``nova-compute``, they
+          have the same :oslo.config:option:`state_path` in common, under the
+          same path, and the user has the same number in both. That path has
+          at most 53 bytes.
+        * ``ndctl`` and ``daxio`` are installed on every compute host, on the
+          ``PATH`` of ``nova-compute`` and of its privsep helper.
         * :oslo.config:option:`service_user.send_service_user_token` is set on
           every compute host. A copy may take longer than the token of its
           request is valid, and what comes after it asks Neutron, Glance and
@@ -85,8 +90,9 @@ EDITS = [
 
         Those of the source host count:
 
-        * :oslo.config:option:`libvirt.pmem_copy_receiver`: the command, if it
-          is not ``nova-pmem-receive`` on the ``PATH``
+        * :oslo.config:option:`libvirt.pmem_copy_join_command`: see above
+        * :oslo.config:option:`libvirt.pmem_copy_ciphers`: AES-GCM first, as it
+          takes the least CPU
         * :oslo.config:option:`libvirt.pmem_copy_streams`: ``ssh`` connections
           for one server, each of which encrypts on one core
         * :oslo.config:option:`libvirt.pmem_copy_bandwidth`: a limit for one
@@ -94,8 +100,20 @@ EDITS = [
         * :oslo.config:option:`libvirt.pmem_copy_stall_timeout` and
           :oslo.config:option:`libvirt.pmem_copy_attempts`: when a connection
           is given up, and how often a part is tried
+        * :oslo.config:option:`libvirt.pmem_copy_reconnect_timeout`: how long
+          the source goes on trying while the destination's ``nova-compute`` is
+          started again
+        * :oslo.config:option:`libvirt.pmem_copy_completion_timeout`: when a
+          copy that is too slow is given up
         * :oslo.config:option:`libvirt.pmem_copy_max_concurrent`: servers that
           are copied from a host at once; others wait, and run meanwhile
+
+        To stop a copy, end its sender on the source, and the server goes on
+        where it was:
+
+        .. code-block:: console
+
+           # pkill -TERM -f 'pmem_transfer.sender UUID_OF_THE_MIGRATION'
 
         Which device takes which data
         ~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
@@ -203,6 +221,11 @@ EDITS = [
           On the source. The text names the namespaces and what went wrong. The
           server is brought back. Remove the cause and repeat the request.
 
+        ``The copy of vPMEM data to … can not go on here now; …``
+          On the destination, after its ``nova-compute`` was started again.
+          Remove the cause, which the traceback shows, before the source stops
+          trying.
+
         ``Restarting the guest here after migration … to … failed; …``
           On the source, where its disks and its vPMEM data are intact. Remove
           the cause, which the traceback shows; it is tried again.
@@ -215,9 +238,10 @@ EDITS = [
           On the destination, which has its data. Start it when the cause is
           gone, or revert the move.
 
-        ``Reverting migration … failed; …``, ``Confirming migration … failed;
-        …``, ``Migration … could not be taken up now; …``
-          Remove the cause, which the traceback shows; it is tried again.
+        ``Reverting migration … failed; …``
+          The same goes for ``Confirming migration … failed; …`` and
+          ``Migration … could not be taken up now; …``. Remove the cause, which
+          the traceback shows; it is tried again.
 
         ``The allocation of migration … could not be …``
           Placement counts the host's resources wrongly. ``nova-manage
@@ -256,9 +280,8 @@ EDITS = [
         its users the reason and nothing of other tenants or of the hosts:
 
         ``The vPMEM data was not copied: …``
-          ``a device can not be written or read``, ``memory of a device is
-          damaged``, or what ``ssh`` says. The log of the source names the
-          namespaces, the host, and each attempt.
+          The log of ``nova-compute`` on the source names the namespaces, the
+          host, and each attempt.
 
         ``The move failed (…), and the guest is not back yet: …``
           See the log of the source. It is tried again.
@@ -267,7 +290,8 @@ EDITS = [
           A destination was passed over. Its log says why: a namespace was not
           wiped yet, or has changed since ``nova-compute`` started (restart
           it), or is in the definition of another guest (hard reboot that one,
-          or remove its definition if Nova does not know it).
+          or remove its definition if Nova does not know it), or the receiver
+          could not be started.
 
         ``vPMEM namespace … of … bytes is not on this host; …``
           A namespace that was to be copied is missing on the source, or has

@@ -41,6 +41,7 @@ CONF = nova.conf.CONF
 # Some of these tests run on a Nova without the patch set, too.
 namespaces = importutils.try_import('nova.virt.libvirt.pmem.namespaces')
 pmem_recovery = importutils.try_import('nova.compute.pmem_recovery')
+receiver = importutils.try_import('nova.virt.pmem_transfer.receiver')
 
 MIB = units.Mi
 
@@ -118,12 +119,13 @@ class PmemServersTestBase(base.ServersTestBase):
         logging.getLogger().setLevel(logging.INFO)
         self.flags(state_path=self.useFixture(fixtures.TempDir()).path)
         self.flags(allow_resize_to_same_host=False)
-        self.pmem = self.useFixture(pmem.PmemHosts({
-            address: {'OS_DEFAULT__HOST': host,
-                      'OS_DEFAULT__STATE_PATH': self.state_path_of(host),
-                      'PMEM_STAND_IN_HOST': host}
-            for host, address in ADDRESSES.items()}, owner=self.PMEM_OWNER))
+        self.pmem = self.useFixture(pmem.PmemHosts(
+            list(ADDRESSES.values()), owner=self.PMEM_OWNER))
         if namespaces:
+            self.flags(pmem_copy_reconnect_timeout=5, group='libvirt')
+            self.useFixture(fixtures.MockPatch(
+                'nova.virt.pmem_transfer.receiver.command',
+                self._as_nova(receiver.command)))
             self.useFixture(fixtures.MockPatchObject(
                 namespaces, '_said', set()))
             self.useFixture(fixtures.MockPatchObject(
@@ -148,6 +150,16 @@ class PmemServersTestBase(base.ServersTestBase):
                 compute_manager.ComputeManager, name,
                 self._moving(getattr(compute_manager.ComputeManager, name))))
 
+    @staticmethod
+    def _as_nova(command):
+        """Have what a command starts pass for nova's user.
+
+        What nova-compute itself starts passes for root's, for the most of it
+        is: what privsep would start.
+        """
+        return lambda: ['env', 'PMEM_STAND_IN_UID=%d' % pmem.NOVA_UID,
+                        *command()]
+
     def _attachment_get(self, context, attachment_id):
         """Tell no connection of an attachment that has none, as Cinder does.
 
@@ -167,7 +179,9 @@ class PmemServersTestBase(base.ServersTestBase):
     def state_path_of(self, host):
         """Return where a host keeps its tickets."""
         if host not in self._state_paths:
-            self._state_paths[host] = self.useFixture(fixtures.TempDir()).path
+            # That of a test is too deep for the path of a socket.
+            self._state_paths[host] = self.useFixture(
+                fixtures.TempDir('/tmp')).path
         return self._state_paths[host]
 
     def in_service(self, host):
@@ -236,10 +250,10 @@ class PmemServersTestBase(base.ServersTestBase):
             vcpu=vcpu, memory_mb=512, disk=1, ephemeral=0,
             extra_spec=extra_spec)
 
-    def receivers(self):
+    def links(self):
         """Return how ssh was called to move bytes, by arguments."""
         return [call['args'] for call in self.pmem.calls('ssh')
-                if 'nova-pmem-receive' in call['args'][-1]]
+                if '-L' in call['args']]
 
     # Servers
 

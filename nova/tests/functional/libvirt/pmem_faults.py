@@ -131,14 +131,36 @@ def _links(case: 'Case') -> list[psutil.Process]:
     return case.world.pmem.sessions()
 
 
+def _started(module: str) -> abc.Iterator[psutil.Process]:
+    """Yield what nova-computes have started: all of them are this process."""
+    for process in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):
+            if 'nova.virt.pmem_transfer.' + module in process.cmdline():
+                yield process
+
+
+def _streams(module: str) -> abc.Iterator[psutil.Process]:
+    """Yield the process of each stream, which is a fork."""
+    for process in _started(module):
+        for child in process.children():
+            if child.cmdline() == process.cmdline():
+                yield child
+
+
 def _senders(case: 'Case') -> list[psutil.Process]:
-    return [process for process in psutil.Process().children()
-            if 'nova.virt.pmem_transfer.sender' in process.cmdline()]
+    return list(_started('sender'))
 
 
 def _receivers(case: 'Case') -> list[psutil.Process]:
-    return [process for process in case.world.pmem.tools()
-            if 'nova.virt.pmem_transfer.receiver' in process.cmdline()]
+    return list(_started('receiver'))
+
+
+def _sending(case: 'Case') -> list[psutil.Process]:
+    return list(_streams('sender'))
+
+
+def _writing(case: 'Case') -> list[psutil.Process]:
+    return list(_streams('receiver'))
 
 
 class FlippedLater(Fault):
@@ -335,7 +357,7 @@ class TicketFault(Fault):
         if self.kind == 'missing' and moment.tickets == (HOLD,):
             return 'nobody else knows of what is held'
         if self.kind != 'corrupt' and moment.tickets == (HOLD,):
-            return 'no receiver reads it'
+            return 'nobody reads it before it is closed'
         return _as_while_writing(moment)
 
     def happen(self, case: 'Case') -> None:
@@ -497,7 +519,9 @@ FAULTS: tuple[Fault, ...] = (
     ProcessKilled('ssh-killed', _ssh, needs_ssh=True),
     ProcessKilled('link-cut', _links, needs_ssh=True),
     ProcessKilled('sender-killed', _senders, needs_ssh=True),
+    ProcessKilled('sending-stream-killed', _sending, needs_ssh=True),
     ProcessKilled('receiver-killed', _receivers, needs_ssh=True),
+    ProcessKilled('writing-stream-killed', _writing, needs_ssh=True),
     *(ToolFault(name + ('-always' if repeat else '-once'), action,
                 repeat=repeat, **details)
       for name, action, details in (
@@ -631,13 +655,21 @@ class Case:
         """Ask again, as a user does who sees that his server is still there.
 
         Nova gives up a request to delete when it fails, or when the host that
-        has it dies.
+        has it dies. While the database is away it can't even note that, and
+        ignores a second one, also for a server that has never moved: it goes
+        on with the first one when nova-compute starts.
         """
         if not self.snapshot.is_deleted or not self.world.show(self.server):
             return []
         LOG.info('Case: the server is deleted again')
         self.delete()
-        return pmem_invariant.settle(self.world, self.server)
+        violations = pmem_invariant.settle(self.world, self.server)
+        left = self.world.show(self.server)
+        if left and left['OS-EXT-STS:task_state'] == 'deleting':
+            self.world.kill(left['OS-EXT-SRV-ATTR:host'])
+            self.world.restart(left['OS-EXT-SRV-ATTR:host'])
+            violations += pmem_invariant.settle(self.world, self.server)
+        return violations
 
     def _move(self) -> None:
         world = self.world

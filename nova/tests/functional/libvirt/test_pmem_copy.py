@@ -2,12 +2,14 @@
 
 import os
 import signal
+import subprocess
 import threading
 from unittest import mock
 
 import ddt
 import fixtures
 from oslo_utils.fixture import uuidsentinel as uuids
+import psutil
 
 from nova import context
 from nova import objects
@@ -60,12 +62,14 @@ class PmemCopyTests(pmem_base.PmemServersTestBase):
         self.migrate(server)
         new, = self.namespaces_of(server)
 
-        # It learns of the move, and of no device.
-        move, = self.receivers()
-        self.assertEqual(pmem_base.ADDRESSES['host2'], move[-2])
+        # What goes over the wire names the move, and no device.
+        link, = self.links()
+        self.assertEqual(pmem_base.ADDRESSES['host2'], link[-1])
         migration = self._wait_for_migration_status(server, ['finished'])
         self.assertEqual(
-            'nova-pmem-receive %s' % migration['uuid'], move[-1])
+            os.path.join(self.state_path_of('host2'), 'pmem-copy',
+                         '%s.socket' % migration['uuid']),
+            link[link.index('-L') + 1].partition(':')[2])
         writers = [call for call in self.pmem.calls('daxio')
                    if '-o' in call['args'] and '-z' not in call['args']]
         self.assertEqual(1, len(writers))
@@ -79,7 +83,7 @@ class PmemCopyTests(pmem_base.PmemServersTestBase):
             server = self.confirm(self.migrate(server, copy=copy))
             self.assert_zero(*self.namespaces_of(server))
             self.fill(server)
-        self.assertEqual([], self.receivers())
+        self.assertEqual([], self.links())
 
     def test_resize_on_the_same_host_needs_no_ssh(self):
         self.flags(allow_resize_to_same_host=True)
@@ -92,7 +96,7 @@ class PmemCopyTests(pmem_base.PmemServersTestBase):
         new, = self.namespaces_of(server)
         self.assertNotEqual(old, new)
         self.assertEqual(data, self.digests(server))
-        self.assertEqual([], self.receivers())
+        self.assertEqual([], self.links())
 
         server = self.revert(server)
         self.assertEqual([old], self.namespaces_of(server))
@@ -144,7 +148,7 @@ class PmemCopyTests(pmem_base.PmemServersTestBase):
         self.start_two_computes()
         server = self.boot()
         self.migrate(server)
-        self.assertEqual([], self.receivers())
+        self.assertEqual([], self.links())
         self.confirm(server)
         # It may gain a device, too.
         server = self.resize(server, self.create_pmem_flavor('SMALL'))
@@ -433,6 +437,46 @@ class PmemCopyFailureTests(PmemFailureTestsBase):
                 self._instance(self.server))
             self.wait_for_log('Moving the server to host2 failed')
         self.restart_pmem_compute('host1')
+        self.run_periodic_tasks('host1')
+        self.assert_as_before()
+
+    def test_destination_that_restarts_goes_on_with_the_copy(self):
+        self.flags(pmem_copy_reconnect_timeout=600, group='libvirt')
+        self._hang()
+        self.process['host2'].kill()
+        self.pmem.cancel_faults()
+        self.restart_pmem_compute('host2')
+        self.run_periodic_tasks('host2')
+        server = self._settled(self.server, 'VERIFY_RESIZE')
+        self.assertEqual('host2', server['OS-EXT-SRV-ATTR:host'])
+        self.assertEqual(self.data, self.digests(server))
+        self.assertEqual(['host1'], self.open_tickets())
+
+    def test_receiver_that_was_killed_is_started_again(self):
+        self.flags(pmem_copy_reconnect_timeout=600, group='libvirt')
+        self._hang()
+        receiver, = [
+            process for process in psutil.Process().children()
+            if 'nova.virt.pmem_transfer.receiver' in process.cmdline()]
+        receiver.kill()
+        self.pmem.cancel_faults()
+        # Before that it counts as running.
+        psutil.wait_procs([receiver])
+        self.run_periodic_tasks('host2')
+        server = self._settled(self.server, 'VERIFY_RESIZE')
+        self.assertEqual(self.data, self.digests(server))
+
+    def test_operator_ends_a_copy(self):
+        """As doc/operators.rst says."""
+        instance = self._hang()
+        migration_uuid = objects.Migration.get_by_id(
+            context.get_admin_context(),
+            instance.migration_context.migration_id).uuid
+        subprocess.run(['pkill', '-TERM', '-f',
+                        'pmem_transfer.sender %s' % migration_uuid],
+                       check=True)
+        self._wait_for_action_fail_completion(
+            self.server, 'migrate', 'compute_resize_instance')
         self.assert_as_before()
 
     def test_delete_while_copying(self):

@@ -42,11 +42,12 @@ class MigrationContextWishTestCase(test.NoDBTestCase):
     def test_older_versions_drop_it(self):
         move = objects.MigrationContext(
             instance_uuid=uuids.instance, migration_id=1,
-            copy_pmem_devices=True)
+            copy_pmem_devices=True, pmem_copy_socket='/there')
+        new = {'copy_pmem_devices': True, 'pmem_copy_socket': '/there'}
         fields = move.obj_to_primitive('1.3')['nova_object.data']
-        self.assertTrue(fields['copy_pmem_devices'])
+        self.assertEqual(new, {name: fields[name] for name in new})
         fields = move.obj_to_primitive('1.2')['nova_object.data']
-        self.assertNotIn('copy_pmem_devices', fields)
+        self.assertEqual(set(), set(new).intersection(fields))
 
     def test_record_of_an_older_service_has_none(self):
         move = objects.MigrationContext(

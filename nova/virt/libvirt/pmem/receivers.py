@@ -23,6 +23,7 @@ from nova import exception
 from nova.i18n import _
 from nova.virt.libvirt.pmem import namespaces as pmem_namespaces
 from nova.virt.libvirt.pmem import tickets
+from nova.virt.pmem_transfer import device
 from nova.virt.pmem_transfer import job as pmem_job
 from nova.virt.pmem_transfer import receiver
 from nova.virt.pmem_transfer import sender
@@ -47,7 +48,8 @@ def start(ticket: tickets.Ticket, namespaces: pmem_namespaces.Namespaces,
     :raises PMEMNamespaceNotFound: if a device is not there
     :raises PMEMDeviceBusy: if a guest has one, or an earlier receiver can't be
         ended
-    :raises OSError: if it does not work
+    :raises OSError: if a node is not the device of that name and size, or
+        nobody listens
     """
     end(ticket)
     targets = tuple(pmem_job.Target(
@@ -55,11 +57,16 @@ def start(ticket: tickets.Ticket, namespaces: pmem_namespaces.Namespaces,
         size=each.size, source_size=each.source_size)
         for each in ticket.targets)
     for each in targets:
+        found = device.size(each.path)
+        if found != each.size:
+            raise OSError('%s has %d bytes and not %d' % (
+                each.path, found, each.size))
         # The numbers of nodes change when a host boots, and what a claim says
         # of them may be older.
         if users.keys([each.path]) & used:
             raise exception.PMEMDeviceBusy(
                 name=each.name, user=_('a guest of this host'))
+    for each in targets:
         pmem_namespaces.lend(each.path)
     with _notes(ticket) as notes:
         _lock_alone(ticket, notes)
@@ -68,10 +75,12 @@ def start(ticket: tickets.Ticket, namespaces: pmem_namespaces.Namespaces,
             env=sender.environment(), start_new_session=True,
             pass_fds=(notes,))
         try:
-            process.stdin.write(pmem_job.Receiving(
-                socket=tickets.socket_of(ticket), targets=targets,
-                notes=notes).to_json().encode() + b'\n')
-            process.stdin.flush()
+            # One that ends before it has read this says why.
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.write(pmem_job.Receiving(
+                    socket=tickets.socket_of(ticket), targets=targets,
+                    notes=notes).to_json().encode() + b'\n')
+                process.stdin.flush()
             _wait_until_ready(process)
         except BaseException:
             _end(process)

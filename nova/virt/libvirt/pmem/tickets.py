@@ -13,6 +13,7 @@ nodes: names survive a reboot, the numbers of the nodes do not.
 from collections import abc
 import contextlib
 import dataclasses
+import glob
 import os
 import re
 import tempfile
@@ -130,6 +131,9 @@ def directory() -> str:
 
 
 def _path(migration_uuid: str, kind: str = RECEIVE) -> str:
+    if not _UUID.fullmatch(migration_uuid):
+        raise exception.PMEMTicketInvalid(
+            reason=_('%r is no uuid') % migration_uuid)
     return os.path.join(directory(), '%s.%s' % (migration_uuid, kind))
 
 
@@ -140,6 +144,11 @@ def path_of(ticket: Ticket) -> str:
 def socket_of(ticket: Ticket) -> str:
     """Return where the receiver of a ticket listens."""
     return os.path.join(directory(), ticket.migration_uuid + '.socket')
+
+
+def local_socket_of(migration_uuid: str) -> str:
+    """Return how the paths of sockets begin that ssh makes for a copy."""
+    return os.path.join(directory(), migration_uuid + '.ssh-')
 
 
 def notes_of(ticket: Ticket) -> str:
@@ -217,6 +226,9 @@ def _paths(ticket: Ticket) -> abc.Iterator[str]:
     if ticket.kind == RECEIVE:
         yield socket_of(ticket)
         yield notes_of(ticket)
+    else:
+        yield from glob.glob(
+            glob.escape(local_socket_of(ticket.migration_uuid)) + '*')
     yield path_of(ticket)
 
 

@@ -67,6 +67,8 @@ REASONS = (
     ('Connection refused|Connection timed out|No route|Could not resolve|'
      'Connection closed|Connection reset', _('ssh does not reach the '
                                              'destination')),
+    ('forbids forwarding',
+     _('sshd on the destination forbids forwarding')),
     ('SIGBUS|damaged', _('memory of a device is damaged')),
     ('daxio', _('a device can not be written or read')),
 )
@@ -138,7 +140,7 @@ def copy(instance: 'objects.Instance', migration: 'objects.Migration',
     same_host = migration.source_compute == migration.dest_compute
     totals = transfer(
         migration.uuid, new_job(
-            instance.migration_context.pmem_copy_socket,
+            migration.uuid, _socket(instance.migration_context),
             '' if same_host else migration.dest_host,
             [pmem_job.Device(
                 name=source.name, path=node, size=source.size,
@@ -152,6 +154,14 @@ def copy(instance: 'objects.Instance', migration: 'objects.Migration',
              {'mib': totals.bytes // units.Mi, 'host': migration.dest_compute,
               'seconds': totals.seconds, 'wire': totals.wire // units.Mi,
               'retries': totals.retries}, instance=instance)
+
+
+def _socket(move: 'objects.MigrationContext') -> str:
+    """Return where the receiver listens, on its host."""
+    if 'pmem_copy_socket' not in move or not move.pmem_copy_socket:
+        raise TransferFailed('the destination does not say where it listens; '
+                             'it has another version of this code')
+    return move.pmem_copy_socket
 
 
 def _is_leaving(instance: 'objects.Instance') -> bool:
@@ -242,7 +252,7 @@ class Progress:
                       instance=self._instance)
 
 
-def new_job(socket: str, address: str,
+def new_job(migration_uuid: str, socket: str, address: str,
             devices: abc.Iterable[pmem_job.Device]) -> pmem_job.Sending:
     """Return what a sender has to know.
 
@@ -251,7 +261,7 @@ def new_job(socket: str, address: str,
     """
     job = pmem_job.Sending(
         socket=socket, address=address, ssh=tuple(ssh_argv()),
-        folder=tickets.directory(), join=CONF.libvirt.pmem_copy_join_command,
+        local=tickets.local_socket_of(migration_uuid), join=CONF.libvirt.pmem_copy_join_command,
         devices=tuple(devices), extent=EXTENT,
         streams=CONF.libvirt.pmem_copy_streams,
         bandwidth=CONF.libvirt.pmem_copy_bandwidth * units.Mi,
@@ -284,10 +294,14 @@ def transfer(migration_uuid: str, job: pmem_job.Sending,
     :param is_wanted: says whether to start it again
     :raises TransferFailed: if it can't be done
     """
+    watch = timeutils.StopWatch()
+    watch.start()
     for attempt in range(job.attempts):
+        limit = job.time_limit and max(1, job.time_limit - watch.elapsed())
         try:
             return _send(
-                migration_uuid, dataclasses.replace(job, attempt=attempt),
+                migration_uuid, dataclasses.replace(
+                    job, attempt=attempt, time_limit=limit),
                 on_execute, on_completion, on_progress)
         except SenderKilled as error:
             if attempt + 1 == job.attempts or not is_wanted():

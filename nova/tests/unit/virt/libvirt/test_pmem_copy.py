@@ -66,6 +66,14 @@ class PmemCopyTestCase(test.NoDBTestCase):
         self.useFixture(fixtures.MockPatch(
             'nova.thread_pool_factory.spawn_on',
             lambda kind, *args: pool.submit(*args)))
+        self.useFixture(fixtures.MockPatch(
+            'nova.virt.pmem_transfer.device.size', return_value=SIZE))
+        # It listens, and ends with its stdin.
+        self.receiver = self.useFixture(fixtures.MockPatch(
+            'nova.virt.pmem_transfer.receiver.command', return_value=[
+                'sh', '-c', 'echo ready; exec cat > /dev/null'])).mock
+        self.save = self.useFixture(fixtures.MockPatch(
+            'nova.objects.Instance.save')).mock
         self.api = self._new_api()
         self.migration = objects.Migration(
             id=7, uuid=uuids.migration, status='migrating',
@@ -166,7 +174,11 @@ class PrepareTestCase(PmemCopyTestCase):
     def test_namespace_of_a_guest(self):
         # As it is if the claim still has the numbers of before a reboot.
         self.used_nodes = {'/dev/null', self._path('ns_2')}
-        self._refused('guest', self._path('ns_2'))
+        self.assertRaises(
+            exception.ComputeResourcesUnavailable, self._prepare)
+        self.assertIn('ns_2 is in use by a guest of this host',
+                      self.stdlog.logger.output)
+        self.assertEqual([], list(tickets.open_tickets()))
 
     def test_namespace_that_is_not_wiped_even_if_nothing_is_copied(self):
         self._prepare()
@@ -207,12 +219,21 @@ class PrepareTestCase(PmemCopyTestCase):
         self._prepare()
         self.assertEqual([], list(tickets.open_tickets()))
 
-    def test_node_that_can_not_be_opened(self):
-        os.unlink(self._path('ns_2'))
-        with mock.patch('os.stat', return_value=os.stat('/dev/null')):
-            self.assertRaises(
-                exception.ComputeResourcesUnavailable, self._prepare)
+    def test_receiver_that_does_not_listen(self):
+        self.receiver.return_value = ['echo', 'can not be opened']
+        self.assertRaises(
+            exception.ComputeResourcesUnavailable, self._prepare)
+        self.assertIn('can not be opened', self.stdlog.logger.output)
+        # What was lent is back.
+        self.assertEqual(4, self.chown.call_count)
         self.assertEqual([], list(tickets.open_tickets()))
+
+    def test_source_learns_where_it_is_listened(self):
+        self._prepare()
+        self.save.assert_called_once_with()
+        self.assertEqual(
+            tickets.socket_of(next(tickets.open_tickets())),
+            self.instance.migration_context.pmem_copy_socket)
 
 
 class FinishTestCase(PmemCopyTestCase):
@@ -808,8 +829,7 @@ class CopyTestCase(PmemCopyTestCase):
         self.transfer = self.useFixture(fixtures.MockPatch(
             'nova.virt.libvirt.pmem.transfer.transfer',
             return_value=self.totals)).mock
-        self.save = self.useFixture(fixtures.MockPatch(
-            'nova.objects.Instance.save')).mock
+        self.instance.migration_context.pmem_copy_socket = '/there'
         self.instance.progress = 0
         self.instance.task_state = 'resize_migrating'
         self.owned = self.namespaces
@@ -835,7 +855,9 @@ class CopyTestCase(PmemCopyTestCase):
                       mock.sentinel.end)
 
     def _job(self):
-        return self.transfer.call_args.args[0]
+        migration_uuid, job, *__ = self.transfer.call_args.args
+        self.assertEqual(uuids.migration, migration_uuid)
+        return job
 
     def _fails(self, *parts):
         error = self.assertRaises(exception.PMEMCopyFailed, self._copy)
@@ -913,24 +935,24 @@ class CopyTestCase(PmemCopyTestCase):
     def test_every_pair_over_ssh(self):
         self._copy()
         job = self._job()
-        self.assertEqual('ssh', job.receiver[0])
+        self.assertEqual(('192.0.2.2', '/there'), (job.address, job.socket))
         self.assertEqual(
             [(source.name, source.devpath, SIZE, target.name, SIZE)
              for source, target in self.pairs],
             [(device.name, device.path, device.size, device.target_name,
               device.target_size) for device in job.devices])
         self.assertEqual((mock.sentinel.begin, mock.sentinel.end),
-                         self.transfer.call_args.args[1:3])
+                         self.transfer.call_args.args[2:4])
         self.assertEqual(100, self.instance.progress)
 
     def test_same_host_without_ssh(self):
         self.migration.source_compute = 'host2'
         self._copy()
-        self.assertNotIn('ssh', self._job().receiver)
+        self.assertEqual('', self._job().address)
 
     def test_sender_is_started_again_as_long_as_the_server_moves(self):
         self._copy()
-        is_wanted = self.transfer.call_args.args[4]
+        is_wanted = self.transfer.call_args.args[5]
         self.assertTrue(is_wanted())
         self.instance.task_state = 'deleting'
         self.assertFalse(is_wanted())

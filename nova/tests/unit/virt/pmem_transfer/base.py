@@ -11,6 +11,7 @@ import sys
 
 import fixtures
 import psutil
+from testtools import content
 
 from nova import test
 from nova.tests.fixtures import pmem
@@ -23,6 +24,16 @@ MIB = pmem.MIB
 
 MIGRATION = '11111111-2222-3333-4444-555555555555'
 ADDRESS = '127.0.0.1'
+
+
+def changed(module, **values):
+    """Return a command that starts a module with other constants.
+
+    Each sender and receiver is a process of its own: a mock does not reach it.
+    """
+    return [sys.executable, '-c', 'import %s as m; %s; m.main()' % (
+        module.__name__, '; '.join(
+            'm.%s = %r' % item for item in values.items()))]
 
 
 class Result:
@@ -44,11 +55,16 @@ class CopyTestCase(test.NoDBTestCase):
     #: Where there is an sshd.
     ADDRESSES = (ADDRESS,)
 
+    #: What its configuration has besides.
+    SSHD_CONFIG = ''
+
     def setUp(self):
         super().setUp()
         self.state = self.useFixture(fixtures.TempDir()).path
         self.socket = os.path.join(self.state, 'receiver.socket')
-        self.pmem = self.useFixture(pmem.PmemHosts(self.ADDRESSES))
+        self.log = os.path.join(self.state, 'receiver.log')
+        self.pmem = self.useFixture(pmem.PmemHosts(
+            self.ADDRESSES, sshd_config=self.SSHD_CONFIG))
         self.pairs = []
 
     def add_pair(self, size, target_size=None, fill=True):
@@ -66,21 +82,30 @@ class CopyTestCase(test.NoDBTestCase):
                             self.pmem.size(old)) for old, new in self.pairs))
         return pmem_job.Receiving(**dict(fields, **changes))
 
-    def receive(self, **changes):
-        """Start a receiver, as nova-compute does; return its process."""
+    def receive(self, command=None, text=None, **changes):
+        """Start a receiver, as nova-compute does; return its process.
+
+        :param command: if it is no ordinary one
+        :param text: what it gets instead of a job
+        """
         notes = os.open(self.socket + '.writes', os.O_RDWR | os.O_CREAT |
                         os.O_APPEND, 0o600)
         fcntl.flock(notes, fcntl.LOCK_EX)
+        log = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         process = subprocess.Popen(
-            receiver.command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            command or receiver.command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             env=dict(sender.environment(),
                      PMEM_STAND_IN_UID=str(pmem.NOVA_UID)),
-            pass_fds=[notes], start_new_session=True)
+            stderr=log, pass_fds=[notes], start_new_session=True)
         os.close(notes)
+        os.close(log)
+        process.notes = self.socket + '.writes'
         self.addCleanup(self.end, process)
-        process.stdin.write(self.receiving(
-            notes=notes, **changes).to_json().encode() + b'\n')
-        process.stdin.flush()
+        if text is None:
+            text = self.receiving(notes=notes, **changes).to_json()
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.write(text.encode() + b'\n')
+            process.stdin.flush()
         self.said = process.stdout.readline().decode()
         return process
 
@@ -88,14 +113,18 @@ class CopyTestCase(test.NoDBTestCase):
         """End a receiver, as nova-compute does: wait for all of it."""
         process.kill()
         process.wait()
-        process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
         process.stdout.close()
-        with open(self.socket + '.writes') as notes:
+        with open(process.notes) as notes:
             fcntl.flock(notes, fcntl.LOCK_EX)
+        self.addDetail('receiver', content.content_from_file(
+            self.log, buffer_now=True))
 
     def job(self, **changes):
         fields = dict(
-            address=ADDRESS, socket=self.socket, folder=self.state,
+            address=ADDRESS, socket=self.socket,
+            local=os.path.join(self.state, 'ssh-'),
             ssh=('ssh', '-o', 'BatchMode=yes', '-o', 'LogLevel=INFO'),
             streams=1, extent=MIB, stall_timeout=20, patience=0,
             devices=tuple(pmem_job.Device(
@@ -103,8 +132,8 @@ class CopyTestCase(test.NoDBTestCase):
                 self.pmem.size(new)) for old, new in self.pairs))
         return pmem_job.Sending(**dict(fields, **changes))
 
-    def start(self, **changes):
-        return self.start_text(self.job(**changes).to_json())
+    def start(self, command=None, **changes):
+        return self.start_text(self.job(**changes).to_json(), command)
 
     def start_text(self, text, command=None):
         process = subprocess.Popen(

@@ -46,21 +46,58 @@ class CheckTestCase(test.NoDBTestCase):
         self.check(offset, length, (0, length))
 
 
-class CutTestCase(test.NoDBTestCase):
+class PlanTestCase(test.NoDBTestCase):
+
+    @staticmethod
+    def _simple(sizes, limit):
+        """Cut devices in the plainest way: section by section."""
+        for device, pair in enumerate(sizes):
+            for start, length, source in layout.sections(*pair):
+                for done in range(0, length, limit):
+                    yield extents.Extent(
+                        device, start + done, min(limit, length - done),
+                        None if source is None else source + done)
+
+    @settings(deadline=None, database=None)
+    @given(st.lists(st.tuples(st.integers(2 * MIB, 9 * MIB),
+                              st.integers(0, 3 * MIB)), max_size=4),
+           st.integers(64 * KIB, 4 * MIB))
+    def test_each_is_known_by_its_number(self, devices, limit):
+        sizes = [(size, size + more) for size, more in devices]
+        plan = extents.Plan(sizes, limit)
+        expected = list(self._simple(sizes, limit))
+        self.assertEqual(len(expected), len(plan))
+        self.assertEqual(expected, [plan[each] for each in range(len(plan))])
 
     @settings(deadline=None, database=None)
     @given(st.integers(2 * MIB, 9 * MIB), st.integers(0, 3 * MIB),
            st.integers(64 * KIB, 4 * MIB))
-    def test_extents_cover_the_target_once(self, size, more, limit):
+    def test_they_cover_the_target_once(self, size, more, limit):
         sections = layout.sections(size, size + more)
-        end = number = 0
-        for extent in extents.cut(3, size, size + more, limit):
-            self.assertEqual((3, end), (extent.device, extent.offset))
-            number += 1
+        plan = extents.Plan([(size, size + more)], limit)
+        end = 0
+        for number in range(len(plan)):
+            extent = plan[number]
+            self.assertEqual([0, end, extent.length], extent.place)
             extents.check((extent.offset, extent.length), (), sections, limit)
             end += extent.length
         self.assertEqual(size + more, end)
-        self.assertEqual(number, extents.count(size, size + more, limit))
+
+    def test_nothing(self):
+        self.assertEqual(0, len(extents.Plan([], MIB)))
+
+    def test_target_that_is_too_small(self):
+        self.assertRaises(layout.DevicesDoNotFit, extents.Plan,
+                          [(4 * MIB, 2 * MIB)], MIB)
+
+    def test_large_device_takes_no_more_memory(self):
+        tib = 1024 ** 4
+        plan = extents.Plan([(tib, tib), (tib, 2 * tib)], MIB)
+        self.assertEqual(3 * tib // MIB, len(plan))
+        self.assertEqual(4, len(plan._parts))
+        self.assertEqual(
+            extents.Extent(1, 2 * tib - MIB, MIB, tib - MIB),
+            plan[len(plan) - 1])
 
 
 class RunsTestCase(test.NoDBTestCase):

@@ -1,14 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import os
+import select
+import signal
+import subprocess
+import sys
 import tempfile
+
+import psutil
 
 from nova import test
 from nova.virt.pmem_transfer import buffers
 from nova.virt.pmem_transfer import mapping
 from nova.virt.pmem_transfer import processes
+from nova.virt.pmem_transfer import sender
 
 MIB = 1024 * 1024
+
+# Has a child of each kind, tells of them when they run, and waits.
+PARENT = '''
+import os, sys, time
+from nova.virt.pmem_transfer import processes
+guard = processes.Guard()
+one = processes.Process(guard, ['sleep', '1000'])
+reader, writer = os.pipe()
+two = processes.Fork(guard, lambda: (os.write(writer, b'x'), time.sleep(1000)))
+os.read(reader, 1)
+print(one.pid, two.pid, guard.group, flush=True)
+sys.stdin.read()
+'''
 
 
 class StderrTestCase(test.NoDBTestCase):
@@ -38,6 +58,120 @@ class StderrTestCase(test.NoDBTestCase):
 
     def test_nothing(self):
         self.assertEqual('', self._run('true').message())
+
+
+class OrphanTestCase(test.NoDBTestCase):
+
+    def test_nothing_outlives_who_was_killed(self):
+        parent = subprocess.Popen(
+            [sys.executable, '-c', PARENT], stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, env=sender.environment(), text=True)
+        self.addCleanup(parent.communicate)
+        self.addCleanup(parent.kill)
+        left = [psutil.Process(int(pid))
+                for pid in parent.stdout.readline().split()]
+        self.assertEqual(3, len(left))
+        parent.kill()
+        self.assertEqual([], psutil.wait_procs(left, timeout=60)[1])
+
+
+class ForkTestCase(test.NoDBTestCase):
+
+    def setUp(self):
+        super().setUp()
+        self.guard = processes.Guard()
+        self.addCleanup(self._end_all)
+        self.reader, self.writer = os.pipe()
+        self.addCleanup(os.close, self.reader)
+        self.forks = []
+
+    def _end_all(self):
+        self.guard.close()
+        for fork in self.forks:
+            fork.status()
+
+    def _fork(self, body):
+        """Start a child that says when it has ended; let go of our end."""
+        self.forks.append(processes.Fork(self.guard, body))
+        os.close(self.writer)
+        return self.forks[-1]
+
+    def _status(self, body):
+        self._fork(body)
+        return self.forks.pop().status()
+
+    def test_one_that_ends_well(self):
+        self.assertEqual(0, self._status(
+            lambda: os.write(self.writer, b'hello')))
+        self.assertEqual(b'hello', os.read(self.reader, 9))
+
+    def test_one_that_fails(self):
+        def fail():
+            os.dup2(self.writer, 2)
+            raise ZeroDivisionError('a bug')
+
+        self.assertEqual(1, self._status(fail))
+        self.assertIn(b'ZeroDivisionError: a bug',
+                      os.read(self.reader, 64 * 1024))
+
+    def test_one_that_is_killed(self):
+        self.assertEqual(-signal.SIGKILL, self._status(
+            lambda: os.kill(os.getpid(), signal.SIGKILL)))
+
+    def test_it_ends_in_order(self):
+        """Also one that is stopped; and what it has begun is ended."""
+        def wait():
+            try:
+                os.kill(os.getpid(), signal.SIGSTOP)
+            finally:
+                os.write(self.writer, b'in order')
+
+        fork = self._fork(wait)
+        os.waitid(os.P_PID, fork.pid, os.WSTOPPED | os.WNOWAIT)
+        fork.end()
+        self.assertEqual(b'in order', os.read(self.reader, 99))
+        self.assertEqual(1, self.forks.pop().status())
+
+    def test_it_is_told_to_end_before_it_has_begun(self):
+        """It must not do what its parent does at an end."""
+        handler = signal.signal(signal.SIGTERM, processes.terminate)
+        self.addCleanup(signal.signal, signal.SIGTERM, handler)
+        ours = os.getpid()
+        for _ in range(50):
+            fork = processes.Fork(self.guard, signal.pause)
+            fork.end()
+            try:
+                self.assertIn(fork.status(), (1, -signal.SIGTERM))
+            finally:
+                if os.getpid() != ours:
+                    os._exit(99)
+
+    def test_it_is_of_the_group_from_the_start(self):
+        fork = self._fork(signal.pause)
+        self.assertEqual(self.guard.group, os.getpgid(fork.pid))
+        self.assertFalse(select.select([fork], [], [], 0)[0])
+
+    def test_it_ends_with_the_guard(self):
+        fork = self._fork(signal.pause)
+        self.guard.close()
+        self.guard = processes.Guard()
+        self.assertEqual(-signal.SIGKILL, self.forks.pop().status())
+        self.assertIsNotNone(fork)
+
+
+class WordsTestCase(test.NoDBTestCase):
+
+    def test_how_it_ended(self):
+        for status, words in (
+                (3, 'ended with status 3'), (-9, 'was killed by SIGKILL'),
+                (-63, 'was killed by signal 63')):
+            self.assertEqual(words, processes.how_ended(status))
+
+    def test_program_that_is_not_there(self):
+        with processes.Guard() as guard:
+            error = self.assertRaises(
+                processes.Failed, processes.Process, guard, ['/nonsuch'])
+        self.assertIn('nonsuch did not start', str(error))
 
 
 class CoreDumpTestCase(test.NoDBTestCase):

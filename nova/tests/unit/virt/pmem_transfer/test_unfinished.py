@@ -17,13 +17,13 @@ class UnfinishedTestCase(test.NoDBTestCase):
     def setUp(self):
         super().setUp()
         self.path = os.path.join(
-            self.useFixture(fixtures.TempDir()).path, 'ticket')
+            self.useFixture(fixtures.TempDir()).path, 'notes')
         self.notes = self._open()
 
     def _open(self):
-        notes = unfinished.Unfinished(self.path)
-        self.addCleanup(os.close, notes._fd)
-        return notes
+        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
+        self.addCleanup(os.close, fd)
+        return unfinished.Unfinished(fd)
 
     def test_begun(self):
         self.notes.begin(*PLACE)
@@ -48,12 +48,29 @@ class UnfinishedTestCase(test.NoDBTestCase):
         later.end(*PLACE)
         self.assertFalse(self._open().has(*PLACE))
 
+    def test_streams_that_make_notes_at_once(self):
+        other = self._open()
+        for number in range(9):
+            self.notes.begin(0, number, 1)
+            other.begin(1, number, 1)
+            other.end(1, number, 1)
+        found = self._open()
+        self.assertTrue(all(found.has(0, number, 1) for number in range(9)))
+        self.assertFalse(found.has(1, 0, 9))
+
     def test_full_disk(self):
         with mock.patch('os.write', side_effect=OSError(28, 'full')):
             error = self.assertRaises(
                 processes.Failed, self.notes.begin, *PLACE)
         self.assertIn('can not be noted', str(error))
         self.assertTrue(self.notes.has(*PLACE))
+
+    def test_end_that_can_not_be_noted(self):
+        self.notes.begin(*PLACE)
+        with mock.patch('os.write', side_effect=OSError(28, 'full')):
+            self.assertRaises(processes.Failed, self.notes.end, *PLACE)
+        for notes in (self.notes, self._open()):
+            self.assertTrue(notes.has(*PLACE))
 
     def test_note_that_is_cut_short(self):
         """Nothing is believed any more, also not what comes after it."""
@@ -66,6 +83,10 @@ class UnfinishedTestCase(test.NoDBTestCase):
         for notes in (self.notes, later, self._open()):
             self.assertTrue(notes.has(0, 0, 1))
 
-    def test_no_place_for_notes(self):
-        self.path = os.path.join(self.path, 'none')
-        self.assertRaises(processes.Failed, self._open)
+    def test_notes_that_can_not_be_read(self):
+        reader, writer = os.pipe()
+        os.close(writer)
+        self.addCleanup(os.close, reader)
+        self.assertRaises(processes.Failed, unfinished.Unfinished, -1)
+        # A pipe has no place to read at.
+        self.assertRaises(processes.Failed, unfinished.Unfinished, reader)

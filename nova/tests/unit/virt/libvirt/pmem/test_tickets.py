@@ -22,7 +22,7 @@ def ticket(**changes):
         'targets': (tickets.Target('ns_1', 4096, 2048, 0, 0),
                     tickets.Target('ns_2', 4096, 4096, 0, 6)),
     }
-    return tickets.Ticket(**dict(fields, since=7, **changes))
+    return tickets.Ticket(**dict(fields, **changes))
 
 
 @ddt.ddt
@@ -33,7 +33,7 @@ class TicketTestCase(test.NoDBTestCase):
         self.flags(state_path=self.useFixture(fixtures.TempDir()).path)
 
     def _path(self, name=None):
-        return os.path.join(tickets._directory(),
+        return os.path.join(tickets.directory(),
                             (name or uuids.migration) + '.receive')
 
     def _damage(self, text):
@@ -111,7 +111,7 @@ class TicketTestCase(test.NoDBTestCase):
     def test_ticket_that_can_not_be_stored_is_not_there(self):
         with mock.patch('os.rename', side_effect=OSError('full')):
             self.assertRaises(OSError, tickets.write, ticket())
-        self.assertEqual([], os.listdir(tickets._directory()))
+        self.assertEqual([], os.listdir(tickets.directory()))
 
     def test_contents_are_durable_before_the_name_is(self):
         calls = mock.Mock()
@@ -161,12 +161,12 @@ class TicketTestCase(test.NoDBTestCase):
         with mock.patch.object(tickets, 'read', read):
             tickets.mend()
         closing.join()
-        self.assertEqual([], os.listdir(tickets._directory()))
+        self.assertEqual([], os.listdir(tickets.directory()))
 
     def test_other_files_are_passed_over(self):
         tickets.write(ticket())
         for name in ('README', '.tmpx', 'x.receive',
                      uuids.other, uuids.other + '.json'):
-            with open(os.path.join(tickets._directory(), name), 'w'):
+            with open(os.path.join(tickets.directory(), name), 'w'):
                 pass
         self.assertEqual([ticket()], list(tickets.open_tickets()))

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
+import dataclasses
 import os
 import sys
 from unittest import mock
@@ -29,15 +30,15 @@ for step in steps:
         os.kill(os.getpid(), signal.SIGKILL)
     elif step == 'die once' and turn == 1:
         os.kill(os.getpid(), signal.SIGKILL)
-    elif step == 'bad memory' and turn == 1:
-        os.kill(os.getpid(), signal.SIGBUS)
+    elif step == 'close':
+        os.close(1)
     elif step == 'complain':
         sys.stderr.write('something is wrong')
     elif step == 'wait':
         signal.pause()
     elif step.startswith('exit'):
         sys.exit(int(step[4:]))
-    elif step not in ('die once', 'bad memory'):
+    elif step != 'die once':
         print(step, flush=True)
 """
 
@@ -46,25 +47,16 @@ def event(**fields):
     return transfer.jsonutils.dumps(fields)
 
 
-class ReceiverTestCase(test.NoDBTestCase):
+class SshTestCase(test.NoDBTestCase):
 
     def test_another_host_is_reached_as_nova_reaches_it_elsewhere(self):
-        argv = transfer.receiver_argv(uuids.migration, '192.0.2.7')
-        self.assertEqual(['ssh', '-o', 'BatchMode=yes'], argv[:3])
-        self.assertEqual(
-            ['192.0.2.7', 'nova-pmem-receive ' + uuids.migration], argv[-2:])
+        self.assertEqual(['ssh', '-o', 'BatchMode=yes'],
+                         transfer.ssh_argv()[:3])
 
-    def test_command_of_the_deployer(self):
-        self.flags(pmem_copy_receiver='/opt/my nova/receive', group='libvirt')
-        argv = transfer.receiver_argv(uuids.migration, '192.0.2.7')
-        self.assertEqual(
-            "'/opt/my nova/receive' " + uuids.migration, argv[-1])
-
-    def test_this_host(self):
-        self.assertEqual(
-            [sys.executable, '-m', 'nova.virt.pmem_transfer.receiver',
-             uuids.migration],
-            transfer.receiver_argv(uuids.migration, None))
+    def test_ciphers(self):
+        self.assertIn('Ciphers=^aes128-gcm', ' '.join(transfer.ssh_argv()))
+        self.flags(pmem_copy_ciphers='', group='libvirt')
+        self.assertNotIn('Ciphers', ' '.join(transfer.ssh_argv()))
 
 
 @ddt.ddt
@@ -78,7 +70,7 @@ class TransferTestCase(test.NoDBTestCase):
         self.jobs = os.path.join(
             self.useFixture(fixtures.TempDir()).path, 'jobs')
         self.job = transfer.new_job(
-            uuids.migration, '192.0.2.7',
+            uuids.migration, '/there', '192.0.2.7',
             [pmem_job.Device('old', '/dev/dax0.0', 4 * MIB, 'new', 8 * MIB)])
         self.running = []
         self.started = 0
@@ -94,7 +86,7 @@ class TransferTestCase(test.NoDBTestCase):
                 'nova.virt.pmem_transfer.sender.command', return_value=[
                     sys.executable, '-c', SENDER, self.jobs, *steps]):
             return transfer.transfer(
-                self.job, self._begin, self.running.remove, self.on_progress,
+                uuids.migration, self.job, self._begin, self.running.remove, self.on_progress,
                 self.is_wanted)
 
     def _fails(self, *steps):
@@ -105,13 +97,25 @@ class TransferTestCase(test.NoDBTestCase):
 
     def _jobs(self):
         with open(self.jobs) as jobs:
-            return [pmem_job.Job.from_json(line) for line in jobs]
+            return [pmem_job.Sending.from_json(line) for line in jobs]
 
     def test_options(self):
         self.assertEqual(
-            (2, 5 * MIB, 7, 3, False, os.getpid()),
+            (2, 5 * MIB, 7, 3, 120, 0, os.getpid()),
             (self.job.streams, self.job.bandwidth, self.job.stall_timeout,
-             self.job.attempts, self.job.resume, self.job.parent))
+             self.job.attempts, self.job.patience, self.job.attempt,
+             self.job.parent))
+
+    @ddt.data((0, 0, 1, 0), (800, 0, 1, 800), (800, 0, 4096, 3200),
+              (10, 1, 2048, 20 + 2 * 2048))
+    @ddt.unpack
+    def test_time_limit(self, timeout, bandwidth, size, expected):
+        self.flags(pmem_copy_completion_timeout=timeout,
+                   pmem_copy_bandwidth=bandwidth, group='libvirt')
+        job = transfer.new_job(
+            uuids.migration, '/there', '', [pmem_job.Device(
+                'old', '/dev/dax0.0', size * MIB, 'new', size * MIB)])
+        self.assertEqual(expected, job.time_limit)
 
     def test_success(self):
         totals = self._transfer(
@@ -120,7 +124,10 @@ class TransferTestCase(test.NoDBTestCase):
         self.assertEqual(transfer.Totals(8, 4, 0.5, 1), totals)
         self.on_progress.assert_called_once_with(4, 8)
         self.assertIn('link cut', self.stdlog.logger.output)
-        self.assertEqual([self.job], self._jobs())
+        job, = self._jobs()
+        self.assertLess(job.time_limit, self.job.time_limit)
+        self.assertEqual(self.job, dataclasses.replace(
+            job, time_limit=self.job.time_limit))
         self.assertEqual((1, []), (self.started, self.running))
 
     def test_failure_in_its_own_words(self):
@@ -145,19 +152,20 @@ class TransferTestCase(test.NoDBTestCase):
 
     def test_killed_sender_is_started_again_to_go_on(self):
         self._transfer('die once', event(**DONE))
-        self.assertEqual([False, True], [job.resume for job in self._jobs()])
+        self.assertEqual([0, 1], [job.attempt for job in self._jobs()])
         self.assertEqual((2, []), (self.started, self.running))
 
-    def test_killed_by_memory_that_is_damaged(self):
-        """The next one is careful, and so can say where it is."""
-        self._fails('bad memory', event(
-            event='error', message='reading the source', device='old'))
-        self.assertEqual([(False, False), (True, True)],
-                         [(job.resume, job.careful) for job in self._jobs()])
+    def test_sender_that_gives_no_sign_of_life(self):
+        self.job = dataclasses.replace(
+            self.job, stall_timeout=0.1, attempts=1)
+        with mock.patch.object(transfer, 'SILENCE', 0.1):
+            self.assertIn('no sign of life', str(self._fails('wait')))
 
-    def test_killed_by_something_else(self):
-        self._fails('die')
-        self.assertEqual([False] * 3, [job.careful for job in self._jobs()])
+    def test_sender_that_says_that_it_is_done_and_does_not_end(self):
+        self.job = dataclasses.replace(self.job, attempts=1)
+        with mock.patch.object(transfer, 'SILENCE', 0.1):
+            self.assertIn('does not end', str(self._fails(
+                event(**DONE), 'close', 'wait')))
 
     def test_killed_each_time(self):
         self.assertIn('killed by SIGKILL', str(self._fails('die')))
@@ -180,5 +188,5 @@ class TransferTestCase(test.NoDBTestCase):
                         return_value=['/nonexistent']):
             error = self.assertRaises(
                 transfer.TransferFailed, transfer.transfer,
-                self.job, None, None, None, None)
+                uuids.migration, self.job, None, None, None, None)
         self.assertIn('/nonexistent', str(error))

@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Senders: their jobs, what they say to receivers, and copies at random."""
+
+import os
+import shlex
+import socket
+import sys
+import tempfile
+import threading
+from unittest import mock
+
+import ddt
+from hypothesis import given
+from hypothesis import settings
+from hypothesis import strategies as st
+
+from nova.tests.unit.virt.pmem_transfer import base
+from nova.virt.pmem_transfer import join
+from nova.virt.pmem_transfer import sender
+from nova.virt.pmem_transfer import wire
+
+KIB = base.KIB
+MIB = base.MIB
+
+
+class Porter(threading.Thread):
+    """Listens as a receiver does, and says one thing to whoever comes."""
+
+    def __init__(self, path, answer):
+        super().__init__(daemon=True)
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(path)
+        self.listener.listen()
+        self.answer = answer
+        self.hellos = []
+        self.start()
+
+    def run(self):
+        while True:
+            try:
+                connection, _address = self.listener.accept()
+            except OSError:
+                return
+            with connection, connection.makefile('rb') as file:
+                self.hellos.append(wire.parse_line(file.readline()))
+                connection.sendall(self.answer)
+
+    def end(self):
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.join()
+        self.listener.close()
+
+
+class SenderTestCase(base.CopyTestCase):
+    """Real senders, without ssh."""
+
+    ADDRESSES = ()
+
+    def job(self, **changes):
+        return super().job(**dict({'address': ''}, **changes))
+
+
+@ddt.ddt
+class JobTestCase(SenderTestCase):
+
+    def setUp(self):
+        super().setUp()
+        self.add_pair(2 * MIB)
+
+    @ddt.data('', '{}', 'null', '[]', '{"devices": 1}', 'no JSON',
+              '{"version": 1}')
+    def test_nonsense_instead_of_a_job(self, text):
+        result = self.result(self.start_text(text))
+        self.assertEqual(1, result.status)
+        self.assertIn('no job', result.last['message'])
+
+    def test_somebody_who_is_gone(self):
+        self.receive()
+        result = self.fail_to(parent=1)
+        self.assertIn('is gone', result.last['message'])
+        self.assertTrue(self.pmem.is_zero('new0'))
+
+    def test_source_that_is_not_there(self):
+        job = self.job()
+        os.unlink(self.pmem.path('old0'))
+        result = self.result(self.start_text(job.to_json()))
+        self.assertIn('reading the source: ', result.last['message'])
+        self.assertIn('No such file', result.last['message'])
+
+    def test_source_that_is_short(self):
+        os.truncate(self.pmem.path('old0'), MIB)
+        self.assertIn('has %d bytes' % MIB, self.fail_to().last['message'])
+
+    def test_target_that_is_too_small(self):
+        self.pmem.add_namespace('large', 4 * MIB)
+        self.pairs[0] = ('large', 'new0')
+        self.assertIn('can not be copied', self.fail_to().last['message'])
+
+
+@ddt.ddt
+class PorterTestCase(SenderTestCase):
+
+    def setUp(self):
+        super().setUp()
+        self.add_pair(4 * MIB)
+
+    def porter(self, answer):
+        porter = Porter(self.socket, answer)
+        self.addCleanup(porter.end)
+        return porter
+
+    def test_nobody(self):
+        result = self.fail_to(patience=60)
+        self.assertEqual(3, len(result.told('retry')))
+        self.assertIn('can not be reached', result.last['message'])
+        self.assertIn('tried 3 times', result.last['message'])
+
+    def test_refusal(self):
+        porter = self.porter(wire.hello(error='not today'))
+        result = self.fail_to()
+        self.assertEqual('refused: not today', result.last['message'])
+        self.assertEqual([], result.told('retry'))
+        self.assertEqual(1, len(porter.hellos))
+
+    def test_refusal_that_may_not_last(self):
+        porter = self.porter(wire.hello(error='I am full', again=True))
+        result = self.fail_to(attempts=2)
+        self.assertEqual('I am full: no message (tried 2 times)',
+                         result.last['message'])
+        self.assertEqual(2, len(porter.hellos))
+
+    def test_another_version(self):
+        self.porter(b'{"nova-pmem-copy": 3}\n')
+        result = self.fail_to()
+        self.assertIn('finish the upgrade', result.last['message'])
+        self.assertEqual([], result.told('retry'))
+
+    def test_what_streams_say_first(self):
+        porter = self.porter(wire.hello(error='wait', again=True))
+        self.fail_to(streams=3, attempts=1, attempt=7, stall_timeout=9)
+        self.assertEqual(
+            [{wire.NAME: wire.VERSION, 'stream': number, 'extent': MIB,
+              'stall_timeout': 9, 'generation': [7, 0]}
+             for number in range(3)],
+            sorted(porter.hellos, key=lambda hello: hello['stream']))
+
+    def test_no_more_streams_than_extents(self):
+        porter = self.porter(wire.hello(error='wait', again=True))
+        self.fail_to(streams=9, attempts=1, extent=2 * MIB)
+        self.assertEqual(2, len(porter.hellos))
+
+
+class SlotTestCase(base.test.NoDBTestCase):
+
+    def ended(self, status, told=None, said=b''):
+        """Let a stream be found ended by its sender."""
+        slot = sender.Slot(0, 0)
+        slot.ended = told or {}
+        slot.words = said
+        copy = mock.Mock(spec=sender.Copy)
+        sender.Copy._ended(copy, slot, status)
+        return slot, copy
+
+    def test_one_that_was_killed_when_its_share_was_done(self):
+        slot, copy = self.ended(-9, {'over': True})
+        self.assertTrue(slot.is_over)
+        copy._broken.assert_not_called()
+
+    def test_one_that_was_killed(self):
+        slot, copy = self.ended(-9)
+        copy._broken.assert_called_once_with(
+            slot, 'the process of the stream was killed by SIGKILL: '
+            'no message', None)
+        self.assertFalse(slot.is_over)
+
+    def test_one_that_failed(self):
+        slot, copy = self.ended(1, said=b'ZeroDivisionError: a bug\n')
+        copy._broken.assert_called_once_with(
+            slot, 'the process of the stream ended with status 1: '
+            'ZeroDivisionError: a bug', None)
+
+    def test_words_without_end_are_no_sign_of_life(self):
+        slot = sender.Slot(0, 0)
+        reader, writer = os.pipe()
+        self.addCleanup(os.close, reader)
+        slot.told, slot.stderr, slot.words = -1, reader, b''
+        slot.heard_at = 5
+        with os.fdopen(writer, 'wb') as pipe:
+            pipe.write(b'x' * 5000)
+            pipe.flush()
+            self.assertEqual([], slot.read(reader))
+        self.assertEqual(5, slot.heard_at)
+        self.assertEqual(b'x' * 2048, slot.words)
+
+
+class RandomCopyTestCase(SenderTestCase):
+
+    @settings(deadline=None, database=None, max_examples=12)
+    @given(data=st.data())
+    def test_any_copy(self, data):
+        """Whatever is copied, and wherever it is cut: bytes are equal."""
+        self._draw_pairs(data)
+        process = self.receive()
+        cuts = data.draw(st.lists(st.integers(0, 3 * MIB), max_size=2))
+        result = self.succeed(
+            address='somewhere', join=shlex.join(
+                [sys.executable, '-m', join.__name__]),
+            ssh=('sh', '-c', self._cut(cuts)), attempts=len(cuts) + 1,
+            streams=data.draw(st.integers(1, 3)),
+            extent=data.draw(st.sampled_from(
+                [700 * KIB, MIB, 2 * MIB, 8 * MIB])),
+            attempt=data.draw(st.integers(0, 1)))
+        self.end(process)
+        self.assertEqual(
+            sum(self.pmem.size(new) for _old, new in self.pairs),
+            result.last['bytes'])
+        self.assertLessEqual(result.last['retries'], len(cuts))
+
+    def _draw_pairs(self, data):
+        self.pairs = []
+        known = len(self.pmem._namespaces)
+        for number in range(data.draw(st.integers(1, 2))):
+            names = ('old%d' % (known + number), 'new%d' % (known + number))
+            size = data.draw(st.integers(1, 5)) * 2 * MIB
+            more = data.draw(st.integers(0, 1)) * 2 * MIB
+            self.pairs.append(names)
+            self.pmem.add_namespace(names[0], size)
+            self.pmem.add_namespace(names[1], size + more)
+            for name in names:
+                self._draw_content(data, name, size)
+
+    def _draw_content(self, data, name, size):
+        for _ in range(data.draw(st.integers(0, 3))):
+            offset = data.draw(st.integers(0, size - 1))
+            self.pmem.write(name, offset, os.urandom(min(
+                data.draw(st.integers(1, MIB)), size - offset)))
+
+    def _cut(self, cuts):
+        """Return an ssh whose input ends early the first few times.
+
+        Its last argument is the command.
+        """
+        # Not head, which keeps what it has read until there is more.
+        folder = tempfile.mkdtemp(dir=self.state)
+        script = ''.join(
+            'if mkdir %s/%d 2>&-; then dd bs=64K iflag=count_bytes count=%d '
+            'status=none | sh -c "$2"; exit; fi;' % (folder, number, cut)
+            for number, cut in enumerate(cuts))
+        return script + 'exec sh -c "$2"'
