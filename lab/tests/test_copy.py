@@ -186,7 +186,7 @@ def test_a_copy_goes_on_after_who_was_killed_at_either_end(hosts, move):
 
     # The next sender takes over from whatever still writes.
     target.fill(b'\xee', 4 * MIB)
-    sender = near.start(moving, attempt=1)
+    sender = near.start(moving, attempt=1, patience=600)
     wait_until_written(target, 4 * MIB)
     far.kill('pmem_transfer.receiver')
     assert far.call('settle', moving) == []

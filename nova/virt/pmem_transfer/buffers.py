@@ -3,8 +3,8 @@
 """Memory: what is compared, and buffers that other processes have as files.
 
 A pipe would cost two copies of every byte and many changes between processes.
-From a file in memory ``daxio`` copies once, and the position of the file, which
-it moves, proves how many bytes it has read.
+From a file in memory ``daxio`` copies once, and the position of the file,
+which it moves, proves how many bytes it has read.
 """
 
 import ctypes

@@ -4,10 +4,10 @@
 
 A resumed copy asks this of whole devices. The fastest digest of hashlib takes
 three times as long as the authentication of AES-GCM, on a CPU that helps with
-both, and then most of the time of the copy. A new random key for each comparison
-makes it as good: two different texts of an extent's size have the same tag
-with a probability below 2**-100, whoever chose them, for the key was not known
-then.
+both, and that would be most of the time of the copy. A new random key for each
+comparison makes it as good: two different texts of an extent's size have the
+same tag with a probability below 2**-100, whoever chose them, for the key was
+not known then.
 """
 
 import os

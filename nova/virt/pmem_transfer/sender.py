@@ -28,6 +28,7 @@ from nova.virt.pmem_transfer import job as pmem_job
 from nova.virt.pmem_transfer import layout
 from nova.virt.pmem_transfer import mapping
 from nova.virt.pmem_transfer import processes
+from nova.virt.pmem_transfer import slot as stream_slot
 from nova.virt.pmem_transfer import stream
 from nova.virt.pmem_transfer import wire
 
@@ -45,9 +46,6 @@ LONG_PAUSE = 3
 
 #: Seconds that a stream may take to notice by itself that it stands still.
 SLACK = 10
-
-#: Seconds to wait for the rest of what ssh says.
-LAST_WORDS = 2
 
 #: The longest job in bytes.
 LONGEST_JOB = 1024 * 1024
@@ -85,92 +83,6 @@ class Failed(Exception):
     def __init__(self, reason: str, device: str | None = None) -> None:
         super().__init__(reason)
         self.device = device
-
-
-class Slot:
-    """A place for a stream, with the connection that is in it.
-
-    :ivar is_over: whether its share is done, or it is given up
-    :ivar is_lost: whether it is given up
-    """
-
-    def __init__(self, number: int, not_before: float) -> None:
-        self.number = number
-        self.not_before = not_before
-        self.fruitless = 0
-        self.heard_at = 0.0
-        self.is_over = self.is_lost = self.is_greeted = False
-        self.fork: processes.Fork | None = None
-        self.ended: dict[str, ty.Any] = {}
-
-    def start(self, guard: processes.Guard,
-              body: ty.Callable[[ty.Callable[..., None]], None]) -> None:
-        """Start a stream.
-
-        :param body: what it does, with a function that tells us something
-        """
-        self.told, tells = os.pipe()
-        self.stderr, words = os.pipe()
-        self.lines = wire.Lines(functools.partial(os.read, self.told))
-        self.words = b''
-        self.ended = {}
-        self.is_greeted = False
-        self.heard_at = time.monotonic()
-
-        def run() -> None:
-            # What ssh says goes there, too.
-            os.dup2(words, 2)
-            os.close(self.told)
-            body(functools.partial(_say, tells))
-
-        self.fork = processes.Fork(guard, run)
-        os.close(tells)
-        os.close(words)
-
-    def sources(self) -> list[int]:
-        return [fd for fd in (self.told, self.stderr) if fd != -1]
-
-    def read(self, fd: int) -> list[dict[str, ty.Any]]:
-        """Read what has come; return what we are told.
-
-        What ssh says is no sign of life of the stream.
-        """
-        if fd == self.stderr:
-            data = os.read(fd, 64 * 1024)
-            self.words = (self.words + data)[-processes.STDERR_KEPT:]
-            if not data:
-                self._close_words()
-            return []
-        self.heard_at = time.monotonic()
-        lines = self.lines.read()
-        if self.lines.ended:
-            os.close(self.told)
-            self.told = -1
-        return [json.loads(line) for line in lines]  # noqa: N324
-
-    def _close_words(self) -> None:
-        os.close(self.stderr)
-        self.stderr = -1
-
-    def has_ended(self) -> bool:
-        """Whether the stream is gone, and all that it had to say is known."""
-        return self.told == -1 and (
-            self.stderr == -1 or
-            # Somebody else has it, like a command that ssh goes through.
-            time.monotonic() > self.heard_at + LAST_WORDS)
-
-    def reap(self) -> int:
-        """Return the status of a stream that has ended."""
-        for fd in self.sources():
-            os.close(fd)
-        fork, self.fork = self.fork, None
-        return fork.status()
-
-
-def _say(fd: int, **fields: ty.Any) -> None:
-    data = wire.line(**fields)
-    while data:
-        data = data[os.write(fd, data):]
 
 
 class Copy:
@@ -218,7 +130,7 @@ class Copy:
             left = self._done.count(0)
             if not left:
                 return
-            slots = [Slot(each, time.monotonic() + pause)
+            slots = [stream_slot.Slot(each, time.monotonic() + pause)
                      for each in range(min(streams, left))]
             try:
                 self._round(number, slots)
@@ -237,7 +149,7 @@ class Copy:
 
     # A round
 
-    def _round(self, number: int, slots: list[Slot]) -> None:
+    def _round(self, number: int, slots: list[stream_slot.Slot]) -> None:
         """Have streams do what is left.
 
         Each of them has a share that stays the same: they and their
@@ -253,7 +165,7 @@ class Copy:
             self._tell_progress()
             self._check_time()
 
-    def _start_some(self, number: int, slots: list[Slot],
+    def _start_some(self, number: int, slots: list[stream_slot.Slot],
                     before: bytes) -> None:
         connecting = sum(slot.fork is not None and not slot.is_greeted
                          for slot in slots)
@@ -294,7 +206,7 @@ class Copy:
         except stream.Refused as error:
             tell(refused=str(error), at=error.number)
 
-    def _wait(self, slots: list[Slot]) -> None:
+    def _wait(self, slots: list[stream_slot.Slot]) -> None:
         until = self._told_at + PROGRESS_INTERVAL
         by_fd = {fd: slot for slot in slots if slot.fork is not None
                  for fd in slot.sources()}
@@ -304,7 +216,7 @@ class Copy:
             for fields in by_fd[fd].read(fd):
                 self._hear(by_fd[fd], fields)
 
-    def _hear(self, slot: Slot, fields: dict[str, ty.Any]) -> None:
+    def _hear(self, slot: stream_slot.Slot, fields: dict[str, ty.Any]) -> None:
         if 'done' in fields:
             number = fields['done']
             length = self._plan[number].length
@@ -323,7 +235,7 @@ class Copy:
         else:
             slot.ended = fields
 
-    def _watch(self, slot: Slot) -> None:
+    def _watch(self, slot: stream_slot.Slot) -> None:
         """See to a stream that has ended, or does not."""
         if slot.has_ended():
             self._ended(slot, slot.reap())
@@ -333,7 +245,7 @@ class Copy:
                           (self._job.stall_timeout + SLACK), 'at': None}
             slot.fork.send(signal.SIGKILL)
 
-    def _ended(self, slot: Slot, status: int) -> None:
+    def _ended(self, slot: stream_slot.Slot, status: int) -> None:
         said = slot.words.decode('utf-8', 'replace').strip()
         if status == -signal.SIGBUS:
             number, = _NUMBER.unpack_from(
@@ -358,7 +270,8 @@ class Copy:
                        '[libvirt] pmem_copy_join_command)')
         self._broken(slot, reason, fields['at'])
 
-    def _broken(self, slot: Slot, reason: str, at: int | None) -> None:
+    def _broken(self, slot: stream_slot.Slot, reason: str,
+                at: int | None) -> None:
         slot.fruitless += 1
         if at is not None and self._count_failure(at) >= self._job.attempts:
             raise self._failure('%s (tried %d times)' % (
@@ -373,7 +286,8 @@ class Copy:
         self._failures[number] = self._failures.get(number, 0) + 1
         return self._failures[number]
 
-    def _retry(self, slot: Slot, reason: str, at: int | None) -> None:
+    def _retry(self, slot: stream_slot.Slot, reason: str,
+               at: int | None) -> None:
         self._retries += 1
         place = {} if at is None else {
             'device': self._job.devices[self._plan[at].device].name,
@@ -394,7 +308,7 @@ class Copy:
             raise Failed('it is not done after %d seconds' % limit)
 
     @staticmethod
-    def _end(slots: list[Slot]) -> None:
+    def _end(slots: list[stream_slot.Slot]) -> None:
         """End the streams that are left, with what they have started."""
         left = [slot for slot in slots if slot.fork is not None]
         for slot in left:

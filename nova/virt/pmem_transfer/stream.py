@@ -24,6 +24,7 @@ import typing as ty
 from nova.virt.pmem_transfer import extents
 from nova.virt.pmem_transfer import job as pmem_job
 from nova.virt.pmem_transfer import mapping
+from nova.virt.pmem_transfer import pace
 from nova.virt.pmem_transfer import processes
 from nova.virt.pmem_transfer import proof
 from nova.virt.pmem_transfer import wire
@@ -34,9 +35,6 @@ WINDOW = 8
 
 #: Seconds to wait for the last words of a connection.
 LAST_WORDS = 5
-
-#: Bytes that are given to the kernel at a time; at least, and at most.
-LEAST, MOST = 4096, 256 * 1024
 
 #: Seconds between two times that the sender hears how much was sent.
 INTERVAL = 0.5
@@ -157,31 +155,6 @@ def _explained(ssh: subprocess.Popen) -> abc.Iterator[None]:
         raise
 
 
-class Pace:
-    """Keeps to a bandwidth."""
-
-    #: The part of a second for which the limit may be exceeded by what was
-    #: not used before.
-    BURST = 0.1
-
-    def __init__(self, rate: float) -> None:
-        """Begin now.
-
-        :param rate: bytes per second; 0 stands for no limit
-        """
-        self._rate = rate
-        self._due = time.monotonic()
-        self.chunk = int(min(max(rate * self.BURST, LEAST), MOST)
-                         if rate else MOST)
-
-    def wait(self, count: int) -> None:
-        """Wait for as long as bytes take that were just sent."""
-        if self._rate:
-            now = time.monotonic()
-            self._due = max(self._due, now - self.BURST) + count / self._rate
-            time.sleep(max(0, self._due - now))
-
-
 class Stream:
     """A connection, and what is sent over it."""
 
@@ -202,7 +175,7 @@ class Stream:
         self._plan = plan
         self._sources = sources
         self._failures = failures
-        self._pace = Pace(rate)
+        self._pace = pace.Pace(rate)
         self._tell = tell
         self._look = look
         self._sequence = itertools.count()

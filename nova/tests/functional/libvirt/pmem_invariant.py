@@ -293,8 +293,14 @@ def tickets(world: pmem_world.World,
         if name.startswith('.') or os.path.isdir(path):
             # What a process was writing when it died was never a ticket.
             continue
-        with open(path, errors='replace') as file:
-            yield name, file.read()
+        try:
+            with open(path, errors='replace') as file:
+                yield name, file.read()
+        except FileNotFoundError:
+            continue
+        except OSError:
+            # A socket.
+            yield name, ''
 
 
 def nodes_are_taken_back(found: _Found) -> abc.Iterator[str]:

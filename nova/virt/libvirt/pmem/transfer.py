@@ -41,9 +41,6 @@ LOG = logging.getLogger(__name__)
 #: Bytes that are sent, read back and acknowledged as one; see doc/benchmark.
 EXTENT = 8 * units.Mi
 
-#: Bytes of a sender's stderr that are kept for an error message.
-STDERR_KEPT = 2048
-
 #: Seconds beyond the stall timeout in which a sender tells something, and
 #: in which one that was killed ends, unless it hangs in the kernel.
 SILENCE = 30
@@ -53,7 +50,6 @@ ProcessHook = abc.Callable[[subprocess.Popen], None]
 
 #: Called with the bytes that are done, and the bytes in all.
 ProgressHook = abc.Callable[[int, int], None]
-
 
 #: Characters of what a peer says that are logged.
 PEER_TEXT = 1000
@@ -261,7 +257,8 @@ def new_job(migration_uuid: str, socket: str, address: str,
     """
     job = pmem_job.Sending(
         socket=socket, address=address, ssh=tuple(ssh_argv()),
-        local=tickets.local_socket_of(migration_uuid), join=CONF.libvirt.pmem_copy_join_command,
+        local=tickets.local_socket_of(migration_uuid),
+        join=CONF.libvirt.pmem_copy_join_command,
         devices=tuple(devices), extent=EXTENT,
         streams=CONF.libvirt.pmem_copy_streams,
         bandwidth=CONF.libvirt.pmem_copy_bandwidth * units.Mi,
@@ -393,11 +390,11 @@ def _listen(process: subprocess.Popen, on_progress: ProgressHook,
                                 printable(event['message']))
             except (KeyError, TypeError, ValueError):
                 raise TransferFailed(
-                    _('the sender said %r') % line[:STDERR_KEPT])
+                    _('the sender said %r') % line[:processes.STDERR_KEPT])
     return event
 
 
 def _tail(stream: ty.IO[bytes]) -> str:
     stream.seek(0, os.SEEK_END)
-    stream.seek(max(0, stream.tell() - STDERR_KEPT))
+    stream.seek(max(0, stream.tell() - processes.STDERR_KEPT))
     return stream.read().decode('utf-8', 'replace').strip()

@@ -93,7 +93,8 @@ class CopyTestCase(test.NoDBTestCase):
         fcntl.flock(notes, fcntl.LOCK_EX)
         log = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         process = subprocess.Popen(
-            command or receiver.command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            command or receiver.command(), stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
             env=dict(sender.environment(),
                      PMEM_STAND_IN_UID=str(pmem.NOVA_UID)),
             stderr=log, pass_fds=[notes], start_new_session=True)

@@ -115,7 +115,8 @@ class WholeCopyTestCase(base.CopyTestCase):
     def test_many_streams(self):
         self.add_pair(64 * 64 * KIB)
         self.receive()
-        result = self.succeed(address='', streams=64, extent=64 * KIB)
+        result = self.succeed(address='', streams=64, extent=64 * KIB,
+                              stall_timeout=120)
         self.assertEqual(0, result.last['retries'])
 
     def test_low_bandwidth(self):

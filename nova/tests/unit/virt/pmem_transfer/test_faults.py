@@ -16,6 +16,9 @@ from nova.virt.pmem_transfer import sender
 KIB = base.KIB
 MIB = base.MIB
 
+# Where memory breaks, in the tests of that: at a page of a device.
+DAMAGE = 10 * MIB
+
 
 class FaultTestCase(base.CopyTestCase):
     """A copy of some extents, whose stages can be waited for."""
@@ -318,19 +321,19 @@ class DamageTestCase(FaultTestCase):
         return result
 
     def test_source(self):
-        result = self.copy_of_what_breaks('old0', 11 * MIB)
+        result = self.copy_of_what_breaks('old0', DAMAGE)
         self.assertRegex(
             result.last['message'], '^%d bytes at offset %d: reading the '
-            'source: .*Bad address' % (MIB, 11 * MIB))
+            'source: .*Bad address' % (MIB, DAMAGE))
         self.assertEqual([], result.told('retry'))
 
     def test_target(self):
-        # The last extent is zero, so it is read, but not written.
-        self.pmem.write('old0', 11 * MIB, bytes(MIB))
-        result = self.copy_of_what_breaks('new0', 11 * MIB)
+        # Zeros there: they are read, but not written.
+        self.pmem.write('old0', DAMAGE, bytes(2 * MIB))
+        result = self.copy_of_what_breaks('new0', DAMAGE)
         self.assertRegex(
             result.last['message'], '^%d bytes at offset %d: it can not be '
-            'read back: .*Bad address' % (MIB, 11 * MIB))
+            'read back: .*Bad address' % (MIB, DAMAGE))
 
     def do_not_ask(self):
         """Have each Python that starts from here not ask the kernel.
@@ -348,16 +351,16 @@ class DamageTestCase(FaultTestCase):
 
     def test_source_whose_damage_only_reading_shows(self):
         self.do_not_ask()
-        result = self.copy_of_what_breaks('old0', 11 * MIB, streams=2)
+        result = self.copy_of_what_breaks('old0', DAMAGE, streams=2)
         self.assertEqual('%d bytes at offset %d: memory of the source is '
-                         'damaged' % (MIB, 11 * MIB), result.last['message'])
+                         'damaged' % (MIB, DAMAGE), result.last['message'])
 
     def test_target_whose_damage_only_reading_shows(self):
         self.do_not_ask()
         self.end(self.receiver)
         self.receive()
-        self.pmem.write('old0', 11 * MIB, bytes(MIB))
-        result = self.copy_of_what_breaks('new0', 11 * MIB)
+        self.pmem.write('old0', DAMAGE, bytes(2 * MIB))
+        result = self.copy_of_what_breaks('new0', DAMAGE)
         self.assertRegex(
             result.last['message'], '^%d bytes at offset %d: .*tried 3 times'
-            % (MIB, 11 * MIB))
+            % (MIB, DAMAGE))

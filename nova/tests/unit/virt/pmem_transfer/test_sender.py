@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from nova.tests.unit.virt.pmem_transfer import base
 from nova.virt.pmem_transfer import join
 from nova.virt.pmem_transfer import sender
+from nova.virt.pmem_transfer import slot as stream_slot
 from nova.virt.pmem_transfer import wire
 
 KIB = base.KIB
@@ -155,7 +156,7 @@ class SlotTestCase(base.test.NoDBTestCase):
 
     def ended(self, status, told=None, said=b''):
         """Let a stream be found ended by its sender."""
-        slot = sender.Slot(0, 0)
+        slot = stream_slot.Slot(0, 0)
         slot.ended = told or {}
         slot.words = said
         copy = mock.Mock(spec=sender.Copy)
@@ -181,7 +182,7 @@ class SlotTestCase(base.test.NoDBTestCase):
             'ZeroDivisionError: a bug', None)
 
     def test_words_without_end_are_no_sign_of_life(self):
-        slot = sender.Slot(0, 0)
+        slot = stream_slot.Slot(0, 0)
         reader, writer = os.pipe()
         self.addCleanup(os.close, reader)
         slot.told, slot.stderr, slot.words = -1, reader, b''

@@ -86,8 +86,8 @@ class TransferTestCase(test.NoDBTestCase):
                 'nova.virt.pmem_transfer.sender.command', return_value=[
                     sys.executable, '-c', SENDER, self.jobs, *steps]):
             return transfer.transfer(
-                uuids.migration, self.job, self._begin, self.running.remove, self.on_progress,
-                self.is_wanted)
+                uuids.migration, self.job, self._begin, self.running.remove,
+                self.on_progress, self.is_wanted)
 
     def _fails(self, *steps):
         error = self.assertRaises(
