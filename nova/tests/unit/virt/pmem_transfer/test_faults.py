@@ -351,7 +351,7 @@ class DamageTestCase(FaultTestCase):
 
     def test_source_whose_damage_only_reading_shows(self):
         self.do_not_ask()
-        result = self.copy_of_what_breaks('old0', DAMAGE, streams=2)
+        result = self.copy_of_what_breaks('old0', DAMAGE)
         self.assertEqual('%d bytes at offset %d: memory of the source is '
                          'damaged' % (MIB, DAMAGE), result.last['message'])
 

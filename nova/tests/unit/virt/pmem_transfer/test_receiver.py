@@ -3,6 +3,7 @@
 """Whom a receiver lets in, and how it ends them and itself."""
 
 import contextlib
+import dataclasses
 import fcntl
 import os
 import signal
@@ -283,7 +284,6 @@ class OneOfEachTestCase(ReceiverTestCase):
         self.assertEqual([], psutil.wait_procs([stream], timeout=60)[1])
 
 
-@ddt.ddt
 class ConstantsTestCase(ReceiverTestCase):
 
     def test_nothing_is_said(self):
@@ -311,11 +311,6 @@ class EndTestCase(ReceiverTestCase):
             fcntl.flock(notes, fcntl.LOCK_EX)
         self.assert_nothing_runs()
 
-    def assert_locked(self):
-        with open(self.socket + '.writes') as notes:
-            self.assertRaises(BlockingIOError, fcntl.flock, notes,
-                              fcntl.LOCK_EX | fcntl.LOCK_NB)
-
     def busy(self):
         """Have it write."""
         self.process = self.receive()
@@ -323,7 +318,9 @@ class EndTestCase(ReceiverTestCase):
         sender = self.admitted()
         self.write(sender)
         hang.wait()
-        self.assert_locked()
+        with open(self.process.notes) as notes:
+            self.assertRaises(BlockingIOError, fcntl.flock, notes,
+                              fcntl.LOCK_EX | fcntl.LOCK_NB)
         return sender
 
     def test_it_ends_with_its_stdin(self):
@@ -388,7 +385,7 @@ class EndTestCase(ReceiverTestCase):
 
     def targets(self, **changes):
         target, = self.receiving().targets
-        return (target.__class__(**dict(target.__dict__, **changes)),)
+        return (dataclasses.replace(target, **changes),)
 
     def test_device_that_is_not_there(self):
         self.failed('No such file', targets=self.targets(path='/nonsuch'))

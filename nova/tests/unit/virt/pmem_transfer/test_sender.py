@@ -15,9 +15,11 @@ from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
 
+from nova import test
 from nova.tests.unit.virt.pmem_transfer import base
 from nova.virt.pmem_transfer import join
 from nova.virt.pmem_transfer import sender
+from nova.virt.pmem_transfer import slot as stream_slot
 from nova.virt.pmem_transfer import slot as stream_slot
 from nova.virt.pmem_transfer import wire
 
@@ -152,7 +154,7 @@ class PorterTestCase(SenderTestCase):
         self.assertEqual(2, len(porter.hellos))
 
 
-class SlotTestCase(base.test.NoDBTestCase):
+class SlotTestCase(test.NoDBTestCase):
 
     def ended(self, status, told=None, said=b''):
         """Let a stream be found ended by its sender."""

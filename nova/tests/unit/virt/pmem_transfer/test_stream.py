@@ -13,6 +13,7 @@ import ddt
 from nova.tests.unit.virt.pmem_transfer import base
 from nova.virt.pmem_transfer import extents
 from nova.virt.pmem_transfer import mapping
+from nova.virt.pmem_transfer import pace
 from nova.virt.pmem_transfer import proof
 from nova.virt.pmem_transfer import stream
 from nova.virt.pmem_transfer import wire
@@ -357,44 +358,3 @@ class WindowTestCase(StreamTestCase):
         self.assertNotIn('Broken pipe', message)
         self.assertEqual([0, 1, 2], self.done())
         self.assertEqual(3, self.stream.at_work)
-
-
-class PaceTestCase(base.test.NoDBTestCase):
-    """On a clock that goes on while somebody sleeps."""
-
-    def setUp(self):
-        super().setUp()
-        self.clock = mock.Mock(now=100.0)
-        self.clock.monotonic.side_effect = lambda: self.clock.now
-        self.clock.sleep.side_effect = self._sleep
-        patcher = mock.patch.object(stream, 'time', self.clock)
-        patcher.start()
-        self.addCleanup(patcher.stop)
-
-    def _sleep(self, seconds):
-        self.clock.now += seconds
-
-    def test_no_limit(self):
-        pace = stream.Pace(0)
-        pace.wait(10 ** 12)
-        self.clock.sleep.assert_not_called()
-        self.assertEqual(stream.MOST, pace.chunk)
-
-    def test_limit(self):
-        pace = stream.Pace(MIB)
-        for _ in range(40):
-            pace.wait(pace.chunk)
-        self.assertAlmostEqual(
-            100 + 40 * pace.chunk / MIB, self.clock.now, places=6)
-
-    def test_what_was_not_used_is_not_made_up_for(self):
-        pace = stream.Pace(MIB)
-        self._sleep(1000)
-        pace.wait(MIB)
-        self.assertAlmostEqual(1100 + 1 - pace.BURST, self.clock.now)
-
-    def test_pieces(self):
-        """Some of them a second, so that the limit is felt evenly."""
-        self.assertEqual(stream.LEAST, stream.Pace(1).chunk)
-        self.assertEqual(MIB // 10, stream.Pace(MIB).chunk)
-        self.assertEqual(stream.MOST, stream.Pace(10 ** 12).chunk)

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
 
+from nova import test
 from nova.tests.unit.virt.pmem_transfer import base
 from nova.virt.pmem_transfer import extents
 from nova.virt.pmem_transfer import job as pmem_job
@@ -305,7 +306,7 @@ class AnswerTestCase(WriterTestCase):
         self.assertEqual([], self.pmem.tools())
 
 
-class SpansTestCase(base.test.NoDBTestCase):
+class SpansTestCase(test.NoDBTestCase):
 
     @settings(deadline=None, database=None)
     @given(st.lists(st.integers(1, 3 * MIB), max_size=9), st.booleans())
