@@ -20,7 +20,6 @@ from nova.tests.unit.virt.pmem_transfer import base
 from nova.virt.pmem_transfer import join
 from nova.virt.pmem_transfer import sender
 from nova.virt.pmem_transfer import slot as stream_slot
-from nova.virt.pmem_transfer import slot as stream_slot
 from nova.virt.pmem_transfer import wire
 
 KIB = base.KIB

@@ -13,7 +13,6 @@ import ddt
 from nova.tests.unit.virt.pmem_transfer import base
 from nova.virt.pmem_transfer import extents
 from nova.virt.pmem_transfer import mapping
-from nova.virt.pmem_transfer import pace
 from nova.virt.pmem_transfer import proof
 from nova.virt.pmem_transfer import stream
 from nova.virt.pmem_transfer import wire
