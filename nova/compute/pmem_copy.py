@@ -83,6 +83,23 @@ def _identifiers(resources):
             for resource in resources or []}
 
 
+def check_stays(context, instance, deleting):
+    """Check that a server is not being deleted, or was already.
+
+    :param deleting: the task states in which that counts as being deleted
+    :returns: the server as it is stored now
+    :raises InstanceNotFound: if it was
+    :raises UnexpectedDeletingTaskStateError: if it is being deleted
+    """
+    current = objects.Instance.get_by_uuid(context, instance.uuid)
+    if current.task_state in deleting:
+        raise exception.UnexpectedDeletingTaskStateError(
+            instance_uuid=instance.uuid,
+            expected={'task_state': [instance.task_state]},
+            actual={'task_state': current.task_state})
+    return current
+
+
 def confirm_on_deleting(api, context, instance, task_state):
     """Confirm the move of a server that is being deleted.
 

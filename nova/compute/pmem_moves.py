@@ -334,12 +334,7 @@ def bring_back(manager, context, instance, migration):
     # Deleting a server ends what runs for it, which is why we may be here.
     # It takes the same lock.
     with lockutils.lock(instance.uuid, lock_file_prefix='nova-'):
-        current = objects.Instance.get_by_uuid(context, instance.uuid)
-        if current.task_state in DELETING:
-            raise exception.UnexpectedDeletingTaskStateError(
-                instance_uuid=instance.uuid,
-                expected={'task_state': [task_states.RESIZE_MIGRATING]},
-                actual={'task_state': current.task_state})
+        current = pmem_copy.check_stays(context, instance, DELETING)
         is_wanted = current.vm_state != vm_states.SOFT_DELETED
         if not pmem_work.is_on(manager, instance):
             _start_again(manager, context, instance, migration, is_wanted)

@@ -259,12 +259,14 @@ class API(owners.Owners):
 
         :raises InstanceNotFound: if the server was deleted meanwhile: what it
             was to start on is not its own any more
+        :raises UnexpectedDeletingTaskStateError: if it is being deleted
         """
         if _is_wanted(instance):
-            # One that is deleted from now on has a guest that is undefined,
-            # which the hypervisor does not start.
-            objects.Instance.get_by_uuid(
-                nova_context.get_admin_context(), instance.uuid)
+            # One that is deleted from now on has a guest that is known, and
+            # is undefined; then the hypervisor does not start it.
+            compute_pmem_copy.check_stays(
+                nova_context.get_admin_context(), instance,
+                (task_states.DELETING,))
         self._close_arrived(instance)
 
     def has_started(self, instance: 'objects.Instance') -> bool:

@@ -631,13 +631,21 @@ class Case:
         """Ask again, as a user does who sees that his server is still there.
 
         Nova gives up a request to delete when it fails, or when the host that
-        has it dies.
+        has it dies. While the database is away it can't even note that, and
+        ignores a second one, also for a server that has never moved: it goes
+        on with the first one when nova-compute starts.
         """
         if not self.snapshot.is_deleted or not self.world.show(self.server):
             return []
         LOG.info('Case: the server is deleted again')
         self.delete()
-        return pmem_invariant.settle(self.world, self.server)
+        violations = pmem_invariant.settle(self.world, self.server)
+        left = self.world.show(self.server)
+        if left and left['OS-EXT-STS:task_state'] == 'deleting':
+            self.world.kill(left['OS-EXT-SRV-ATTR:host'])
+            self.world.restart(left['OS-EXT-SRV-ATTR:host'])
+            violations += pmem_invariant.settle(self.world, self.server)
+        return violations
 
     def _move(self) -> None:
         world = self.world

@@ -433,6 +433,7 @@ class PmemCopyFailureTests(PmemFailureTestsBase):
                 self._instance(self.server))
             self.wait_for_log('Moving the server to host2 failed')
         self.restart_pmem_compute('host1')
+        self.run_periodic_tasks('host1')
         self.assert_as_before()
 
     def test_delete_while_copying(self):

@@ -222,9 +222,10 @@ class PmemInvariantTests(_WithWorld):
         again = self.world.connection(SOURCE).defineXML(domain.XMLDesc(0))
         self.assertIs(domain, again)
         self.assertTrue(domain.isActive())
-        domain.destroy()
-        domain.undefine()
-        self.assertRaises(fakelibvirt.libvirtError, domain.create)
+        stranger = self.world.define_stranger(SOURCE, 'host1_free_0')
+        stranger.destroy()
+        stranger.undefine()
+        self.assertRaises(fakelibvirt.libvirtError, stranger.create)
 
     def test_guest_with_another_device(self):
         domain, = self.world.domains(SOURCE, self.server)
