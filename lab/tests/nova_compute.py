@@ -93,8 +93,9 @@ def stand_in(name, **content):
 stand_in('nova.context', get_admin_context=lambda **_options: CONTEXT)
 stand_in('nova.objects', LibvirtVPMEMDevice=LibvirtVPMEMDevice,
          Migration=MIGRATIONS, Instance=INSTANCES)
-stand_in('nova.compute.task_states', RESIZE_MIGRATING='resize_migrating',
-         RESIZE_REVERTING='resize_reverting')
+stand_in('nova.compute.task_states', DELETING='deleting',
+         RESIZE_MIGRATING='resize_migrating',
+         RESIZE_REVERTING='resize_reverting', SOFT_DELETING='soft-deleting')
 stand_in('nova.compute.utils',
          EventReporter=lambda *_arguments: contextlib.nullcontext())
 stand_in('nova.thread_pool_factory', ExecutorType=Row(LONG_TASK=None),
