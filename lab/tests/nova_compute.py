@@ -95,7 +95,7 @@ stand_in('nova.objects', LibvirtVPMEMDevice=LibvirtVPMEMDevice,
          Migration=MIGRATIONS, Instance=INSTANCES)
 stand_in('nova.compute.task_states', DELETING='deleting',
          RESIZE_MIGRATING='resize_migrating',
-         RESIZE_REVERTING='resize_reverting', SOFT_DELETING='soft-deleting')
+         RESIZE_REVERTING='resize_reverting')
 stand_in('nova.compute.utils',
          EventReporter=lambda *_arguments: contextlib.nullcontext())
 stand_in('nova.thread_pool_factory', ExecutorType=Row(LONG_TASK=None),
