@@ -83,7 +83,7 @@ def _identifiers(resources):
             for resource in resources or []}
 
 
-def check_stays(context, instance, deleting):
+def check_stays(context, instance, deleting=(task_states.DELETING,)):
     """Check that a server is not being deleted, or was already.
 
     :param deleting: the task states in which that counts as being deleted

@@ -354,24 +354,3 @@ def _start_again(manager, context, instance, migration, power_on):
         share_info=manager.share_manager.get_share_info(
             context, instance, check_status=False))
     manager._complete_volume_attachments(context, given_up)
-
-
-def end_migration(manager, context, instance, migration):
-    """End a move whose source host died before it let the server go.
-
-    The server stays, so what the destination holds for it is given back: its
-    allocation here, its namespaces by the destination itself, which wipes
-    them as soon as it sees that the migration is over.
-    """
-    LOG.warning('Ending migration %(migration)s, on which nobody works any '
-                'more; the server stays on %(source)s, where its data is.',
-                {'migration': migration.uuid,
-                 'source': migration.source_compute}, instance=instance)
-    pmem_leftovers.fail(migration)
-    try:
-        manager._revert_allocation(context, instance, migration)
-    except Exception:
-        LOG.exception('The allocation of migration %(migration)s could not '
-                      'be given back to the server. "nova-manage placement '
-                      'audit" and "heal_allocations" mend that.',
-                      {'migration': migration.uuid}, instance=instance)

@@ -234,7 +234,7 @@ def _clear_away(manager, context, instance, migration):
 def _take_back(manager, context, instance, migration):
     """The source died, or could not bring the guest back then."""
     is_back = pmem_moves.bring_back(manager, context, instance, migration)
-    pmem_moves.end_migration(manager, context, instance, migration)
+    _end_migration(manager, context, instance, migration)
     if is_back:
         instance.vm_state = pmem_work.old_vm_state(instance)
     instance.task_state = None
@@ -243,9 +243,30 @@ def _take_back(manager, context, instance, migration):
     _tell(context, instance)
 
 
+def _end_migration(manager, context, instance, migration):
+    """End a move of which a host died before the source let the server go.
+
+    The server stays, so what the destination holds for it is given back: its
+    allocation here, its namespaces by the destination itself, which wipes
+    them as soon as it sees that the migration is over.
+    """
+    LOG.warning('Ending migration %(migration)s, on which nobody works any '
+                'more; the server stays on %(source)s, where its data is.',
+                {'migration': migration.uuid,
+                 'source': migration.source_compute}, instance=instance)
+    pmem_leftovers.fail(migration)
+    try:
+        manager._revert_allocation(context, instance, migration)
+    except Exception:
+        LOG.exception('The allocation of migration %(migration)s could not '
+                      'be given back to the server. "nova-manage placement '
+                      'audit" and "heal_allocations" mend that.',
+                      {'migration': migration.uuid}, instance=instance)
+
+
 def _call_off(manager, context, instance, migration):
     """The destination died before it could ask for the server."""
-    pmem_moves.end_migration(manager, context, instance, migration)
+    _end_migration(manager, context, instance, migration)
     if instance.task_state == task_states.RESIZE_PREP:
         instance.task_state = None
         instance.save(expected_task_state=[task_states.RESIZE_PREP])

@@ -254,16 +254,13 @@ class API(owners.Owners):
 
         From here on it may have written: what is on its devices is its own.
 
-        :raises InstanceNotFound: if the server was deleted meanwhile: what it
-            was to start on is not its own any more
+        :raises InstanceNotFound: if the server was deleted meanwhile
         :raises UnexpectedDeletingTaskStateError: if it is being deleted
         """
         if _is_wanted(instance):
-            # One that is deleted from now on has a guest that is known, and
-            # is undefined; then the hypervisor does not start it.
+            # A later delete undefines the guest, which then does not start.
             compute_pmem_copy.check_stays(
-                nova_context.get_admin_context(), instance,
-                (task_states.DELETING,))
+                nova_context.get_admin_context(), instance)
         self._close_arrived(instance)
 
     def has_started(self, instance: 'objects.Instance') -> bool:

@@ -128,9 +128,6 @@ class PmemServersTestBase(base.ServersTestBase):
                 self._as_nova(receiver.command)))
             self.useFixture(fixtures.MockPatchObject(
                 namespaces, '_said', set()))
-            self.useFixture(fixtures.MockPatchObject(
-                namespaces, 'node_path', functools.partial(
-                    self._node_path, namespaces.node_path)))
         self.useFixture(nova_fixtures.PrivsepFixture())
         self.useFixture(fixtures.MonkeyPatch(
             'nova.virt.libvirt.LibvirtDriver._create_image',
@@ -170,11 +167,6 @@ class PmemServersTestBase(base.ServersTestBase):
         if attachment['connector'] is None:
             found['connection_info'] = {}
         return found
-
-    def _node_path(self, real, chardev):
-        # Those of the tests are in no /dev.
-        path = os.path.normpath(os.path.join('/dev', chardev))
-        return path if path.startswith(self.pmem.root + '/') else real(chardev)
 
     def state_path_of(self, host):
         """Return where a host keeps its tickets."""

@@ -235,6 +235,9 @@ ATTACHING = frozenset((
     'reverting', 'destroyed', 'allocation-back', 'relaunched',
     'completing-again'))
 
+#: Where a volume that is attached may make a difference.
+WITH_VOLUME = ATTACHING | {'disconnected'}
+
 
 class Away(Fault):
     """Something that the host at work needs can't be reached."""
@@ -580,8 +583,7 @@ class Case:
 
     @property
     def has_volume(self) -> bool:
-        """Whether a volume is attached, where it may make a difference."""
-        return self.moment.name in ATTACHING
+        return self.moment.name in WITH_VOLUME
 
     def __str__(self) -> str:
         return self.name

@@ -111,6 +111,21 @@ class PmemNoWaitingTests(pmem_kinds.KindTestBase):
         self.assert_in_order('ACTIVE', SOURCE)
 
 
+class PmemVolumesTests(pmem_kinds.KindTestBase):
+    """A server that stays has its volumes."""
+
+    def test_source_that_dies_after_it_has_given_them_up(self):
+        self.take_server(has_volume=True)
+        self.hook(MANAGER + '_terminate_volume_connections', 'after',
+                  'given up')
+        given_up = self.at('given up', lambda: self.kill(SOURCE))
+        self.ask_to_migrate()
+        given_up.wait()
+        self.wait_until_quiet()
+        self.restart(SOURCE)
+        self.assert_in_order('ACTIVE', SOURCE)
+
+
 class PmemStatesTests(pmem_kinds.KindTestBase):
     """No state that a poller can see lies."""
 

@@ -633,6 +633,19 @@ class StartTestCase(PmemCopyTestCase):
         self.api.started(self.instance)
         self.assertEqual([], self._open())
 
+    def test_deleted_as_it_was_to_start(self):
+        instance, self.instance = self.instance, None
+        self.assertRaises(exception.InstanceNotFound,
+                          self.api.started, instance)
+        self.assertEqual(['arrived'], self._open())
+
+    def test_being_deleted_as_it_is_to_start(self):
+        """What it is to start on may be wiped, and its record be there."""
+        self.instance.task_state = 'deleting'
+        self.assertRaises(exception.UnexpectedDeletingTaskStateError,
+                          self.api.started, self.instance)
+        self.assertEqual(['arrived'], self._open())
+
     @ddt.data('post-migrating', 'error', 'reverting')
     def test_not_started_yet(self, status):
         self.migration.status = status
