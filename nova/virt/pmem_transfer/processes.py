@@ -142,6 +142,7 @@ class Fork:
 
         :param body: what it does; its status is 1 if that raises anything
         """
+        self._status: int | None = None
         sys.stdout.flush()
         sys.stderr.flush()
         # A signal that comes at once must neither let the child do what the
@@ -189,9 +190,11 @@ class Fork:
 
     def status(self) -> int:
         """Wait for its end; return its status, negative for a signal."""
-        __, status = os.waitpid(self.pid, 0)
-        os.close(self._pidfd)
-        return os.waitstatus_to_exitcode(status)
+        if self._status is None:
+            __, status = os.waitpid(self.pid, 0)
+            os.close(self._pidfd)
+            self._status = os.waitstatus_to_exitcode(status)
+        return self._status
 
 
 def terminate(_number: int, _frame: ty.Any) -> ty.NoReturn:

@@ -13,6 +13,7 @@ import contextlib
 import functools
 import os
 import select
+import signal
 import socket
 import sys
 import time
@@ -138,24 +139,39 @@ def refuse(connection: socket.socket, error: Exception) -> None:
     sys.stderr.write('%s\n' % reason)
 
 
-class Stream(ty.NamedTuple):
+class Stream:
     """A stream that was let in.
 
     :ivar fence: has its end when the stream is gone, and its daxio, too
     """
 
-    fork: processes.Fork
-    fence: int
+    def __init__(self, fork: processes.Fork, fence: int,
+                 connection: socket.socket) -> None:
+        self._fork = fork
+        self.fence = fence
+        self.connection = connection
 
     def fileno(self) -> int:
-        return self.fork.fileno()
+        return self._fork.fileno()
+
+    def end(self) -> None:
+        """End it, as another one takes its place."""
+        self._fork.end()
+        self.connection.close()
+
+    def has_ended(self) -> None:
+        """Say what it could not say any more."""
+        if self._fork.status() == -signal.SIGBUS:
+            refuse(self.connection, wire.ProtocolError(
+                'memory of the target is damaged'))
+        self.connection.close()
 
     def is_gone(self, timeout: float = 0) -> bool:
         """Wait so many seconds at most for its last process to end."""
         return bool(select.select([self.fence], [], [], max(0, timeout))[0])
 
     def close(self) -> None:
-        self.fork.status()
+        self._fork.status()
         os.close(self.fence)
 
 
@@ -200,6 +216,7 @@ class Receiver:
     def _reap(self, ready: list[ty.Any]) -> None:
         for number, each in list(self._streams.items()):
             if each in ready:
+                each.has_ended()
                 self._ended.append(self._streams.pop(number))
         for each in self._ended[:]:
             if each.is_gone():
@@ -239,21 +256,20 @@ class Receiver:
         self._generation = hello.generation
         for number in older:
             if number in self._streams:
-                self._streams[number].fork.end()
+                self._streams[number].end()
                 self._ended.append(self._streams.pop(number))
         fence, held = os.pipe()
         self._streams[hello.stream] = Stream(processes.Fork(
             self._guard, functools.partial(
-                self._be_stream, connection, hello, held)), fence)
+                self._be_stream, connection, hello, held)), fence, connection)
         os.close(held)
-        connection.close()
 
     def _be_stream(self, connection: socket.socket, hello: Hello,
                    held: int) -> None:
         """Serve a stream: in a process of its own."""
         self._listener.close()
-        for caller in self._callers:
-            caller.connection.close()
+        for each in (*self._callers, *self._streams.values()):
+            each.connection.close()
         connection.settimeout(hello.stall_timeout)
         try:
             self._wait_for_earlier(hello)

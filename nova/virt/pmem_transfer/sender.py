@@ -114,7 +114,8 @@ class Copy:
         self._bytes = self._resumed = self._wire = self._retries = 0
         self._is_reached = False
         self._reason = 'no stream could be started'
-        self._start = self._last = time.monotonic()
+        self._start = time.monotonic()
+        self._lost_at: float | None = None
         self._told_at = self._start - PROGRESS_INTERVAL
 
     def run(self) -> None:
@@ -143,8 +144,10 @@ class Copy:
 
     def _check_patience(self) -> None:
         """Go on trying for a while, if the receiver was ever reached."""
+        if self._lost_at is None:
+            self._lost_at = time.monotonic()
         if not self._is_reached or (
-                time.monotonic() > self._last + self._job.patience):
+                time.monotonic() >= self._lost_at + self._job.patience):
             raise Failed(self._reason)
 
     # A round
@@ -223,7 +226,7 @@ class Copy:
             self._done[number] = 1
             self._bytes += length
             self._resumed += length * fields['resumed']
-            self._last = time.monotonic()
+            self._lost_at = None
             slot.fruitless = 0
         elif 'failed' in fields:
             self._count_failure(fields['failed'])

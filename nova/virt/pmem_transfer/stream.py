@@ -228,6 +228,13 @@ class Stream:
                 return
             if following is None or len(self._sent) >= WINDOW:
                 self._take_answer()
+            # They tell how far it is.
+            while self._sent and self._has_answer():
+                self._take_answer()
+
+    def _has_answer(self) -> bool:
+        return bool(self._answers or
+                    select.select([self._connection], [], [], 0)[0])
 
     # Sending
 

@@ -38,6 +38,18 @@ def keys(paths: abc.Iterable[str]) -> set[Key]:
     return found
 
 
+def writer(path: str) -> int | None:
+    """Return another process that may write to something, if one is seen.
+
+    Who only reads, as the sender of a copy that is being ended, does no harm.
+    Who may not be looked at is not seen. That is what a guest may be, and
+    libvirt tells what guests have; nothing of a copy hides.
+    """
+    wanted = keys([path])
+    return next((pid for pid in others()
+                 if wanted & (used_by(pid, writing=True) or set())), None)
+
+
 def others() -> abc.Iterator[int]:
     """Yield all processes besides this one."""
     for name in os.listdir('/proc'):

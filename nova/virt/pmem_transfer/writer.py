@@ -88,6 +88,7 @@ class Writer:
         self._keep_open = keep_open
         self._free = [buffers.Buffer(hello.extent) for _ in range(2)]
         self._sequence = 0
+        self._stored: Frame | None = None
 
     def run(self) -> None:
         """Serve until the sender says that this is all.
@@ -96,45 +97,37 @@ class Writer:
         :raises TimeoutError: if nothing comes any more
         :raises wire.ProtocolError: if it sends what it must not
         """
-        stored: Frame | None = None
         try:
             while True:
-                if stored is None or self._comes_first(stored):
-                    frame = self._read()
+                frame = self._read()
+                if self._stored is not None:
                     # As long as that came the sender has not run out of
                     # patience, and time was not spent on storing.
-                    self._put_off(stored)
-                else:
-                    frame = None
-                if stored is not None:
-                    self._finish(stored)
-                    stored = None
-                if frame is not None:
-                    if frame.header.kind == wire.END:
-                        self._say(end=True)
-                        return
-                    stored = self._begin(frame)
+                    self._put_off(self._stored)
+                    self._finish_stored()
+                if frame.header.kind == wire.END:
+                    self._say(end=True)
+                    return
+                self._begin(frame)
         finally:
-            if stored is not None and stored.process is not None:
-                stored.process.close()
+            if self._stored is not None and self._stored.process is not None:
+                self._stored.process.close()
 
-    def _comes_first(self, stored: Frame) -> bool:
-        """Wait until a frame comes, or the last one is written."""
-        ready = select.select([self._connection, stored.process], [], [], max(
-            0, stored.until - time.monotonic()))[0]
-        return self._connection in ready and stored.process not in ready
+    def _finish_stored(self) -> None:
+        self._finish(self._stored)
+        self._stored = None
 
-    def _put_off(self, frame: Frame | None) -> None:
+    def _put_off(self, frame: Frame) -> None:
         """Have the time begin in which a frame has to be stored."""
-        if frame is not None:
-            frame.until = time.monotonic() + (
-                self._hello.stall_timeout * STORE_SHARE)
+        frame.until = time.monotonic() + (
+            self._hello.stall_timeout * STORE_SHARE)
 
     # What comes
 
     def _take(self, view: 'memoryview | bytearray') -> None:
         rest = memoryview(view)
         while rest:
+            self._answer_meanwhile()
             try:
                 count = self._connection.recv_into(rest)
             except TimeoutError:
@@ -143,6 +136,16 @@ class Writer:
             if not count:
                 raise EOFError('before the end of the copy')
             rest = rest[count:]
+
+    def _answer_meanwhile(self) -> None:
+        """Wait until something comes; what is written by then is answered."""
+        while self._stored is not None:
+            ready = select.select(
+                [self._connection, self._stored.process], [], [], max(
+                    0, self._stored.until - time.monotonic()))[0]
+            if self._connection in ready and self._stored.process not in ready:
+                return
+            self._finish_stored()
 
     def _bytes(self, size: int) -> bytes:
         data = bytearray(size)
@@ -180,23 +183,23 @@ class Writer:
 
     # What is done
 
-    def _begin(self, frame: Frame) -> Frame | None:
-        """Do what a frame asks for; return it if something is left to do."""
+    def _begin(self, frame: Frame) -> None:
+        """Do what a frame asks for, or begin to."""
         try:
             if frame.header.kind == wire.COMPARE:
                 self._compare(frame)
-                return None
+                return
             self._notes.begin(*frame.header.place)
             frame.spans = _spans(frame)
             self._put_off(frame)
             if frame.spans:
                 frame.process = self._daxio(frame, frame.spans[0])
-                return frame
+                self._stored = frame
+                return
         except processes.Failed as error:
             self._fail(frame, error)
-            return None
+            return
         self._finish(frame)
-        return None
 
     def _finish(self, frame: Frame) -> None:
         try:

@@ -272,9 +272,7 @@ def wipe(wanted: abc.Iterable[Wanted], namespaces: Namespaces,
     for each in wanted:
         try:
             node = resolve(each, namespaces)
-            if users.keys([node]) & used:
-                raise exception.PMEMDeviceBusy(
-                    name=each.name, user=_('a guest'))
+            _check_unused(each.name, node, used)
             nova.privsep.libvirt.cleanup_vpmem(node)
         except Exception as error:
             failed[each.name] = error
@@ -282,3 +280,11 @@ def wipe(wanted: abc.Iterable[Wanted], namespaces: Namespaces,
         raise exception.VPMEMCleanupFailed(
             dev=', '.join(failed),
             error='; '.join(str(error) for error in failed.values()))
+
+
+def _check_unused(name: str, node: str, used: abc.Set[users.Key]) -> None:
+    if users.keys([node]) & used:
+        raise exception.PMEMDeviceBusy(name=name, user=_('a guest'))
+    pid = users.writer(node)
+    if pid is not None:
+        raise exception.PMEMDeviceBusy(name=name, user=_('process %d') % pid)

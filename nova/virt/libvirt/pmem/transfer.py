@@ -60,11 +60,11 @@ REASONS = (
     ('Permission denied', _('ssh to the destination: Permission denied')),
     ('Host key verification failed',
      _('ssh to the destination: Host key verification failed')),
+    ('forbids forwarding',
+     _('nobody listens on the destination, or its sshd forbids forwarding')),
     ('Connection refused|Connection timed out|No route|Could not resolve|'
      'Connection closed|Connection reset', _('ssh does not reach the '
                                              'destination')),
-    ('forbids forwarding',
-     _('sshd on the destination forbids forwarding')),
     ('SIGBUS|damaged', _('memory of a device is damaged')),
     ('daxio', _('a device can not be written or read')),
 )

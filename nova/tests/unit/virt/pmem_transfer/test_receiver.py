@@ -277,6 +277,14 @@ class OneOfEachTestCase(ReceiverTestCase):
         self.assertIsNone(one.line())
         self.is_over(two)
 
+    def test_memory_that_is_damaged(self):
+        """It kills whoever touches it: trying again does not help."""
+        one, two = self.admitted(), self.admitted(stream=1)
+        first = min(self.streams(), key=lambda each: each.pid)
+        first.send_signal(signal.SIGBUS)
+        self.refused(one, 'memory of the target is damaged', False)
+        self.is_over(two)
+
     def test_sender_that_goes_away(self):
         one = self.admitted()
         stream, = self.streams()

@@ -4,11 +4,13 @@
 
 import itertools
 import os
+import select
 import socket
 import threading
 from unittest import mock
 
 import ddt
+import fixtures
 
 from nova.tests.unit.virt.pmem_transfer import base
 from nova.virt.pmem_transfer import extents
@@ -232,6 +234,9 @@ class WorkTestCase(StreamTestCase):
     def setUp(self):
         super().setUp()
         self.add_pair(2 * MIB)
+        # Answers are taken when all is sent, however early they come.
+        self.useFixture(fixtures.MockPatchObject(
+            stream.Stream, '_has_answer', return_value=False))
 
     def frames(self):
         return [(header.kind, header.offset, header.sequence)
@@ -345,6 +350,7 @@ class WindowTestCase(StreamTestCase):
                 self.count = 0
                 self.settimeout = liar.ours.settimeout
                 self.recv = liar.ours.recv
+                self.fileno = liar.ours.fileno
 
             def send(self, data):
                 self.count += 1
@@ -357,3 +363,27 @@ class WindowTestCase(StreamTestCase):
         self.assertNotIn('Broken pipe', message)
         self.assertEqual([0, 1, 2], self.done())
         self.assertEqual(3, self.stream.at_work)
+
+    def test_answers_are_taken_when_they_come(self):
+        """They tell how far it is; none must wait for the window to fill."""
+        class Waiting:
+            """Sends the second frame when the first one is answered."""
+
+            def __init__(self, liar):
+                self.liar = liar
+                self.settimeout = liar.ours.settimeout
+                self.recv = liar.ours.recv
+                self.fileno = liar.ours.fileno
+
+            def send(self, data):
+                if not looked and len(data) == wire.HEADER.size and (
+                        wire.HEADER.unpack(data)[3] == 1):
+                    select.select([self.liar.ours], [], [])
+                return self.liar.ours.send(data)
+
+        looked = []
+        self.told = mock.Mock(append=lambda fields: looked.append(
+            list(self.looked)) if 'done' in fields else None)
+        self.broken(self.hello(), *self.stored(1), wrap=Waiting,
+                    stall_timeout=0.5)
+        self.assertIn(looked, ([[0]], [[0, 1]]))

@@ -40,10 +40,28 @@ class UsersTestCase(test.NoDBTestCase):
         self.assertEqual((number,), users.key('/dev/null'))
         self.assertIn((number,), users.keys(['/dev/null']))
 
-    def test_process_that_has_it_open(self):
-        with open(self.path) as file:
+    def _open(self, mode):
+        with open(self.path, mode) as file:
             process = subprocess.Popen(['sleep', '1000'], stdin=file)
         self.addCleanup(process.wait)
         self.addCleanup(process.kill)
+        return process
+
+    def test_who_may_write(self):
+        self.assertIsNone(users.writer(self.path))
+        process = self._open('r+')
+        self.assertEqual(process.pid, users.writer(self.path))
+
+    def test_who_only_reads_does_not_write(self):
+        self._open('r')
+        self.assertIsNone(users.writer(self.path))
+
+    def test_who_may_not_be_looked_at_is_not_seen(self):
+        self._open('r+')
+        with mock.patch.object(users, 'used_by', return_value=None):
+            self.assertIsNone(users.writer(self.path))
+
+    def test_process_that_has_it_open(self):
+        process = self._open('r')
         self.assertIn(process.pid, users.others())
         self.assertIn(users.key(self.path), users.used_by(process.pid))

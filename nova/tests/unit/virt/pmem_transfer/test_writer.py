@@ -289,6 +289,23 @@ class AnswerTestCase(WriterTestCase):
             lines = self.serve(first, *rest, extent=4 * MIB)
         self.assertEqual({'stored': [0, 0, 4 * MIB]}, lines[0])
 
+    def test_answer_does_not_wait_for_the_next_frame(self):
+        ours, theirs = socket.socketpair()
+        second = self.frame(1, 5, b'x' * 7)
+        answers = []
+
+        def go():
+            with ours, ours.makefile('rb') as file:
+                ours.sendall(self.frame(0, 0, b'x' * 5) + second[:-1])
+                answers.append(json.loads(file.readline()))
+
+        thread = threading.Thread(target=go)
+        thread.start()
+        with theirs:
+            self.assertRaises(EOFError, self.writer(theirs).run)
+        thread.join()
+        self.assertEqual([{'stored': [0, 0, 5]}], answers)
+
     def test_sender_that_goes_away_takes_daxio_with_it(self):
         hang = self.pmem.inject('hang', 'new0', at=3)
         ours, theirs = socket.socketpair()
