@@ -10,7 +10,7 @@ import pytest
 from lab import guest as guests
 from lab.tests import conftest
 from lab.tests import hosts as compute
-from nova.virt.pmem_transfer import layout
+from nova.virt.pmem_transfer import extents
 
 MIB = compute.MIB
 
@@ -20,7 +20,7 @@ TENANT_NAME = 'of-the-guest'
 
 
 def assert_copied(source, target):
-    for section in layout.sections(source.size, target.size):
+    for section in extents.sections(source.size, target.size):
         place = section.target_offset, section.length
         if section.source_offset is None:
             assert target.is_zero(*place), section

@@ -39,7 +39,7 @@ def zero(devpath: str) -> None:
             raise _failed(devpath, result)
         check_zeroed(devpath, size, result.stderr)
         result = _run(lock, sys.executable, '-m',
-                      'nova.virt.pmem_transfer.blank', devpath, str(size))
+                      'nova.virt.pmem_transfer.memory', devpath, str(size))
         if result.returncode:
             raise _failed(devpath, result)
 

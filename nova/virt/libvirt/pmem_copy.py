@@ -30,7 +30,7 @@ from nova.virt.libvirt.pmem import receivers
 from nova.virt.libvirt.pmem import settle
 from nova.virt.libvirt.pmem import tickets
 from nova.virt.libvirt.pmem import transfer
-from nova.virt.pmem_transfer import layout
+from nova.virt.pmem_transfer import extents
 from nova.virt.pmem_transfer import users
 
 LOG = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class API(owners.Owners):
         claimed = self._vpmems(instance, 'new_')
         try:
             pairs = self._pairs(instance, instance.new_flavor)
-        except layout.DevicesDoNotFit as error:
+        except extents.DevicesDoNotFit as error:
             raise exception.ComputeResourcesUnavailable(reason=error)
         if not claimed:
             return

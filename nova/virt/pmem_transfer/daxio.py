@@ -15,7 +15,7 @@ import typing as ty
 from nova.virt.pmem_transfer import processes
 
 if ty.TYPE_CHECKING:
-    from nova.virt.pmem_transfer import buffers
+    from nova.virt.pmem_transfer import memory
 
 #: What daxio 1.12 writes to stderr after a transfer, however short it was.
 COPIED = re.compile(r'^daxio: copied (\d+) bytes to device ', re.MULTILINE)
@@ -26,7 +26,7 @@ class Daxio(processes.Process):
 
     def __init__(
         self, guard: processes.Guard, argv: list[str], length: int,
-        buffer: 'buffers.Buffer | None' = None, start: int = 0,
+        buffer: 'memory.Buffer | None' = None, start: int = 0,
         **streams: ty.Any,
     ) -> None:
         self._length = length
@@ -71,7 +71,7 @@ class Daxio(processes.Process):
 
 
 def write(guard: processes.Guard, device: str, offset: int, length: int,
-          buffer: 'buffers.Buffer', start: int, **kwargs: ty.Any) -> Daxio:
+          buffer: 'memory.Buffer', start: int, **kwargs: ty.Any) -> Daxio:
     """Start to write bytes of a buffer to a device.
 
     Only root may clear bad blocks, and nobody here is.

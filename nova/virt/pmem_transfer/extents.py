@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Extents: the pieces in which devices are copied, and what is in them.
+"""Which bytes go where, and the extents in which they are copied.
 
 An extent is the unit of everything: of reading, sending, writing, reading
 back, acknowledging, and trying again.
@@ -10,20 +10,71 @@ import bisect
 from collections import abc
 import typing as ty
 
-from nova.virt.pmem_transfer import layout
-
 if ty.TYPE_CHECKING:
-    from nova.virt.pmem_transfer import buffers
+    from nova.virt.pmem_transfer import memory as pmem_memory
+
+MIB = 1024 * 1024
+
+#: Bytes at the end of a device that hold the guest's NVDIMM labels. QEMU
+#: places the label area there; Nova's guest definition asks for 2 MiB
+#: (``LibvirtConfigGuestVPMEM.label_size``).
+LABEL_AREA = 2 * MIB
 
 #: Sizes of an extent in bytes. The largest bounds the memory of a stream; the
 #: smallest is for tests.
 SMALLEST = 4096
-LARGEST = 16 * layout.MIB
+LARGEST = 16 * MIB
 
 #: Bytes of zeros in a row that are worth not sending. Data is sent in whole
 #: pages between such runs.
 ZERO_RUN = 64 * 1024
 PAGE = 4096
+
+
+class DevicesDoNotFit(Exception):
+    """The devices of the destination can't hold those of the source."""
+
+
+class Section(ty.NamedTuple):
+    """A run of bytes of the target device.
+
+    ``target_offset`` and ``length`` are bytes. ``source_offset`` is where the
+    bytes come from, or None where the target has to read as zero.
+    """
+
+    target_offset: int
+    length: int
+    source_offset: int | None
+
+
+def sections(source_size: int, target_size: int) -> list[Section]:
+    """Cut a target device into the sections that a copy has to write.
+
+    A larger target keeps the label area at its own end, where the guest looks
+    for it; the bytes in between, which the source did not have, are zero::
+
+        source  | data          | labels |
+        target  | data          | zero          | labels |
+
+    :param source_size: bytes of the source device
+    :param target_size: bytes of the target device
+    :returns: sections that cover the whole target once, by offset
+    :raises DevicesDoNotFit: if the target is smaller than the source, or the
+        source too small for a label area
+    """
+    if target_size < source_size or source_size < LABEL_AREA:
+        raise DevicesDoNotFit(
+            'a device of %d bytes can not be copied to one of %d bytes' %
+            (source_size, target_size))
+    if target_size == source_size:
+        return [Section(0, source_size, 0)]
+    data = source_size - LABEL_AREA
+    cut = [
+        Section(0, data, 0),
+        Section(data, target_size - source_size, None),
+        Section(target_size - LABEL_AREA, LABEL_AREA, data),
+    ]
+    return [section for section in cut if section.length]
 
 
 class Extent(ty.NamedTuple):
@@ -74,14 +125,14 @@ class Plan:
 
         :param sizes: bytes of the source and of the target, for each
         :param limit: bytes of an extent, at most
-        :raises layout.DevicesDoNotFit: see :func:`layout.sections`
+        :raises DevicesDoNotFit: see :func:`sections`
         """
         self._limit = limit
         self._parts = []
         self._ends = []
         end = 0
         for device, (source_size, target_size) in enumerate(sizes):
-            for section in layout.sections(source_size, target_size):
+            for section in sections(source_size, target_size):
                 self._parts.append((device, section, end))
                 end += -(-section.length // limit)
                 self._ends.append(end)
@@ -100,7 +151,7 @@ class Plan:
 
 
 def check(place: abc.Sequence[int], runs: abc.Sequence[Run],
-          sections: abc.Sequence[layout.Section], limit: int) -> None:
+          sections: abc.Sequence[Section], limit: int) -> None:
     """Check what a peer wants to write against what it may.
 
     :param place: offset and length
@@ -140,7 +191,7 @@ def most_runs(length: int) -> int:
     return length // ZERO_RUN + 1
 
 
-def data_runs(memory: 'buffers.Memory', offset: int,
+def data_runs(memory: 'pmem_memory.Memory', offset: int,
               length: int) -> list[Run]:
     """Find what has to be sent of ``length`` bytes from an offset on.
 
@@ -162,7 +213,7 @@ def data_runs(memory: 'buffers.Memory', offset: int,
     return runs
 
 
-def _trimmed(memory: 'buffers.Memory', offset: int, start: int,
+def _trimmed(memory: 'pmem_memory.Memory', offset: int, start: int,
              end: int) -> Run:
     while memory.is_zero(offset + start, min(PAGE, end - start)):
         start += PAGE

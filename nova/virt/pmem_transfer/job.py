@@ -6,7 +6,7 @@ import dataclasses
 import json
 import typing as ty
 
-from nova.virt.pmem_transfer import layout
+from nova.virt.pmem_transfer import extents
 
 #: Format of the jobs; nova-compute and what it starts are of the same version
 #: but for the moment of an upgrade.
@@ -102,7 +102,7 @@ class Sending(_Job):
     local: str = ''
     join: str = ''
     streams: int = 2
-    extent: int = 8 * layout.MIB
+    extent: int = 8 * extents.MIB
     bandwidth: int = 0
     stall_timeout: float = 60
     attempts: int = 3

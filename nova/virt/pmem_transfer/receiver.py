@@ -21,10 +21,8 @@ import typing as ty
 
 from nova.virt.pmem_transfer import extents
 from nova.virt.pmem_transfer import job as pmem_job
-from nova.virt.pmem_transfer import layout
-from nova.virt.pmem_transfer import mapping
+from nova.virt.pmem_transfer import memory as pmem_memory
 from nova.virt.pmem_transfer import processes
-from nova.virt.pmem_transfer import unfinished
 from nova.virt.pmem_transfer import wire
 from nova.virt.pmem_transfer import writer
 
@@ -189,7 +187,7 @@ class Receiver:
         self._guard = guard
         self._lifeline = lifeline
         self._targets = [writer.Target(
-            each, mapping.Mapping(each.path, each.size))
+            each, pmem_memory.Mapping(each.path, each.size))
             for each in job.targets]
         self._listener = _listen(job.socket)
         self._callers: list[Caller] = []
@@ -273,7 +271,7 @@ class Receiver:
         connection.settimeout(hello.stall_timeout)
         try:
             self._wait_for_earlier(hello)
-            notes = unfinished.Unfinished(self._job.notes)
+            notes = writer.Unfinished(self._job.notes)
             connection.sendall(wire.hello(devices=[
                 each.described() for each in self._job.targets]))
             writer.Writer(
@@ -334,7 +332,7 @@ def run(lifeline: int) -> int:
             finally:
                 receiver.close()
         return 0
-    except (ValueError, layout.DevicesDoNotFit,
+    except (ValueError, extents.DevicesDoNotFit,
             wire.ProtocolError) as error:
         reason = 'no job that can be done: %s' % error
     except OSError as error:

@@ -25,8 +25,7 @@ import typing as ty
 
 from nova.virt.pmem_transfer import extents
 from nova.virt.pmem_transfer import job as pmem_job
-from nova.virt.pmem_transfer import layout
-from nova.virt.pmem_transfer import mapping
+from nova.virt.pmem_transfer import memory
 from nova.virt.pmem_transfer import processes
 from nova.virt.pmem_transfer import slot as stream_slot
 from nova.virt.pmem_transfer import stream
@@ -102,9 +101,9 @@ class Copy:
             self._plan = extents.Plan(
                 [(each.size, each.target_size) for each in job.devices],
                 job.extent)
-            self._sources = [mapping.Mapping(each.path, each.size)
+            self._sources = [memory.Mapping(each.path, each.size)
                              for each in job.devices]
-        except (OSError, layout.DevicesDoNotFit) as error:
+        except (OSError, extents.DevicesDoNotFit) as error:
             raise Failed('reading the source: %s' % error)
         # Which extents are acknowledged: this is what proves the copy.
         self._done = bytearray(len(self._plan))

@@ -23,10 +23,8 @@ import typing as ty
 
 from nova.virt.pmem_transfer import extents
 from nova.virt.pmem_transfer import job as pmem_job
-from nova.virt.pmem_transfer import mapping
-from nova.virt.pmem_transfer import pace
+from nova.virt.pmem_transfer import memory
 from nova.virt.pmem_transfer import processes
-from nova.virt.pmem_transfer import proof
 from nova.virt.pmem_transfer import wire
 
 #: Frames that are sent ahead of their answers: one is stored while the next
@@ -39,8 +37,9 @@ LAST_WORDS = 5
 #: Seconds between two times that the sender hears how much was sent.
 INTERVAL = 0.5
 
-#: What ssh prints when it has set up a forwarding.
-READY = b'ready\n'
+
+#: Bytes that are given to the kernel at a time; at least, and at most.
+LEAST, MOST = 4096, 256 * 1024
 
 
 class Broken(Exception):
@@ -89,9 +88,7 @@ def connected(job: pmem_job.Sending, guard: processes.Guard) -> abc.Iterator[
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE))
             with _explained(ssh):
                 _wait_for_forwarding(ssh, job.stall_timeout)
-                connection = stack.enter_context(_unix(local))
-                _remove(local)
-                yield connection
+                yield stack.enter_context(_unix(local))
 
 
 def _remove(path: str) -> None:
@@ -131,8 +128,8 @@ def _ssh(guard: processes.Guard, argv: list[str],
 def _wait_for_forwarding(ssh: subprocess.Popen, timeout: float) -> None:
     if not select.select([ssh.stdout], [], [], timeout)[0]:
         raise Broken('ssh was not ready after %g seconds' % timeout)
-    said = os.read(ssh.stdout.fileno(), len(READY))
-    if said != READY:
+    # It is its own local command that prints this.
+    if os.read(ssh.stdout.fileno(), 6) != b'ready\n':
         raise Broken('ssh is not ready')
 
 
@@ -155,12 +152,37 @@ def _explained(ssh: subprocess.Popen) -> abc.Iterator[None]:
         raise
 
 
+class Pace:
+    """Keeps to a bandwidth."""
+
+    #: The part of a second for which the limit may be exceeded by what was
+    #: not used before.
+    BURST = 0.1
+
+    def __init__(self, rate: float) -> None:
+        """Begin now.
+
+        :param rate: bytes per second; 0 stands for no limit
+        """
+        self._rate = rate
+        self._due = time.monotonic()
+        self.chunk = int(min(max(rate * self.BURST, LEAST), MOST)
+                         if rate else MOST)
+
+    def wait(self, count: int) -> None:
+        """Wait for as long as bytes take that were just sent."""
+        if self._rate:
+            now = time.monotonic()
+            self._due = max(self._due, now - self.BURST) + count / self._rate
+            time.sleep(max(0, self._due - now))
+
+
 class Stream:
     """A connection, and what is sent over it."""
 
     def __init__(
         self, job: pmem_job.Sending, plan: extents.Plan,
-        sources: ty.Sequence[mapping.Mapping], failures: dict[int, int],
+        sources: ty.Sequence[memory.Mapping], failures: dict[int, int],
         rate: float, tell: abc.Callable[..., None],
         look: abc.Callable[[int], None],
     ) -> None:
@@ -175,7 +197,7 @@ class Stream:
         self._plan = plan
         self._sources = sources
         self._failures = failures
-        self._pace = pace.Pace(rate)
+        self._pace = Pace(rate)
         self._tell = tell
         self._look = look
         self._sequence = itertools.count()
@@ -245,10 +267,10 @@ class Stream:
             with self._at_hand(extent) as data:
                 self._sent.append((number, compare))
                 if compare:
-                    self._frame(wire.COMPARE, extent, text=proof.text(data))
+                    self._frame(wire.COMPARE, extent, text=wire.proof(data))
                 else:
                     self._send_data(extent, data)
-        except _Unreadable as error:
+        except memory.Unreadable as error:
             raise Refused('reading the source: %s' % error, number)
 
     def _send_data(self, extent: extents.Extent, data: memoryview) -> None:
@@ -258,20 +280,13 @@ class Stream:
         for run in runs:
             self._transmit(data[run.offset:run.end])
 
-    @contextlib.contextmanager
-    def _at_hand(self, extent: extents.Extent) -> abc.Iterator[memoryview]:
+    def _at_hand(self, extent: extents.Extent,
+                 ) -> ty.ContextManager[memoryview]:
         """Have the bytes of an extent in memory, those of the source."""
         if extent.source_offset is None:
-            yield memoryview(bytes(extent.length))
-            return
-        with contextlib.ExitStack() as stack:
-            try:
-                data = stack.enter_context(
-                    self._sources[extent.device].at_hand(
-                        extent.source_offset, extent.length))
-            except OSError as error:
-                raise _Unreadable(str(error))
-            yield data
+            return contextlib.nullcontext(memoryview(bytes(extent.length)))
+        return self._sources[extent.device].at_hand(
+            extent.source_offset, extent.length)
 
     def _frame(self, kind: bytes, extent: extents.Extent | None = None,
                runs: ty.Sequence[extents.Run] = (), text: bytes = b'') -> None:
@@ -289,7 +304,7 @@ class Stream:
                 self._last_words()
             except OSError as error:
                 if error.errno == errno.EFAULT:
-                    raise _Unreadable(str(error))
+                    raise memory.Unreadable(str(error))
                 raise
             rest = rest[count:]
             self._count += count
@@ -304,8 +319,7 @@ class Stream:
             self._count = 0
 
     def _last_words(self) -> ty.NoReturn:
-        """Take in what was said before the connection broke, and may say why.
-        """
+        """Take in what was said before it broke, and may say why."""
         while True:
             self._take_answer()
 
@@ -368,8 +382,8 @@ class Stream:
         """
         if self._sent:
             number, compare = self._sent[0]
-            kinds = ('same', 'differs') if compare else ('stored',)
-            for kind in (*kinds, 'failed'):
+            for kind in ('failed', *(
+                    ('same', 'differs') if compare else ('stored',))):
                 if fields.get(kind) == self._plan[number].place:
                     return kind
         raise wire.ProtocolError('it answers %s to %s' % (
@@ -383,7 +397,3 @@ class Stream:
             raise Refused('%s (tried %d times)' % (
                 reason, self._failures[number]), number)
         self._again.append((number, compare))
-
-
-class _Unreadable(Exception):
-    """The source can't be read."""

@@ -9,42 +9,118 @@ is taken in, if there is one.
 
 from collections import abc
 import dataclasses
+import os
 import select
 import socket
+import struct
 import time
 import typing as ty
 
-from nova.virt.pmem_transfer import buffers
 from nova.virt.pmem_transfer import daxio
 from nova.virt.pmem_transfer import extents
 from nova.virt.pmem_transfer import job as pmem_job
-from nova.virt.pmem_transfer import layout
-from nova.virt.pmem_transfer import mapping
+from nova.virt.pmem_transfer import memory as pmem_memory
 from nova.virt.pmem_transfer import processes
-from nova.virt.pmem_transfer import proof
-from nova.virt.pmem_transfer import unfinished
 from nova.virt.pmem_transfer import wire
 
 if ty.TYPE_CHECKING:
     from nova.virt.pmem_transfer import receiver
 
 #: Bytes that could be written in the time that it takes to start daxio.
-RUN_COST = 2 * layout.MIB
+RUN_COST = 2 * extents.MIB
 
 #: The part of the stall timeout that storing one extent may take. So the
 #: sender learns the reason before it runs out of patience.
 STORE_SHARE = 0.5
 
 
+#: Whether it ended, device, offset, length; native sizes, the file stays here.
+_RECORD = struct.Struct('=?IQQ')
+
+#: What identifies an extent: device, offset, length.
+Place = tuple[int, int, int]
+
+
+class Unfinished:
+    """The notes of where a writer was killed; all streams make them.
+
+    ``daxio`` stores with ordinary stores what it reads, and flushes once, when
+    it has all of it. One that is killed in between leaves bytes in the caches
+    of the CPU: whoever compares them finds them equal, and a loss of power
+    takes them away. So each extent is noted before it is written, and again
+    when that has ended well. One that is noted once is not believed, but
+    written again.
+
+    What was noted need not survive a loss of power: then the bytes do not,
+    either.
+    """
+
+    def __init__(self, fd: int) -> None:
+        """Read them.
+
+        :param fd: a file that is open to read, and to append to
+        :raises processes.Failed: if they can't be read
+        """
+        self._fd = fd
+        try:
+            data = os.pread(fd, os.fstat(fd).st_size, 0)
+        except OSError as error:
+            raise _unnoted(error)
+        # A disk that was full has cut one short, and all that came after it
+        # is shifted.
+        self._is_torn = len(data) % _RECORD.size != 0
+        self._left: set[Place] = set()
+        if not self._is_torn:
+            for ended, *place in _RECORD.iter_unpack(data):
+                (self._left.discard if ended else self._left.add)(
+                    tuple(place))
+
+    def begin(self, *place: int) -> None:
+        """Note that an extent is about to be written.
+
+        :param place: device, offset and length, as everywhere here
+        :raises processes.Failed: if it can't be noted
+        """
+        self._left.add(place)
+        self._note(False, place)
+
+    def end(self, *place: int) -> None:
+        """Note that all of it was written and flushed.
+
+        :raises processes.Failed: if it can't be noted
+        """
+        self._note(True, place)
+        self._left.discard(place)
+
+    def _note(self, ended: bool, place: Place) -> None:
+        try:
+            count = os.write(self._fd, _RECORD.pack(ended, *place))
+        except OSError as error:
+            raise _unnoted(error)
+        if count < _RECORD.size:
+            self._is_torn = True
+            raise _unnoted('only %d bytes could be written' % count)
+
+    def has(self, device: int, start: int, length: int) -> bool:
+        """Say whether any of an extent may have been begun and not ended."""
+        return self._is_torn or any(
+            device == other and start < offset + size and
+            offset < start + length for other, offset, size in self._left)
+
+
+def _unnoted(reason: object) -> Exception:
+    return processes.Failed('what is written can not be noted: %s' % reason)
+
+
 class Target:
     """A device that may be written, open to be read."""
 
     def __init__(self, job: pmem_job.Target,
-                 memory: mapping.Mapping) -> None:
+                 memory: pmem_memory.Mapping) -> None:
         self.name = job.name
         self.path = job.path
         self.memory = memory
-        self.sections = layout.sections(job.source_size, job.size)
+        self.sections = extents.sections(job.source_size, job.size)
 
 
 @dataclasses.dataclass
@@ -61,7 +137,7 @@ class Frame:
 
     header: wire.Header
     runs: list[extents.Run] = dataclasses.field(default_factory=list)
-    buffer: buffers.Buffer | None = None
+    buffer: pmem_memory.Buffer | None = None
     proof: bytes = b''
     spans: list[extents.Run] = dataclasses.field(default_factory=list)
     process: daxio.Daxio | None = None
@@ -73,7 +149,7 @@ class Writer:
 
     def __init__(
         self, connection: socket.socket, hello: 'receiver.Hello',
-        targets: ty.Sequence[Target], notes: unfinished.Unfinished,
+        targets: ty.Sequence[Target], notes: Unfinished,
         guard: processes.Guard, keep_open: ty.Sequence[int],
     ) -> None:
         """Prepare it.
@@ -86,7 +162,7 @@ class Writer:
         self._notes = notes
         self._guard = guard
         self._keep_open = keep_open
-        self._free = [buffers.Buffer(hello.extent) for _ in range(2)]
+        self._free = [pmem_memory.Buffer(hello.extent) for _ in range(2)]
         self._sequence = 0
         self._stored: Frame | None = None
 
@@ -224,7 +300,7 @@ class Writer:
         header = frame.header
         is_same = False
         if not self._notes.has(*header.place):
-            proved = proof.Proof(frame.proof[:wire.KEY])
+            proved = wire.Proof(frame.proof[:wire.KEY])
             with self._read_back(header, extents.Run(
                     0, header.length)) as data:
                 proved.update(data)
@@ -277,33 +353,16 @@ class Writer:
                 return target.is_zero(offset, run.length)
             return target.equals(offset, frame.buffer, run.offset, run.length)
 
-    def _read_back(self, header: wire.Header, run: extents.Run):
-        """Have a part of an extent at hand, as it is on the device.
-
-        :raises processes.Failed: if it can't be read
-        """
-        return _failing(self._targets[header.device].memory.at_hand(
-            header.offset + run.offset, run.length))
+    def _read_back(
+        self, header: wire.Header, run: extents.Run,
+    ) -> ty.ContextManager[memoryview]:
+        """Have a part of an extent at hand, as it is on the device."""
+        return self._targets[header.device].memory.at_hand(
+            header.offset + run.offset, run.length)
 
     def _say(self, **fields: ty.Any) -> None:
         """Answer; a sender that does not take it must not hold us up."""
         self._connection.sendall(wire.line(**fields))
-
-
-class _failing:
-    """Turns the failure of entering a context into one of the extent."""
-
-    def __init__(self, context: ty.ContextManager) -> None:
-        self._context = context
-
-    def __enter__(self) -> ty.Any:
-        try:
-            return self._context.__enter__()
-        except OSError as error:
-            raise processes.Failed('it can not be read back: %s' % error)
-
-    def __exit__(self, *exception: ty.Any) -> bool | None:
-        return self._context.__exit__(*exception)
 
 
 def _spans(frame: Frame) -> list[extents.Run]:

@@ -10,7 +10,7 @@ from collections import abc
 import typing as ty
 
 from nova.i18n import _
-from nova.virt.pmem_transfer import layout
+from nova.virt.pmem_transfer import extents
 
 if ty.TYPE_CHECKING:
     from nova import objects
@@ -41,7 +41,7 @@ def pair_devices(
         target is smaller than its source
     """
     if len(targets) < len(sources):
-        raise layout.DevicesDoNotFit(
+        raise extents.DevicesDoNotFit(
             _('%(old)d vPMEM devices are to be copied and %(new)d claimed') %
             {'old': len(sources), 'new': len(targets)})
 
@@ -59,7 +59,7 @@ def pair_devices(
         for position, source in enumerate(sources)]
     for source, target in pairs:
         if target.size < source.size:
-            raise layout.DevicesDoNotFit(
+            raise extents.DevicesDoNotFit(
                 _('namespace %(target)s (label %(label)s) has %(new)d bytes '
                   'and is to take %(old)d bytes of %(source)s') %
                 {'target': target.name, 'label': target.label,

@@ -6,19 +6,18 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from nova import test
-from nova.virt.pmem_transfer import buffers
 from nova.virt.pmem_transfer import extents
-from nova.virt.pmem_transfer import layout
+from nova.virt.pmem_transfer import memory
 
 KIB = 1024
-MIB = layout.MIB
+MIB = extents.MIB
 
 
 @ddt.ddt
 class CheckTestCase(test.NoDBTestCase):
     """A device of 4 MiB into one of 6 MiB, in extents of 1 MiB at most."""
 
-    sections = layout.sections(4 * MIB, 6 * MIB)
+    sections = extents.sections(4 * MIB, 6 * MIB)
 
     def check(self, offset, length, *runs):
         extents.check((offset, length), [extents.Run(*run) for run in runs],
@@ -52,7 +51,7 @@ class PlanTestCase(test.NoDBTestCase):
     def _simple(sizes, limit):
         """Cut devices in the plainest way: section by section."""
         for device, pair in enumerate(sizes):
-            for start, length, source in layout.sections(*pair):
+            for start, length, source in extents.sections(*pair):
                 for done in range(0, length, limit):
                     yield extents.Extent(
                         device, start + done, min(limit, length - done),
@@ -73,7 +72,7 @@ class PlanTestCase(test.NoDBTestCase):
     @given(st.integers(2 * MIB, 9 * MIB), st.integers(0, 3 * MIB),
            st.integers(64 * KIB, 4 * MIB))
     def test_they_cover_the_target_once(self, size, more, limit):
-        sections = layout.sections(size, size + more)
+        sections = extents.sections(size, size + more)
         plan = extents.Plan([(size, size + more)], limit)
         end = 0
         for number in range(len(plan)):
@@ -87,7 +86,7 @@ class PlanTestCase(test.NoDBTestCase):
         self.assertEqual(0, len(extents.Plan([], MIB)))
 
     def test_target_that_is_too_small(self):
-        self.assertRaises(layout.DevicesDoNotFit, extents.Plan,
+        self.assertRaises(extents.DevicesDoNotFit, extents.Plan,
                           [(4 * MIB, 2 * MIB)], MIB)
 
     def test_large_device_takes_no_more_memory(self):
@@ -104,8 +103,8 @@ class RunsTestCase(test.NoDBTestCase):
 
     def setUp(self):
         super().setUp()
-        self.buffer = buffers.Buffer(MIB)
-        self.other = buffers.Buffer(MIB)
+        self.buffer = memory.Buffer(MIB)
+        self.other = memory.Buffer(MIB)
         self.addCleanup(self.other.close)
         self.addCleanup(self.buffer.close)
 
@@ -127,7 +126,7 @@ class RunsTestCase(test.NoDBTestCase):
                 run.offset:run.offset + run.length]
         self.assertTrue(found == data)
         self.assertLessEqual(len(runs), extents.most_runs(length))
-        sections = layout.sections(2 * MIB, 2 * MIB)
+        sections = extents.sections(2 * MIB, 2 * MIB)
         extents.check((0, length), runs, sections, MIB)
         # Runs don't begin or end with a page of zeros, nor span a block.
         for run in runs:

@@ -333,7 +333,7 @@ class DamageTestCase(FaultTestCase):
         result = self.copy_of_what_breaks('new0', DAMAGE)
         self.assertRegex(
             result.last['message'], '^%d bytes at offset %d: it can not be '
-            'read back: .*Bad address' % (MIB, DAMAGE))
+            'read: .*Bad address' % (MIB, DAMAGE))
 
     def do_not_ask(self):
         """Have each Python that starts from here not ask the kernel.
@@ -343,8 +343,8 @@ class DamageTestCase(FaultTestCase):
         folder = self.useFixture(fixtures.TempDir()).path
         with open(os.path.join(folder, 'sitecustomize.py'), 'w') as file:
             file.write('import device_files\n'
-                       'from nova.virt.pmem_transfer import mapping\n'
-                       'mapping._MADV_POPULATE_READ = 12345\n')
+                       'from nova.virt.pmem_transfer import memory\n'
+                       'memory._MADV_POPULATE_READ = 12345\n')
         self.useFixture(fixtures.EnvironmentVariable(
             'PYTHONPATH', os.pathsep.join([folder, *filter(
                 None, [os.environ.get('PYTHONPATH')])])))

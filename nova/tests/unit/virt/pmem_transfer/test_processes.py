@@ -10,8 +10,7 @@ import tempfile
 import psutil
 
 from nova import test
-from nova.virt.pmem_transfer import buffers
-from nova.virt.pmem_transfer import mapping
+from nova.virt.pmem_transfer import memory
 from nova.virt.pmem_transfer import processes
 from nova.virt.pmem_transfer import sender
 
@@ -188,13 +187,13 @@ class CoreDumpTestCase(test.NoDBTestCase):
                         if line.startswith('VmFlags')).split()
 
     def test_buffer(self):
-        buffer = buffers.Buffer(MIB)
+        buffer = memory.Buffer(MIB)
         self.addCleanup(buffer.close)
         self.assertIn('dd', self._flags(buffer))
 
     def test_device(self):
         with tempfile.NamedTemporaryFile() as file:
             file.truncate(MIB)
-            device = mapping.Mapping(file.name, MIB)
+            device = memory.Mapping(file.name, MIB)
             self.addCleanup(device.close)
             self.assertIn('dd', self._flags(device))

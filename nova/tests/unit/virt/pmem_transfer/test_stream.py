@@ -12,10 +12,10 @@ from unittest import mock
 import ddt
 import fixtures
 
+from nova import test
 from nova.tests.unit.virt.pmem_transfer import base
 from nova.virt.pmem_transfer import extents
-from nova.virt.pmem_transfer import mapping
-from nova.virt.pmem_transfer import proof
+from nova.virt.pmem_transfer import memory
 from nova.virt.pmem_transfer import stream
 from nova.virt.pmem_transfer import wire
 
@@ -89,7 +89,7 @@ class StreamTestCase(base.CopyTestCase):
         job = self.job(address='', **changes)
         plan = extents.Plan([(each.size, each.target_size)
                              for each in job.devices], job.extent)
-        sources = [mapping.Mapping(each.path, each.size)
+        sources = [memory.Mapping(each.path, each.size)
                    for each in job.devices]
         self.stream = stream.Stream(
             job, plan, sources, self.failures, 0,
@@ -280,7 +280,7 @@ class WorkTestCase(StreamTestCase):
             [each for each in self.told if 'done' in each])
         data = [self.pmem.read('old0', offset, MIB) for offset in (0, MIB)]
         for expected, (_header, text) in zip(data, self.liar.frames):
-            proved = proof.Proof(text[:wire.KEY])
+            proved = wire.Proof(text[:wire.KEY])
             proved.update(expected)
             self.assertEqual(text[wire.KEY:], proved.tag())
         self.assertTrue(data[1] == self.liar.frames[2][1])
@@ -293,20 +293,20 @@ class WorkTestCase(StreamTestCase):
         self.run_stream(self.hello(), *(
             wire.line(same=[0, each * MIB, MIB]) for each in range(4)),
             wire.line(end=True), attempt=1)
-        proved = proof.Proof(self.liar.frames[0][1][:wire.KEY])
+        proved = wire.Proof(self.liar.frames[0][1][:wire.KEY])
         proved.update(bytes(MIB))
         self.assertEqual(self.liar.frames[0][1][wire.KEY:], proved.tag())
 
     def test_source_that_can_not_be_read(self):
         self.add_pair(4 * MIB)
-        real = mapping.Mapping.at_hand
+        real = memory.Mapping.at_hand
 
-        def damaged(memory, offset, length):
-            if memory.size == 4 * MIB and offset == MIB:
-                raise OSError(14, 'Bad address')
-            return real(memory, offset, length)
+        def damaged(mapping, offset, length):
+            if mapping.size == 4 * MIB and offset == MIB:
+                raise memory.Unreadable('Bad address')
+            return real(mapping, offset, length)
 
-        with mock.patch.object(mapping.Mapping, 'at_hand', damaged):
+        with mock.patch.object(memory.Mapping, 'at_hand', damaged):
             message = self.refused(self.hello())
         self.assertIn('reading the source', message)
         self.assertEqual(3, self.error.number)
@@ -387,3 +387,44 @@ class WindowTestCase(StreamTestCase):
         self.broken(self.hello(), *self.stored(1), wrap=Waiting,
                     stall_timeout=0.5)
         self.assertIn(looked, ([[0]], [[0, 1]]))
+
+
+class PaceTestCase(test.NoDBTestCase):
+    """On a clock that goes on while somebody sleeps."""
+
+    def setUp(self):
+        super().setUp()
+        self.clock = mock.Mock(now=100.0)
+        self.clock.monotonic.side_effect = lambda: self.clock.now
+        self.clock.sleep.side_effect = self._sleep
+        patcher = mock.patch.object(stream, 'time', self.clock)
+        patcher.start()
+        self.addCleanup(patcher.stop)
+
+    def _sleep(self, seconds):
+        self.clock.now += seconds
+
+    def test_no_limit(self):
+        limit = stream.Pace(0)
+        limit.wait(10 ** 12)
+        self.clock.sleep.assert_not_called()
+        self.assertEqual(stream.MOST, limit.chunk)
+
+    def test_limit(self):
+        limit = stream.Pace(MIB)
+        for _ in range(40):
+            limit.wait(limit.chunk)
+        self.assertAlmostEqual(
+            100 + 40 * limit.chunk / MIB, self.clock.now, places=6)
+
+    def test_what_was_not_used_is_not_made_up_for(self):
+        limit = stream.Pace(MIB)
+        self._sleep(1000)
+        limit.wait(MIB)
+        self.assertAlmostEqual(1100 + 1 - limit.BURST, self.clock.now)
+
+    def test_pieces(self):
+        """Some of them a second, so that the limit is felt evenly."""
+        self.assertEqual(stream.LEAST, stream.Pace(1).chunk)
+        self.assertEqual(MIB // 10, stream.Pace(MIB).chunk)
+        self.assertEqual(stream.MOST, stream.Pace(10 ** 12).chunk)

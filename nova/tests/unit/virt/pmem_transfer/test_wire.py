@@ -12,10 +12,9 @@ from oslo_serialization import jsonutils
 from nova import test
 from nova.virt.pmem_transfer import extents
 from nova.virt.pmem_transfer import job as pmem_job
-from nova.virt.pmem_transfer import layout
 from nova.virt.pmem_transfer import wire
 
-MIB = layout.MIB
+MIB = extents.MIB
 
 
 @ddt.ddt

@@ -19,16 +19,15 @@ from nova import test
 from nova.tests.unit.virt.pmem_transfer import base
 from nova.virt.pmem_transfer import extents
 from nova.virt.pmem_transfer import job as pmem_job
-from nova.virt.pmem_transfer import mapping
+from nova.virt.pmem_transfer import memory
 from nova.virt.pmem_transfer import processes
-from nova.virt.pmem_transfer import proof
 from nova.virt.pmem_transfer import receiver
-from nova.virt.pmem_transfer import unfinished
 from nova.virt.pmem_transfer import wire
 from nova.virt.pmem_transfer import writer
 
 KIB = base.KIB
 MIB = base.MIB
+PLACE = 1, 4096, 8192
 
 
 class WriterTestCase(base.CopyTestCase):
@@ -47,16 +46,16 @@ class WriterTestCase(base.CopyTestCase):
                              os.O_CREAT | os.O_APPEND)
         self.addCleanup(os.close, self.notes)
         path = self.pmem.path('new0')
-        memory = mapping.Mapping(path, 6 * MIB)
-        self.addCleanup(memory.close)
+        mapping = memory.Mapping(path, 6 * MIB)
+        self.addCleanup(mapping.close)
         self.target = writer.Target(
-            pmem_job.Target('new0', path, 6 * MIB, 4 * MIB), memory)
+            pmem_job.Target('new0', path, 6 * MIB, 4 * MIB), mapping)
 
     def writer(self, connection, extent=MIB, stall_timeout=20):
         connection.settimeout(stall_timeout)
         return writer.Writer(
             connection, receiver.Hello(0, extent, stall_timeout, []),
-            [self.target], unfinished.Unfinished(self.notes), self.guard,
+            [self.target], writer.Unfinished(self.notes), self.guard,
             [self.notes])
 
     def serve(self, *frames, **hello):
@@ -181,7 +180,7 @@ class AnswerTestCase(WriterTestCase):
 
     def compare(self, sequence, data, offset=0):
         return self.frame(sequence, offset, kind=wire.COMPARE,
-                          length=len(data), text=proof.text(data))
+                          length=len(data), text=wire.proof(data))
 
     def test_what_is_stored(self):
         lines = self.serve(
@@ -205,7 +204,7 @@ class AnswerTestCase(WriterTestCase):
         self.assertEqual(self.before, self.pmem.digest('new0'))
 
     def test_what_was_begun_is_not_believed(self):
-        unfinished.Unfinished(self.notes).begin(0, 0, MIB)
+        writer.Unfinished(self.notes).begin(0, 0, MIB)
         there = self.pmem.read('new0', 0, MIB)
         differs, stored, same, _end = self.serve(
             self.compare(0, there), self.frame(1, 0, there),
@@ -220,11 +219,11 @@ class AnswerTestCase(WriterTestCase):
                                   self.frame(1, kind=wire.END))
         self.assertEqual([0, 0, 7], failed['failed'])
         self.assertIn('on fire', failed['error'])
-        self.assertTrue(unfinished.Unfinished(self.notes).has(0, 0, 7))
+        self.assertTrue(writer.Unfinished(self.notes).has(0, 0, 7))
 
     def test_notes_that_can_not_be_made(self):
         with mock.patch.object(
-                unfinished.Unfinished, 'begin',
+                writer.Unfinished, 'begin',
                 side_effect=processes.Failed('the disk is full')):
             failed, _end = self.serve(self.frame(0, 0, b'x' * 7),
                                       self.frame(1, kind=wire.END))
@@ -233,7 +232,7 @@ class AnswerTestCase(WriterTestCase):
 
     def test_end_that_can_not_be_noted(self):
         with mock.patch.object(
-                unfinished.Unfinished, 'end',
+                writer.Unfinished, 'end',
                 side_effect=processes.Failed('the disk is full')):
             failed, _end = self.serve(self.frame(0, 0, b'x' * 7),
                                       self.frame(1, kind=wire.END))
@@ -252,7 +251,7 @@ class AnswerTestCase(WriterTestCase):
         failed, differs, _end = self.serve(
             self.frame(0, 3 * MIB + 2 ** 20, length=MIB),
             self.frame(1, 0, length=5), self.frame(2, kind=wire.END))
-        self.assertIn('can not be read back', failed['error'])
+        self.assertIn('can not be read', failed['error'])
         self.assertEqual({'stored': [0, 0, 5]}, differs)
 
     def test_daxio_that_hangs(self):
@@ -277,7 +276,7 @@ class AnswerTestCase(WriterTestCase):
             clock.monotonic.return_value += 100
             return frame
 
-        self.target.sections = extents.layout.sections(6 * MIB, 6 * MIB)
+        self.target.sections = extents.sections(6 * MIB, 6 * MIB)
         hang = self.pmem.inject('hang', 'new0', at=5)
         first = self.frame(0, data=b'x' * 9 * len(runs), runs=runs,
                            length=4 * MIB)
@@ -297,7 +296,7 @@ class AnswerTestCase(WriterTestCase):
         def go():
             with ours, ours.makefile('rb') as file:
                 ours.sendall(self.frame(0, 0, b'x' * 5) + second[:-1])
-                answers.append(json.loads(file.readline()))
+                answers.append(wire.parse_line(file.readline()))
 
         thread = threading.Thread(target=go)
         thread.start()
@@ -353,3 +352,83 @@ class SpansTestCase(test.NoDBTestCase):
             end = part.end
         for one, two in zip(spans, spans[1:]):
             self.assertGreater(two.offset - one.end, writer.RUN_COST)
+
+
+class UnfinishedTestCase(test.NoDBTestCase):
+
+    def setUp(self):
+        super().setUp()
+        self.path = os.path.join(
+            self.useFixture(fixtures.TempDir()).path, 'notes')
+        self.notes = self._open()
+
+    def _open(self):
+        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
+        self.addCleanup(os.close, fd)
+        return writer.Unfinished(fd)
+
+    def test_begun(self):
+        self.notes.begin(*PLACE)
+        for notes in (self.notes, self._open()):
+            self.assertTrue(notes.has(*PLACE))
+            self.assertTrue(notes.has(1, 0, 4097))
+            self.assertTrue(notes.has(1, 12287, 1))
+            self.assertFalse(notes.has(1, 0, 4096))
+            self.assertFalse(notes.has(1, 12288, 1))
+            self.assertFalse(notes.has(0, 4096, 8192))
+
+    def test_ended(self):
+        self.notes.begin(*PLACE)
+        self.notes.end(*PLACE)
+        for notes in (self.notes, self._open()):
+            self.assertFalse(notes.has(*PLACE))
+
+    def test_begun_by_one_and_ended_by_the_next(self):
+        self.notes.begin(*PLACE)
+        later = self._open()
+        later.begin(*PLACE)
+        later.end(*PLACE)
+        self.assertFalse(self._open().has(*PLACE))
+
+    def test_streams_that_make_notes_at_once(self):
+        other = self._open()
+        for number in range(9):
+            self.notes.begin(0, number, 1)
+            other.begin(1, number, 1)
+            other.end(1, number, 1)
+        found = self._open()
+        self.assertTrue(all(found.has(0, number, 1) for number in range(9)))
+        self.assertFalse(found.has(1, 0, 9))
+
+    def test_full_disk(self):
+        with mock.patch('os.write', side_effect=OSError(28, 'full')):
+            error = self.assertRaises(
+                processes.Failed, self.notes.begin, *PLACE)
+        self.assertIn('can not be noted', str(error))
+        self.assertTrue(self.notes.has(*PLACE))
+
+    def test_end_that_can_not_be_noted(self):
+        self.notes.begin(*PLACE)
+        with mock.patch('os.write', side_effect=OSError(28, 'full')):
+            self.assertRaises(processes.Failed, self.notes.end, *PLACE)
+        for notes in (self.notes, self._open()):
+            self.assertTrue(notes.has(*PLACE))
+
+    def test_note_that_is_cut_short(self):
+        """Nothing is believed any more, also not what comes after it."""
+        write = os.write
+        with mock.patch('os.write', lambda fd, data: write(fd, data[:5])):
+            self.assertRaises(processes.Failed, self.notes.begin, *PLACE)
+        later = self._open()
+        later.begin(*PLACE)
+        later.end(*PLACE)
+        for notes in (self.notes, later, self._open()):
+            self.assertTrue(notes.has(0, 0, 1))
+
+    def test_notes_that_can_not_be_read(self):
+        reader, other = os.pipe()
+        os.close(other)
+        self.addCleanup(os.close, reader)
+        self.assertRaises(processes.Failed, writer.Unfinished, -1)
+        # A pipe has no place to read at.
+        self.assertRaises(processes.Failed, writer.Unfinished, reader)

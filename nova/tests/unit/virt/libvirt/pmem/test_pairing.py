@@ -8,7 +8,7 @@ from oslo_utils import units
 from nova import objects
 from nova import test
 from nova.virt.libvirt.pmem import pairing
-from nova.virt.pmem_transfer import layout
+from nova.virt.pmem_transfer import extents
 
 MIB = units.Mi
 
@@ -31,14 +31,14 @@ class PairDevicesTestCase(test.NoDBTestCase):
     @ddt.unpack
     def test_fewer_targets_are_refused(self, old, new):
         error = self.assertRaises(
-            layout.DevicesDoNotFit, pairing.pair_devices,
+            extents.DevicesDoNotFit, pairing.pair_devices,
             devices(old), devices(new))
         self.assertIn('%d vPMEM devices are to be copied and %d claimed' % (
             len(old), len(new)), str(error))
 
     def test_smaller_target_is_refused_with_names_and_sizes(self):
         error = self.assertRaises(
-            layout.DevicesDoNotFit, pairing.pair_devices,
+            extents.DevicesDoNotFit, pairing.pair_devices,
             [device('A', 6 * MIB, 'old')], [device('A', 4 * MIB, 'new')])
         for part in ('old', 'new', str(6 * MIB), str(4 * MIB)):
             self.assertIn(part, str(error))
@@ -97,28 +97,28 @@ class SectionsTestCase(test.NoDBTestCase):
               (0, 0))
     @ddt.unpack
     def test_what_can_not_hold_it_is_refused(self, source, target):
-        self.assertRaises(layout.DevicesDoNotFit, layout.sections,
+        self.assertRaises(extents.DevicesDoNotFit, extents.sections,
                           source, target)
 
     def test_equal_sizes_are_one_section(self):
         self.assertEqual([(0, 6 * MIB, 0)],
-                         layout.sections(6 * MIB, 6 * MIB))
+                         extents.sections(6 * MIB, 6 * MIB))
 
     def test_label_area_moves_to_the_end_of_a_larger_target(self):
         self.assertEqual(
             [(0, 4 * MIB, 0), (4 * MIB, 10 * MIB, None),
              (14 * MIB, 2 * MIB, 4 * MIB)],
-            layout.sections(6 * MIB, 16 * MIB))
+            extents.sections(6 * MIB, 16 * MIB))
 
     def test_device_that_is_all_labels(self):
         self.assertEqual(
             [(0, 2 * MIB, None), (2 * MIB, 2 * MIB, 0)],
-            layout.sections(2 * MIB, 4 * MIB))
+            extents.sections(2 * MIB, 4 * MIB))
 
     @ddt.data((2, 2), (2, 4), (4, 4), (4, 6), (6, 1024), (1000, 1002))
     @ddt.unpack
     def test_target_is_covered_once_and_source_used_once(self, old, new):
-        cut = layout.sections(old * MIB, new * MIB)
+        cut = extents.sections(old * MIB, new * MIB)
         written = used = 0
         for section in cut:
             self.assertEqual(written, section.target_offset)

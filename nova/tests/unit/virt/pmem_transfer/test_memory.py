@@ -10,11 +10,10 @@ import ddt
 import fixtures
 
 from nova import test
-from nova.virt.pmem_transfer import buffers
-from nova.virt.pmem_transfer import layout
-from nova.virt.pmem_transfer import mapping
+from nova.virt.pmem_transfer import extents
+from nova.virt.pmem_transfer import memory
 
-MIB = layout.MIB
+MIB = extents.MIB
 
 
 @ddt.ddt
@@ -27,24 +26,24 @@ class MappingTestCase(test.NoDBTestCase):
         self.data = os.urandom(6 * MIB)
         with open(self.path, 'wb') as device:
             device.write(self.data)
-        self.mapping = mapping.Mapping(self.path, len(self.data))
+        self.mapping = memory.Mapping(self.path, len(self.data))
         self.addCleanup(self.mapping.close)
-        self.buffer = buffers.Buffer(4 * MIB)
+        self.buffer = memory.Buffer(4 * MIB)
         self.addCleanup(self.buffer.close)
 
     def test_no_device(self):
         self.assertRaises(
-            FileNotFoundError, mapping.Mapping, self.path + 'x', MIB)
+            FileNotFoundError, memory.Mapping, self.path + 'x', MIB)
 
     def test_file_that_is_short(self):
         # Its bytes would be mapped, and kill who reads them.
         error = self.assertRaises(
-            OSError, mapping.Mapping, self.path, 8 * MIB)
+            OSError, memory.Mapping, self.path, 8 * MIB)
         self.assertIn('%d bytes and not %d' % (6 * MIB, 8 * MIB), str(error))
 
     def test_what_can_not_be_mapped(self):
         error = self.assertRaises(
-            OSError, mapping.Mapping, '/proc/stat',
+            OSError, memory.Mapping, '/proc/stat',
             0)
         self.assertIn(error.errno, (errno.EINVAL, errno.ENODEV, errno.EIO))
 
@@ -76,8 +75,9 @@ class MappingTestCase(test.NoDBTestCase):
         """It fails as memory that is damaged does, and does not kill us."""
         os.truncate(self.path, 3 * MIB)
         error = self.assertRaises(
-            OSError, self.mapping.at_hand(2 * MIB, 2 * MIB).__enter__)
-        self.assertEqual(errno.EFAULT, error.errno)
+            memory.Unreadable,
+            self.mapping.at_hand(2 * MIB, 2 * MIB).__enter__)
+        self.assertIn('Bad address', str(error))
         with self.mapping.at_hand(0, 2 * MIB) as data:
             self.assertTrue(self.data[:2 * MIB] == data)
 
@@ -86,7 +86,7 @@ class MappingTestCase(test.NoDBTestCase):
         os.truncate(self.path, 3 * MIB)
         # The kernel knows of nothing.
         self.useFixture(fixtures.MockPatchObject(
-            mapping, '_MADV_POPULATE_READ', 12345))
+            memory, '_MADV_POPULATE_READ', 12345))
         pid = os.fork()
         if not pid:
             with self.mapping.at_hand(2 * MIB, 2 * MIB):
@@ -95,7 +95,7 @@ class MappingTestCase(test.NoDBTestCase):
         self.assertEqual(signal.SIGBUS, os.waitpid(pid, 0)[1])
 
     def test_kernel_that_can_not_say_so(self):
-        with mock.patch.object(mapping, '_MADV_POPULATE_READ', 12345):
+        with mock.patch.object(memory, '_MADV_POPULATE_READ', 12345):
             with self.mapping.at_hand(0, MIB) as data:
                 self.assertTrue(self.data[:MIB] == data)
 
@@ -105,8 +105,8 @@ class MappingTestCase(test.NoDBTestCase):
     def test_only_the_pages_that_were_read_are_let_go(
             self, offset, length, first, count):
         # Or each slice of a device would cost as much as the device is large.
-        with mock.patch.object(mapping, '_madvise',
-                               wraps=mapping._madvise) as madvise:
+        with mock.patch.object(memory, '_madvise',
+                               wraps=memory._madvise) as madvise:
             with self.mapping.at_hand(offset, length):
                 pass
         pages = (self.mapping._address + first * MIB, count * MIB)
@@ -114,7 +114,7 @@ class MappingTestCase(test.NoDBTestCase):
                          madvise.call_args_list[-1])
 
     def test_end_of_a_device_that_is_no_whole_page(self):
-        odd = mapping.Mapping(self.path, 5 * MIB)
+        odd = memory.Mapping(self.path, 5 * MIB)
         self.addCleanup(odd.close)
         with odd.at_hand(4 * MIB, MIB) as data:
             self.assertTrue(self.data[4 * MIB:5 * MIB] == data)
