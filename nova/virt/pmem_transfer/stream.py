@@ -88,7 +88,9 @@ def connected(job: pmem_job.Sending, guard: processes.Guard) -> abc.Iterator[
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE))
             with _explained(ssh):
                 _wait_for_forwarding(ssh, job.stall_timeout)
-                yield stack.enter_context(_unix(local))
+                connection = stack.enter_context(_unix(local))
+                _remove(local)
+                yield connection
 
 
 def _remove(path: str) -> None:
@@ -128,7 +130,6 @@ def _ssh(guard: processes.Guard, argv: list[str],
 def _wait_for_forwarding(ssh: subprocess.Popen, timeout: float) -> None:
     if not select.select([ssh.stdout], [], [], timeout)[0]:
         raise Broken('ssh was not ready after %g seconds' % timeout)
-    # It is its own local command that prints this.
     if os.read(ssh.stdout.fileno(), 6) != b'ready\n':
         raise Broken('ssh is not ready')
 
