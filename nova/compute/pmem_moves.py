@@ -223,29 +223,38 @@ def leaves_in_its_turn(call, manager, context, arguments):
     migration.status = 'migrating'
     migration.save()
     send = functools.partial(
-        _send_away, call, manager, context, instance, migration)
-    if not pmem_work.work_of(manager).take_turn(
-            instance.uuid, functools.partial(_send_late, send, context,
-                                             instance)):
+        _send_late, functools.partial(
+            _send_away, call, manager, context, instance, migration),
+        context, instance)
+    if pmem_work.work_of(manager).take_turn(instance.uuid, send):
+        _spawn(manager, instance.uuid, send)
+    else:
         LOG.info('The move waits for others from this host.',
                  instance=instance)
-        return
-    _in_turn(manager, send)
 
 
-def _in_turn(manager, job):
+def _spawn(manager, instance_uuid, job):
+    """Have a job done in its turn, and nobody wait for it."""
+    with contextlib.ExitStack() as stack:
+        # Until the pool has a thread for it, nobody else is to take it up.
+        stack.enter_context(pmem_work.work_of(manager).on(instance_uuid))
+        thread_pool_factory.spawn_on(
+            thread_pool_factory.ExecutorType.LONG_TASK,
+            _in_turn, manager, job, stack.pop_all())
+
+
+def _in_turn(manager, job, noted):
     try:
-        job()
+        with noted:
+            job()
     finally:
         following = pmem_work.work_of(manager).give_turn()
         if following is not None:
-            thread_pool_factory.spawn_on(
-                thread_pool_factory.ExecutorType.LONG_TASK,
-                _in_turn, manager, following)
+            _spawn(manager, *following)
 
 
 def _send_late(send, context, instance):
-    """Send a server away that has waited, if it is still to go."""
+    """Send a server away in its turn, if it is still to go then."""
     try:
         if pmem_work.is_in(context, instance, task_states.RESIZE_PREP):
             send()
@@ -279,6 +288,8 @@ def goes_on_here_on_failure(manager, context, instance, migration):
 
     :raises InstanceFaultRollback: with the failure, when the guest is back
     """
+    if pmem_copy.is_wanted(instance):
+        _precopy(manager, context, instance, migration)
     try:
         yield
     except exception.InstanceFaultRollback:
@@ -317,6 +328,23 @@ def goes_on_here_on_failure(manager, context, instance, migration):
             # A soft delete has ended it, and it stays so.
             raise error
         raise exception.InstanceFaultRollback(inner_exception=error)
+
+
+def _precopy(manager, context, instance, migration):
+    """Do what can be done while the guest runs.
+
+    :raises InstanceFaultRollback: with the failure: the guest was not touched
+    """
+    try:
+        manager.driver.precopy_pmem_devices(
+            context, instance, migration,
+            pmem_work.is_on(manager, instance))
+    except Exception as error:
+        with contextlib.suppress(exception.InstanceNotFound):
+            if pmem_work.is_in(context, instance, task_states.RESIZE_PREP):
+                raise exception.InstanceFaultRollback(inner_exception=error)
+        LOG.info('The server is not to move any more.', instance=instance)
+        raise
 
 
 def _was_handed_over(context, instance):

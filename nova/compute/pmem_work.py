@@ -72,11 +72,15 @@ class _Work:
             return False
 
     def give_turn(self):
-        """Give a turn to whoever waits longest; return his job, if any."""
+        """Give a turn to whoever waits longest; return which, and the job.
+
+        None if nobody waits.
+        """
         with self._lock:
             if self._waiting:
-                return self._waiting.popleft()[1]
+                return self._waiting.popleft()
             self._free += 1
+            return None
 
 
 _WORK = weakref.WeakKeyDictionary()

@@ -115,6 +115,39 @@ Related options:
 * ``[libvirt] live_migration_completion_timeout``
 """),
     cfg.IntOpt(
+        'pmem_copy_running_passes',
+        default=4, min=0, max=20,
+        help="""
+How many times vPMEM data is copied at most while the guest still runs.
+
+The first pass copies everything, each later one what the guest has written
+meanwhile, as long as that becomes clearly less. Then the guest is switched off
+for a last pass, which compares everything and copies the rest: so a guest is
+off for about a quarter of the time that its data takes to copy, and less on a
+slow link. The price is that more is read and sent, and that memory errors in a
+device that is read may stop the guest, as in a live migration.
+
+0 means that data is copied only when the guest is off, as Nova does it with
+disks; so it is for servers that are off anyway, and within a host.
+
+Related options:
+
+* ``[libvirt] pmem_copy_running_goal``
+"""),
+    cfg.IntOpt(
+        'pmem_copy_running_goal',
+        default=2, min=0, max=100,
+        help="""
+The part of its vPMEM data that is copied with the guest off without regret.
+
+In percent. When a pass while the guest runs has sent no more than that,
+another one is not worth it: comparing everything takes longer by then.
+
+Related options:
+
+* ``[libvirt] pmem_copy_running_passes``
+"""),
+    cfg.IntOpt(
         'pmem_copy_max_concurrent',
         default=1, min=1,
         help="""

@@ -15,6 +15,15 @@ EDITS = [
             :raises ComputeResourcesUnavailable: if they can't take the data
             """
 
+        def precopy_pmem_devices(self, context, instance, migration, is_on):
+            """Find out whether vPMEM data can be copied, and begin to.
+
+            Called on the source of a move that copies, before the guest is
+            touched. What fails now has cost nothing.
+
+            :param is_on: whether the guest runs; if not, nothing is copied yet
+            """
+
         def has_started_on_pmem(self, instance):
             """Whether a guest that came by a copy may have run here."""
             return False

@@ -13,7 +13,6 @@ import contextlib
 import dataclasses
 
 from oslo_log import log as logging
-from oslo_utils import excutils
 
 from nova.compute import pmem_copy as compute_pmem_copy
 from nova.compute import task_states
@@ -26,7 +25,9 @@ from nova import thread_pool_factory
 from nova.virt.libvirt.pmem import namespaces as pmem_namespaces
 from nova.virt.libvirt.pmem import owners
 from nova.virt.libvirt.pmem import pairing
+from nova.virt.libvirt.pmem import passes
 from nova.virt.libvirt.pmem import receivers
+from nova.virt.libvirt.pmem import reports
 from nova.virt.libvirt.pmem import settle
 from nova.virt.libvirt.pmem import tickets
 from nova.virt.libvirt.pmem import transfer
@@ -43,6 +44,11 @@ WIPE_PATIENCE = 20
 
 class API(owners.Owners):
     """The vPMEM contents of this host's servers."""
+
+    def __init__(self, driver) -> None:
+        super().__init__(driver)
+        # The uuids of moves of which something was copied.
+        self._precopied: set[str] = set()
 
     def namespaces(self) -> pmem_namespaces.Namespaces:
         return pmem_namespaces.list_namespaces()
@@ -107,96 +113,76 @@ class API(owners.Owners):
                 raise _unready(str(error))
             raise
 
-    def check_sources(self, instance: 'objects.Instance',
-                      new_flavor: 'objects.Flavor') -> None:
-        """Check what is to be copied, while the guest still runs.
+    def precopy(self, instance: 'objects.Instance',
+                migration: 'objects.Migration', is_on: bool) -> None:
+        """Find out whether a copy will work; copy while the guest runs.
 
-        :raises InstanceFaultRollback: if it is not there, or damaged
+        :param is_on: whether it does
+        :raises Exception: whatever would make the copy fail
         """
-        try:
-            pairs = self._pairs(instance, new_flavor)
-            namespaces = pairs and pmem_namespaces.list_namespaces()
-            for source, __ in pairs:
-                pmem_namespaces.resolve(source, namespaces)
-                damage = pmem_namespaces.bad_block(source.name)
-                if damage:
-                    raise exception.PMEMNamespaceDamaged(
-                        name=source.name, damage=damage)
-        except Exception as error:
-            raise exception.InstanceFaultRollback(error)
+        pairs = self._pairs(instance, instance.new_flavor)
+        if not pairs:
+            return
+        self._check_sources(pairs)
+        with self._passes(instance, migration, pairs,
+                          'compute_precopy_pmem_devices',
+                          task_states.RESIZE_PREP) as copy:
+            copy.try_out()
+            if is_on and migration.source_compute != migration.dest_compute:
+                if copy.run_with_guest():
+                    self._precopied.add(migration.uuid)
+
+    @staticmethod
+    def _check_sources(pairs: list[pairing.DevicePair]) -> None:
+        namespaces = pmem_namespaces.list_namespaces()
+        for source, __ in pairs:
+            pmem_namespaces.resolve(source, namespaces)
+            damage = pmem_namespaces.bad_block(source.name)
+            if damage:
+                raise exception.PMEMNamespaceDamaged(
+                    name=source.name, damage=damage)
 
     def copy(self, instance: 'objects.Instance',
-             new_flavor: 'objects.Flavor',
-             on_execute: transfer.ProcessHook,
-             on_completion: transfer.ProcessHook) -> None:
+             new_flavor: 'objects.Flavor') -> None:
         """Copy the devices of a guest that is off; prove that they arrived.
 
-        :param on_execute: called with each process that is started
-        :param on_completion: called with each process that has ended
         :raises PMEMCopyFailed: if any device was not copied as a whole
         """
         pairs = self._pairs(instance, new_flavor)
         if not pairs:
             return
         migration = _migration_of(instance)
+        with self._passes(instance, migration, pairs,
+                          'compute_copy_pmem_devices',
+                          task_states.RESIZE_MIGRATING) as copy:
+            is_first = migration.uuid not in self._precopied
+            self._precopied.discard(migration.uuid)
+            copy.run_without_guest(is_first)
+
+    @contextlib.contextmanager
+    def _passes(self, instance: 'objects.Instance',
+                migration: 'objects.Migration',
+                pairs: list[pairing.DevicePair], event: str,
+                task_state: str) -> abc.Iterator[passes.Passes]:
+        """Have what a copy needs on this host, and tell what comes of it."""
+        tracker = self._driver.job_tracker
         with compute_utils.EventReporter(
-                instance._context, 'compute_copy_pmem_devices',
-                migration.source_compute, instance.uuid), \
-                transfer.named_failure(instance, migration, pairs), \
-                transfer.Progress(instance) as progress, \
-                self._held(instance, migration, pairs), \
+                instance._context, event, migration.source_compute,
+                instance.uuid), \
+                reports.named_failure(instance, migration, pairs), \
+                settle.held(self.host, instance, migration,
+                            [source for source, __ in pairs]), \
                 contextlib.ExitStack() as lent:
             namespaces = pmem_namespaces.list_namespaces()
             nodes = [lent.enter_context(pmem_namespaces.lent(
                 pmem_namespaces.resolve(source, namespaces)))
                 for source, __ in pairs]
-            transfer.copy(instance, migration, pairs, nodes, on_execute,
-                          on_completion, progress)
-
-    @contextlib.contextmanager
-    def _held(self, instance: 'objects.Instance',
-              migration: 'objects.Migration',
-              pairs: list[pairing.DevicePair]) -> abc.Iterator[None]:
-        """Keep what is copied, until it is clear that it is not needed.
-
-        Nova's own claim on it ends as soon as the server is in ERROR, which
-        is when this may be the only good copy. The ticket also tells whose
-        the nodes were before they were lent to who reads them.
-        """
-        namespaces = pmem_namespaces.list_namespaces()
-        ticket = tickets.Ticket(
-            host=self.host, migration_uuid=migration.uuid,
-            instance_uuid=instance.uuid, kind=tickets.HOLD, targets=tuple(
-                pmem_namespaces.target(
-                    source, pmem_namespaces.resolve(source, namespaces),
-                    source.size) for source, __ in pairs))
-        tickets.write(ticket)
-        self._end_other_holds(ticket)
-        try:
-            yield
-        except Exception:
-            with excutils.save_and_reraise_exception():
-                tickets.close(ticket)
-
-    def _end_other_holds(self, ticket: tickets.Ticket) -> None:
-        """End what was held for a server that was here until a moment ago.
-
-        What an earlier move that failed has left in other namespaces is older
-        than what the server came back with.
-        """
-        names = {target.name for target in ticket.targets}
-        for held in tickets.open_tickets(self.host):
-            if (held.kind != tickets.HOLD or
-                    held.migration_uuid == ticket.migration_uuid or
-                    held.instance_uuid != ticket.instance_uuid):
-                continue
-            older = tuple(target for target in held.targets
-                          if target.name not in names)
-            if older:
-                tickets.write(dataclasses.replace(
-                    held, state=tickets.OVER, targets=older))
-            else:
-                tickets.close(held)
+            yield passes.Passes(
+                instance, migration,
+                transfer.job_of(instance, migration, pairs, nodes),
+                lambda process: tracker.add_job(instance, process.pid),
+                lambda process: tracker.remove_job(instance, process.pid),
+                task_state)
 
     def finish(self, instance: 'objects.Instance',
                migration: 'objects.Migration') -> None:
@@ -319,7 +305,7 @@ class API(owners.Owners):
         if not devices:
             return
         ticket = self._note(instance, tickets.HOLD, devices)
-        self._end_other_holds(ticket)
+        settle.end_other_holds(ticket)
         wiping = thread_pool_factory.spawn_on(
             thread_pool_factory.ExecutorType.LONG_TASK, settle.close, ticket,
             ticket.targets, self)

@@ -197,7 +197,8 @@ def data_runs(memory: 'pmem_memory.Memory', offset: int,
 
     Only aligned blocks of ``ZERO_RUN`` bytes are looked at, which costs next
     to nothing for data without zeros; the ends of what remains are then
-    trimmed page by page.
+    trimmed page by page. A guest may write meanwhile: what comes of that is
+    found when it is off, but it must not lead us astray.
     """
     runs = []
     start = None
@@ -210,15 +211,17 @@ def data_runs(memory: 'pmem_memory.Memory', offset: int,
             start = block
     if start is not None:
         runs.append(_trimmed(memory, offset, start, length))
-    return runs
+    return [run for run in runs if run.length]
 
 
 def _trimmed(memory: 'pmem_memory.Memory', offset: int, start: int,
              end: int) -> Run:
-    while memory.is_zero(offset + start, min(PAGE, end - start)):
+    while start < end and memory.is_zero(
+            offset + start, min(PAGE, end - start)):
         start += PAGE
-    while True:
+    while start < end:
         page = (end - 1) // PAGE * PAGE
         if not memory.is_zero(offset + page, end - page):
-            return Run(start, end - start)
+            break
         end = page
+    return Run(start, max(0, end - start))

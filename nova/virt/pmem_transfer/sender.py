@@ -118,7 +118,7 @@ class Copy:
         self._told_at = self._start - PROGRESS_INTERVAL
 
     def run(self) -> None:
-        """Copy everything.
+        """Copy everything, or only connect and leave.
 
         What a stream leaves undone that is given up, the others do in a round
         of their own. While none gets through, all are tried for a while.
@@ -127,7 +127,7 @@ class Copy:
         """
         streams, pause = self._job.streams, 0
         for number in itertools.count():
-            left = self._done.count(0)
+            left = self._job.is_trial or self._done.count(0)
             if not left:
                 return
             slots = [stream_slot.Slot(each, time.monotonic() + pause)
@@ -137,6 +137,8 @@ class Copy:
             finally:
                 self._end(slots)
             streams, pause = sum(not slot.is_lost for slot in slots), 0
+            if self._job.is_trial and streams:
+                return
             if not streams:
                 self._check_patience()
                 streams, pause = self._job.streams, LONG_PAUSE
@@ -183,7 +185,8 @@ class Copy:
 
     def _share(self, before: bytes, number: int,
                of: int) -> ty.Iterator[int]:
-        left = (each for each, is_done in enumerate(before) if not is_done)
+        left = () if self._job.is_trial else (
+            each for each, is_done in enumerate(before) if not is_done)
         for each in itertools.islice(left, number, None, of):
             if not self._done[each]:
                 yield each

@@ -68,13 +68,9 @@ EDITS = [
     replace('LibvirtDriver._finish_revert_migration_vtpm',
             'instance.old_flavor', 'instance.old_flavor or instance.flavor'),
 
-    insert_before('LibvirtDriver.migrate_disk_and_power_off',
-                  'ephemerals = $X', '''
-        self.pmem_api.check_sources(instance, flavor)
-        '''),
     insert_after('LibvirtDriver.migrate_disk_and_power_off',
                  'libvirt_utils.save_and_migrate_vtpm_dir(...)', '''
-        self.pmem_api.copy(instance, flavor, on_execute, on_completion)
+        self.pmem_api.copy(instance, flavor)
         '''),
     insert_before('LibvirtDriver.finish_migration',
                   'block_disk_info = $X', '''
@@ -93,6 +89,9 @@ EDITS = [
     add_function('''
         def prepare_pmem_copy(self, context, instance, migration):
             self.pmem_api.prepare(instance, migration)
+
+        def precopy_pmem_devices(self, context, instance, migration, is_on):
+            self.pmem_api.precopy(instance, migration, is_on)
 
         def settle_pmem_copies(self, context):
             return self.pmem_api.settle(context)

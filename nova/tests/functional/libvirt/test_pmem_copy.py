@@ -409,7 +409,7 @@ class PmemCopyFailureTests(PmemFailureTestsBase):
 
     def test_progress_is_shown(self):
         self.useFixture(fixtures.MockPatch(
-            'nova.virt.libvirt.pmem.transfer.Progress.SAVE', 0))
+            'nova.virt.libvirt.pmem.reports.Progress.SAVE', 0))
         self.flags(pmem_copy_streams=1, group='libvirt')
         self.useFixture(fixtures.MockPatch(
             'nova.virt.libvirt.pmem.transfer.EXTENT', MIB))

@@ -56,5 +56,11 @@ class MoveTestCase(test.NoDBTestCase):
             return_value=self.current)).mock
         self.revert = self.manager.driver.finish_revert_migration
 
+    def run_spawned(self):
+        """Do what was left to Nova's pool so far."""
+        jobs, self.spawned[:] = self.spawned[:], []
+        for run, *arguments in jobs:
+            run(*arguments)
+
     def _store(self):
         self.stored.status = self.migration.status

@@ -38,6 +38,32 @@ class GoesOnHereTestCase(pmem_base.MoveTestCase):
     def test_success(self):
         self._run(None)
         self.revert.assert_not_called()
+        self.manager.driver.precopy_pmem_devices.assert_called_once_with(
+            mock.sentinel.context, self.instance, self.migration, False)
+
+    def test_guest_that_runs(self):
+        self.manager.driver.get_info.return_value.state = power_state.RUNNING
+        self._run(None)
+        self.assertTrue(
+            self.manager.driver.precopy_pmem_devices.call_args.args[3])
+
+    def _precopy_fails(self, error):
+        self.manager.driver.precopy_pmem_devices.side_effect = ValueError()
+        self.assertRaises(error, self._run, None)
+        self.revert.assert_not_called()
+
+    def test_what_fails_early_is_a_refusal(self):
+        self.current.task_state = 'resize_prep'
+        self._precopy_fails(exception.InstanceFaultRollback)
+
+    def test_server_that_is_not_to_move_any_more(self):
+        """It is being deleted, or its state was reset; so it stays."""
+        self.current.task_state = 'deleting'
+        self._precopy_fails(ValueError)
+
+    def test_server_that_is_gone(self):
+        self.find.side_effect = exception.InstanceNotFound(instance_id='x')
+        self._precopy_fails(ValueError)
 
     def test_refusal_passes(self):
         self.assertRaises(
@@ -127,10 +153,12 @@ class GoesOnHereTestCase(pmem_base.MoveTestCase):
         self.manager.during = lambda: self._run(ValueError('first'))
         # As it is before anything has been begun.
         self.find.side_effect = [
+            objects.Instance(task_state='resize_prep'),
             objects.Instance(task_state='resize_prep'), self.current,
             self.current]
         resize_instance(self.manager, mock.sentinel.context, self.instance,
                         self.migration)
+        self.run_spawned()
         self.assertEqual(
             ('active', 'resize_migrating', 'migrating'),
             (self.instance.vm_state, self.instance.task_state,
@@ -148,6 +176,7 @@ class GoesOnHereTestCase(pmem_base.MoveTestCase):
         self.instance.task_state = 'resize_migrated'
         resize_instance(self.manager, mock.sentinel.context, self.instance,
                         self.migration)
+        self.run_spawned()
         self.save.assert_not_called()
         self.assertEqual('post-migrating', self.migration.status)
 
@@ -223,6 +252,7 @@ class TooLateTestCase(pmem_base.MoveTestCase):
         self.manager.during = mock.Mock()
         resize_instance(self.manager, mock.sentinel.context, self.instance,
                         self.migration)
+        self.run_spawned()
         return self.manager.during.called
 
     def test_message_that_comes_too_late(self):
@@ -255,9 +285,12 @@ class TurnTestCase(pmem_base.MoveTestCase):
     def test_second_waits_and_goes_when_the_first_has_gone(self):
         self.manager.during.side_effect = self._first
         self._resize()
+        # Nobody waits for it, nor takes it up.
+        self.manager.during.assert_not_called()
+        self.assertTrue(pmem_work.work_of(self.manager).has(uuids.instance))
+        self.run_spawned()
         self.assertEqual(1, self.manager.during.call_count)
-        (run, *arguments), = self.spawned
-        run(*arguments)
+        self.run_spawned()
         self.assertEqual(2, self.manager.during.call_count)
         self.assertFalse(pmem_work.work_of(self.manager).has(uuids.instance))
 
@@ -269,15 +302,19 @@ class TurnTestCase(pmem_base.MoveTestCase):
         self.assertTrue(pmem_work.work_of(self.manager).has(uuids.instance))
 
     def test_failure_ends_a_turn(self):
-        self.manager.during.side_effect = ValueError()
-        self.assertRaises(ValueError, self._resize)
+        self.manager.during.side_effect = ValueError('no luck')
+        self._resize()
+        self.run_spawned()
+        self.assertIn('no luck', self.stdlog.logger.output)
+        self.assertFalse(pmem_work.work_of(self.manager).has(uuids.instance))
         self.assertTrue(pmem_work.work_of(self.manager).take_turn('x', None))
 
     def _wait(self):
         work = pmem_work.work_of(self.manager)
         work.take_turn('other', None)
         self._resize()
-        return work.give_turn()
+        __, job = work.give_turn()
+        return job
 
     def test_server_that_is_gone_when_its_turn_comes(self):
         job = self._wait()

@@ -224,13 +224,20 @@ def check_same(targets: abc.Iterable[tickets.Target],
 
 @contextlib.contextmanager
 def lent(node: str) -> abc.Iterator[str]:
-    """Lend a device node to nova's user, and take it back."""
+    """Lend a device node to nova's user, and take it back.
+
+    Not if it is somebody else's by then: of a guest that was switched off or
+    started meanwhile.
+    """
     owner = os.stat(node)
     lend(node)
     try:
         yield node
     finally:
-        nova.privsep.path.chown(node, uid=owner.st_uid, gid=owner.st_gid)
+        with contextlib.suppress(FileNotFoundError):
+            if os.stat(node).st_uid == os.getuid():
+                nova.privsep.path.chown(
+                    node, uid=owner.st_uid, gid=owner.st_gid)
 
 
 def lend(node: str) -> None:

@@ -8,10 +8,12 @@ its ticket, is logged, and is tried again by the next call.
 """
 
 from collections import abc
+import contextlib
 import dataclasses
 
 from oslo_concurrency import lockutils
 from oslo_log import log as logging
+from oslo_utils import excutils
 
 from nova.compute import pmem_copy as compute_pmem_copy
 from nova import exception
@@ -224,6 +226,56 @@ def _find(kind, context, uuid: str):
         return kind.get_by_uuid(context.elevated(), uuid)
     except exception.NotFound:
         return None
+
+
+# What a server leaves behind
+
+@contextlib.contextmanager
+def held(
+    host: str, instance: 'objects.Instance', migration: 'objects.Migration',
+    sources: abc.Sequence['objects.LibvirtVPMEMDevice'],
+) -> abc.Iterator[None]:
+    """Keep what is copied, until it is clear that it is not needed.
+
+    Nova's own claim on it ends as soon as the server is in ERROR, which is
+    when this may be the only good copy. The ticket also tells whose the nodes
+    were before they were lent to who reads them.
+    """
+    namespaces = pmem_namespaces.list_namespaces()
+    ticket = tickets.Ticket(
+        host=host, migration_uuid=migration.uuid,
+        instance_uuid=instance.uuid, kind=tickets.HOLD, targets=tuple(
+            pmem_namespaces.target(
+                source, pmem_namespaces.resolve(source, namespaces),
+                source.size) for source in sources))
+    tickets.write(ticket)
+    end_other_holds(ticket)
+    try:
+        yield
+    except Exception:
+        with excutils.save_and_reraise_exception():
+            tickets.close(ticket)
+
+
+def end_other_holds(ticket: tickets.Ticket) -> None:
+    """End what was held for a server that was here until a moment ago.
+
+    What an earlier move that failed has left in other namespaces is older than
+    what the server came back with.
+    """
+    names = {target.name for target in ticket.targets}
+    for other in tickets.open_tickets(ticket.host):
+        if (other.kind != tickets.HOLD or
+                other.migration_uuid == ticket.migration_uuid or
+                other.instance_uuid != ticket.instance_uuid):
+            continue
+        older = tuple(target for target in other.targets
+                      if target.name not in names)
+        if older:
+            tickets.write(dataclasses.replace(
+                other, state=tickets.OVER, targets=older))
+        else:
+            tickets.close(other)
 
 
 # Damaged tickets

@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import functools
 import os
-import re
 import select
 import signal
 import subprocess
@@ -23,9 +22,7 @@ from oslo_serialization import jsonutils
 from oslo_utils import timeutils
 from oslo_utils import units
 
-from nova.compute import task_states
 import nova.conf
-from nova import exception
 from nova.i18n import _
 from nova import objects
 from nova.virt.libvirt.pmem import pairing
@@ -53,21 +50,6 @@ ProgressHook = abc.Callable[[int, int], None]
 
 #: Characters of what a peer says that are logged.
 PEER_TEXT = 1000
-
-#: What users are told, by what is found in the message of a failure. All of
-#: it is in the log; a part of it may be a peer's text.
-REASONS = (
-    ('Permission denied', _('ssh to the destination: Permission denied')),
-    ('Host key verification failed',
-     _('ssh to the destination: Host key verification failed')),
-    ('forbids forwarding',
-     _('nobody listens on the destination, or its sshd forbids forwarding')),
-    ('Connection refused|Connection timed out|No route|Could not resolve|'
-     'Connection closed|Connection reset', _('ssh does not reach the '
-                                             'destination')),
-    ('SIGBUS|damaged', _('memory of a device is damaged')),
-    ('daxio', _('a device can not be written or read')),
-)
 
 
 class TransferFailed(Exception):
@@ -99,12 +81,19 @@ class Totals(ty.NamedTuple):
     :ivar bytes: in all
     :ivar wire: bytes that were sent
     :ivar retries: parts or connections that were tried again
+    :ivar resumed: bytes that the target had before
     """
 
     bytes: int
     wire: int
     seconds: float
     retries: int
+    resumed: int = 0
+
+    @property
+    def differed(self) -> int:
+        """The bytes of the extents that the target did not have before."""
+        return self.bytes - self.resumed
 
 
 def ssh_argv() -> list[str]:
@@ -124,34 +113,6 @@ def ssh_argv() -> list[str]:
             *(['-o', 'Ciphers=' + ciphers] if ciphers else [])]
 
 
-def copy(instance: 'objects.Instance', migration: 'objects.Migration',
-         pairs: list[pairing.DevicePair], nodes: list[str],
-         on_execute: ProcessHook, on_completion: ProcessHook,
-         on_progress: ProgressHook) -> None:
-    """Copy devices, and log what that came to.
-
-    :param nodes: the device nodes of the sources
-    :raises TransferFailed: if it can't be done
-    """
-    same_host = migration.source_compute == migration.dest_compute
-    totals = transfer(
-        migration.uuid, new_job(
-            migration.uuid, _socket(instance.migration_context),
-            '' if same_host else migration.dest_host,
-            [pmem_job.Device(
-                name=source.name, path=node, size=source.size,
-                target_name=target.name, target_size=target.size)
-             for (source, target), node in zip(pairs, nodes)]),
-        on_execute, on_completion, on_progress,
-        functools.partial(_is_leaving, instance))
-    LOG.info('Copied %(mib)d MiB of vPMEM data to %(host)s in %(seconds).1f '
-             'seconds and found it equal; %(wire)d MiB were sent, %(retries)d '
-             'attempts failed.',
-             {'mib': totals.bytes // units.Mi, 'host': migration.dest_compute,
-              'seconds': totals.seconds, 'wire': totals.wire // units.Mi,
-              'retries': totals.retries}, instance=instance)
-
-
 def _socket(move: 'objects.MigrationContext') -> str:
     """Return where the receiver listens, on its host."""
     if 'pmem_copy_socket' not in move or not move.pmem_copy_socket:
@@ -160,92 +121,22 @@ def _socket(move: 'objects.MigrationContext') -> str:
     return move.pmem_copy_socket
 
 
-def _is_leaving(instance: 'objects.Instance') -> bool:
-    """Whether a server still moves; deleting it ends what works for it."""
-    try:
-        current = objects.Instance.get_by_uuid(
-            instance._context.elevated(), instance.uuid)
-    except exception.NotFound:
-        return False
-    return current.task_state == task_states.RESIZE_MIGRATING
+def job_of(instance: 'objects.Instance', migration: 'objects.Migration',
+           pairs: list[pairing.DevicePair],
+           nodes: list[str]) -> pmem_job.Sending:
+    """Return what the sender of a move has to know.
 
-
-@contextlib.contextmanager
-def named_failure(
-    instance: 'objects.Instance', migration: 'objects.Migration',
-    pairs: list[pairing.DevicePair],
-) -> abc.Iterator[None]:
-    """Tell operators what has failed, and users why.
-
-    :raises PMEMCopyFailed: with what users may read
+    :param nodes: the device nodes of the sources
+    :raises TransferFailed: if nobody is known to listen
     """
-    try:
-        yield
-    except (exception.PMEMNamespaceNotFound, OSError, ValueError,
-            TransferFailed) as error:
-        name = getattr(error, 'device', None)
-        source, target = next(
-            (pair for pair in pairs if pair.source.name == name), pairs[0])
-        LOG.error('vPMEM namespace %(source)s was not copied to %(target)s '
-                  'on %(host)s (migration %(migration)s): %(error)s. The data '
-                  'is intact here, where the server goes on; what was copied '
-                  'is wiped there.',
-                  {'source': source.name, 'target': target.name,
-                   'host': migration.dest_compute,
-                   'migration': migration.uuid, 'error': error},
-                  instance=instance)
-        raise exception.PMEMCopyFailed(reason=_reason(str(error)))
-
-
-def _reason(message: str) -> str:
-    for pattern, reason in REASONS:
-        if re.search(pattern, message):
-            return reason
-    return _('the log of nova-compute on the source has the reason')
-
-
-class Progress:
-    """Shows how far a copy is: users by the server, operators by the log."""
-
-    #: Seconds between two times that it is saved, and logged.
-    SAVE, LOG = 3, 30
-
-    def __init__(self, instance: 'objects.Instance') -> None:
-        self._instance = instance
-        self._watch = timeutils.StopWatch()
-        self._saved = self._logged = 0.0
-
-    def __enter__(self) -> 'Progress':
-        self._watch.start()
-        return self
-
-    def __exit__(self, kind: ty.Any, error: ty.Any, trace: ty.Any) -> None:
-        self._save(100 if kind is None else 0)
-
-    def __call__(self, done: int, total: int) -> None:
-        elapsed = self._watch.elapsed()
-        if elapsed - self._saved >= self.SAVE:
-            self._saved = elapsed
-            self._save(done * 100 // total)
-        if elapsed - self._logged >= self.LOG:
-            self._logged = elapsed
-            LOG.info('Copied %(done)d of %(total)d MiB of vPMEM data at '
-                     '%(rate).1f MiB/s; about %(left)d seconds are left.',
-                     {'done': done // units.Mi, 'total': total // units.Mi,
-                      'rate': done / units.Mi / elapsed,
-                      'left': (total - done) * elapsed / max(1, done)},
-                     instance=self._instance)
-
-    def _save(self, percent: int) -> None:
-        if self._instance.progress == percent:
-            return
-        self._instance.progress = percent
-        try:
-            self._instance.save()
-        except Exception:
-            # It is for information only.
-            LOG.debug('The progress could not be saved.', exc_info=True,
-                      instance=self._instance)
+    same_host = migration.source_compute == migration.dest_compute
+    return new_job(
+        migration.uuid, _socket(instance.migration_context),
+        '' if same_host else migration.dest_host,
+        [pmem_job.Device(
+            name=source.name, path=node, size=source.size,
+            target_name=target.name, target_size=target.size)
+         for (source, target), node in zip(pairs, nodes)])
 
 
 def new_job(migration_uuid: str, socket: str, address: str,
@@ -298,7 +189,7 @@ def transfer(migration_uuid: str, job: pmem_job.Sending,
         try:
             return _send(
                 migration_uuid, dataclasses.replace(
-                    job, attempt=attempt, time_limit=limit),
+                    job, attempt=job.attempt + attempt, time_limit=limit),
                 on_execute, on_completion, on_progress)
         except SenderKilled as error:
             if attempt + 1 == job.attempts or not is_wanted():
@@ -323,7 +214,7 @@ def _send(migration_uuid: str, job: pmem_job.Sending,
             on_completion(process)
         if last.get('event') == 'done' and status == 0:
             return Totals(last['bytes'], last['wire'], last['seconds'],
-                          last['retries'])
+                          last['retries'], last.get('resumed', 0))
         if last.get('event') == 'error':
             raise TransferFailed(last['message'], last.get('device'))
         raise SenderKilled(

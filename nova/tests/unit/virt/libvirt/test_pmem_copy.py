@@ -18,6 +18,7 @@ from nova import test
 from nova.tests import fixtures as nova_fixtures
 from nova.virt.libvirt import driver
 from nova.virt.libvirt.pmem import pairing
+from nova.virt.libvirt.pmem import reports
 from nova.virt.libvirt.pmem import settle
 from nova.virt.libvirt.pmem import tickets
 from nova.virt.libvirt.pmem import transfer
@@ -528,8 +529,8 @@ class HoldTestCase(PmemCopyTestCase):
         self._hold(*self.claimed)
 
     def _hold(self, *devices):
-        with self.api._held(self.instance, self.migration, [
-                pairing.DevicePair(device, device) for device in devices]):
+        with settle.held(self.api.host, self.instance, self.migration,
+                         devices):
             pass
 
     def _held(self):
@@ -864,8 +865,12 @@ class CopyTestCase(PmemCopyTestCase):
         self.instance._context = self.context
 
     def _copy(self):
-        self.api.copy(self.instance, None, mock.sentinel.begin,
-                      mock.sentinel.end)
+        self.api.copy(self.instance, None)
+
+    def _precopy(self, is_on=True):
+        self.instance.task_state = 'resize_prep'
+        self.instance.new_flavor = None
+        self.api.precopy(self.instance, self.migration, is_on)
 
     def _job(self):
         migration_uuid, job, *__ = self.transfer.call_args.args
@@ -916,20 +921,84 @@ class CopyTestCase(PmemCopyTestCase):
         self.assertEqual(moved.devpath, self._job().devices[0].path)
 
     def test_sources_are_checked_before_anything_happens(self):
-        self.api.check_sources(self.instance, None)
         del self.namespaces['old_ns_2']
-        error = self.assertRaises(
-            exception.InstanceFaultRollback, self.api.check_sources,
-            self.instance, None)
-        self.assertIsInstance(
-            error.inner_exception, exception.PMEMNamespaceNotFound)
+        self.assertRaises(exception.PMEMNamespaceNotFound, self._precopy)
+        self.transfer.assert_not_called()
 
     def test_source_with_bad_blocks_is_refused_before_it_is_stopped(self):
         self.bad_block.side_effect = [None, '3 bad blocks']
         error = self.assertRaises(
-            exception.InstanceFaultRollback, self.api.check_sources,
-            self.instance, None)
-        self.assertIn('3 bad blocks', error.inner_exception.format_message())
+            exception.PMEMNamespaceDamaged, self._precopy)
+        self.assertIn('3 bad blocks', error.format_message())
+        self.transfer.assert_not_called()
+
+    def _passes(self):
+        """Return the first sender of each pass; -1 for a trial."""
+        return [-1 if job.is_trial else job.attempt for job in (
+            call.args[1] for call in self.transfer.call_args_list)]
+
+    def test_guest_that_runs(self):
+        """Copied as long as each pass sends clearly less."""
+        self.transfer.side_effect = [
+            transfer.Totals(0, 0, 0, 0), *(
+                transfer.Totals(100, 0, 1, 0, 100 - differed)
+                for differed in (100, 60, 50, 5))]
+        self._precopy()
+        self.assertEqual([-1, 0, 1000, 2000], self._passes())
+        self._copy()
+        self.assertEqual([-1, 0, 1000, 2000, 4000], self._passes())
+        # The next move is another one.
+        self.transfer.side_effect = None
+        self._copy()
+        self.assertEqual(0, self._passes()[-1])
+
+    def test_guest_that_writes_next_to_nothing(self):
+        self.transfer.side_effect = [
+            transfer.Totals(0, 0, 0, 0), transfer.Totals(100, 0, 1, 0),
+            transfer.Totals(100, 0, 1, 0, 98)]
+        self._precopy()
+        self.assertEqual([-1, 0, 1000], self._passes())
+
+    def test_number_of_passes_is_limited(self):
+        self.flags(pmem_copy_running_passes=1, group='libvirt')
+        self._precopy()
+        self._copy()
+        self.assertEqual([-1, 0, 1000], self._passes())
+
+    def test_no_passes(self):
+        self.flags(pmem_copy_running_passes=0, group='libvirt')
+        self._precopy()
+        self._copy()
+        self.assertEqual([-1, 0], self._passes())
+
+    def test_guest_that_is_off(self):
+        self._precopy(is_on=False)
+        self._copy()
+        self.assertEqual([-1, 0], self._passes())
+
+    def test_same_host_while_the_guest_runs(self):
+        self.migration.source_compute = 'host2'
+        self._precopy()
+        self.assertEqual([-1], self._passes())
+
+    def test_precopy_that_fails(self):
+        self.transfer.side_effect = transfer.TransferFailed('link cut')
+        self.assertRaises(exception.PMEMCopyFailed, self._precopy)
+        self.assertEqual(4, self.chown.call_count)
+        self.assertEqual([], list(tickets.open_tickets()))
+
+    def test_sources_are_held_from_the_precopy_on(self):
+        self._precopy()
+        self.assertEqual(4, self.chown.call_count)
+        self.assertEqual(['hold'],
+                         [each.kind for each in tickets.open_tickets()])
+
+    def test_precopy_ends_with_the_wish(self):
+        self.flags(pmem_copy_running_passes=1, group='libvirt')
+        self._precopy()
+        self.assertTrue(self.transfer.call_args.args[5]())
+        self.instance.task_state = 'deleting'
+        self.assertFalse(self.transfer.call_args.args[5]())
 
     def test_copy_that_can_not_be_held(self):
         with mock.patch('nova.virt.libvirt.pmem.tickets.write',
@@ -954,8 +1023,11 @@ class CopyTestCase(PmemCopyTestCase):
              for source, target in self.pairs],
             [(device.name, device.path, device.size, device.target_name,
               device.target_size) for device in job.devices])
-        self.assertEqual((mock.sentinel.begin, mock.sentinel.end),
-                         self.transfer.call_args.args[2:4])
+        tracker = self.api._driver.job_tracker
+        for hook, noted in zip(self.transfer.call_args.args[2:4],
+                               (tracker.add_job, tracker.remove_job)):
+            hook(mock.Mock(pid=5))
+            noted.assert_called_once_with(self.instance, 5)
         self.assertEqual(100, self.instance.progress)
 
     def test_same_host_without_ssh(self):
@@ -983,7 +1055,9 @@ class ProgressTestCase(test.NoDBTestCase):
         self.save = self.useFixture(fixtures.MockPatch(
             'nova.objects.Instance.save')).mock
         self.instance = objects.Instance(uuid=uuids.instance, progress=0)
-        self.progress = transfer.Progress(self.instance)
+        self.is_wanted = True
+        self.progress = reports.Progress(
+            self.instance, lambda: self.is_wanted)
 
     def _at(self, seconds, done):
         self.now = seconds
@@ -1001,6 +1075,12 @@ class ProgressTestCase(test.NoDBTestCase):
             self.assertEqual(99, self.instance.progress)
         self.assertEqual(100, self.instance.progress)
         self.assertEqual(3, self.save.call_count)
+
+    def test_what_nobody_wants_ends(self):
+        self.is_wanted = False
+        with self.progress:
+            self._at(2, 1)
+            self.assertRaises(transfer.TransferFailed, self._at, 3, 1)
 
     def test_logged_every_half_minute(self):
         with self.progress:

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""The passes of a copy: some while the guest runs, and one when it is off.
+
+The first pass sends everything, and each later one compares everything and
+sends what differs: what the guest has written meanwhile. Only the last one,
+with the guest off, proves anything; what an earlier one has read half old and
+half new differs then. A guest that writes faster than the link carries is not
+waited for.
+"""
+
+import dataclasses
+import functools
+
+from oslo_log import log as logging
+from oslo_utils import units
+
+import nova.conf
+from nova import exception
+from nova import objects
+from nova.virt.libvirt.pmem import reports
+from nova.virt.libvirt.pmem import transfer
+from nova.virt.pmem_transfer import job as pmem_job
+
+CONF = nova.conf.CONF
+LOG = logging.getLogger(__name__)
+
+#: Senders that a pass may need at most, in the numbers that they have: the
+#: receiver lets later ones take over from earlier ones.
+SENDERS = 1000
+
+#: The part of what one pass has sent that the next one may send, or it is not
+#: worth another: the guest writes about as fast as we do.
+SHRINKS = 0.7
+
+
+def pays(before: transfer.Totals | None, last: transfer.Totals) -> bool:
+    """Say whether another pass would make the one with the guest off shorter.
+
+    :param before: what came of the pass before the last one, if there was one
+    """
+    goal = last.bytes * CONF.libvirt.pmem_copy_running_goal / 100
+    return last.differed > goal and (
+        before is None or last.differed < before.differed * SHRINKS)
+
+
+class Passes:
+    """The passes of one move, as its source does them."""
+
+    def __init__(self, instance: 'objects.Instance',
+                 migration: 'objects.Migration', job: pmem_job.Sending,
+                 on_execute: transfer.ProcessHook,
+                 on_completion: transfer.ProcessHook,
+                 task_state: str) -> None:
+        """Prepare them.
+
+        :param on_execute: called with each process that is started
+        :param on_completion: called with each process that has ended
+        :param task_state: of a server that is still to be copied
+        """
+        self._instance = instance
+        self._migration = migration
+        self._job = job
+        self._hooks = on_execute, on_completion
+        self._is_wanted = functools.partial(
+            _is_in, instance, task_state)
+
+    def try_out(self) -> None:
+        """Connect as a copy does, be admitted, and leave.
+
+        :raises TransferFailed: if that is not possible
+        """
+        self._run(
+            dataclasses.replace(self._job, is_trial=True, patience=0),
+            lambda _done, _total: None)
+
+    def run_with_guest(self) -> int:
+        """Copy while the guest runs, as long as that pays.
+
+        :returns: the number of passes
+        :raises TransferFailed: if one can't be done
+        """
+        before = last = None
+        count = 0
+        while count < CONF.libvirt.pmem_copy_running_passes and (
+                last is None or pays(before, last)):
+            before, last = last, self._pass(
+                count * SENDERS, 'while the guest runs, pass %d' % (count + 1))
+            count += 1
+        return count
+
+    def run_without_guest(self, is_first: bool) -> None:
+        """Copy what is missing; prove that everything has arrived.
+
+        :param is_first: whether nothing was copied before
+        :raises TransferFailed: if it can't be done
+        """
+        self._pass(0 if is_first else
+                   CONF.libvirt.pmem_copy_running_passes * SENDERS,
+                   'and found it equal')
+
+    def _pass(self, first_sender: int, how: str) -> transfer.Totals:
+        with reports.Progress(self._instance, self._is_wanted) as progress:
+            totals = self._run(dataclasses.replace(
+                self._job, attempt=first_sender), progress)
+        LOG.info('Copied %(mib)d MiB of vPMEM data to %(host)s in '
+                 '%(seconds).1f seconds %(how)s; %(differed)d MiB differed, '
+                 '%(wire)d MiB were sent, %(retries)d attempts failed.',
+                 {'mib': totals.bytes // units.Mi,
+                  'host': self._migration.dest_compute, 'how': how,
+                  'seconds': totals.seconds, 'wire': totals.wire // units.Mi,
+                  'differed': totals.differed // units.Mi,
+                  'retries': totals.retries}, instance=self._instance)
+        return totals
+
+    def _run(self, job: pmem_job.Sending,
+             on_progress: transfer.ProgressHook) -> transfer.Totals:
+        return transfer.transfer(self._migration.uuid, job, *self._hooks,
+                                 on_progress, self._is_wanted)
+
+
+def _is_in(instance: 'objects.Instance', task_state: str) -> bool:
+    """Whether a server still is where it was; deleting it ends what works."""
+    try:
+        current = objects.Instance.get_by_uuid(
+            instance._context.elevated(), instance.uuid)
+    except exception.NotFound:
+        return False
+    return current.task_state == task_state
