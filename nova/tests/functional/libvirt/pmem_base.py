@@ -40,6 +40,7 @@ CONF = nova.conf.CONF
 
 # Some of these tests run on a Nova without the patch set, too.
 namespaces = importutils.try_import('nova.virt.libvirt.pmem.namespaces')
+pmem_moves = importutils.try_import('nova.compute.pmem_moves')
 pmem_recovery = importutils.try_import('nova.compute.pmem_recovery')
 receiver = importutils.try_import('nova.virt.pmem_transfer.receiver')
 
@@ -70,6 +71,19 @@ class _InFlight:
             finally:
                 self._add(-1)
         return counted
+
+    def spawned(self, spawn, run):
+        """Count what one function spawns and the other runs."""
+        def counted_spawn(*args):
+            self._add(1)
+            spawn(*args)
+
+        def counted_run(*args):
+            try:
+                run(*args)
+            finally:
+                self._add(-1)
+        return counted_spawn, counted_run
 
     def _add(self, number):
         with self._changed:
@@ -106,6 +120,8 @@ class PmemServersTestBase(base.ServersTestBase):
     CAST_AS_CALL = False
     api_major_version = 'v2.1'
     microversion = '2.105'
+    # How often data is copied while a guest runs.
+    RUNNING_PASSES = 0
     # Who has the device nodes; whoever runs the tests, if None.
     PMEM_OWNER = None
 
@@ -122,7 +138,9 @@ class PmemServersTestBase(base.ServersTestBase):
         self.pmem = self.useFixture(pmem.PmemHosts(
             list(ADDRESSES.values()), owner=self.PMEM_OWNER))
         if namespaces:
-            self.flags(pmem_copy_reconnect_timeout=5, group='libvirt')
+            self.flags(pmem_copy_reconnect_timeout=5,
+                       pmem_copy_running_passes=self.RUNNING_PASSES,
+                       group='libvirt')
             self.useFixture(fixtures.MockPatch(
                 'nova.virt.pmem_transfer.receiver.command',
                 self._as_nova(receiver.command)))
@@ -146,6 +164,12 @@ class PmemServersTestBase(base.ServersTestBase):
             self.useFixture(fixtures.MockPatchObject(
                 compute_manager.ComputeManager, name,
                 self._moving(getattr(compute_manager.ComputeManager, name))))
+        if pmem_moves:
+            for name, counted in zip(
+                    ('_spawn', '_in_turn'), self._moving.spawned(
+                        pmem_moves._spawn, pmem_moves._in_turn)):
+                self.useFixture(fixtures.MockPatchObject(
+                    pmem_moves, name, counted))
 
     @staticmethod
     def _as_nova(command):

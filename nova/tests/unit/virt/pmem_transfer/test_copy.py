@@ -15,6 +15,23 @@ MIB = base.MIB
 @ddt.ddt
 class WholeCopyTestCase(base.CopyTestCase):
 
+    def test_trial(self):
+        """It connects, is admitted, and leaves everything as it was."""
+        self.add_pair(4 * MIB)
+        self.receive()
+        before = self.pmem.digest('new0')
+        result = self.copy(is_trial=True)
+        self.assertEqual(('done', 0, 0), (
+            result.last['event'], result.last['bytes'], result.status))
+        self.assertEqual(before, self.pmem.digest('new0'))
+        self.assertEqual([], self.pmem.calls('daxio'))
+
+    def test_trial_that_fails(self):
+        self.add_pair(4 * MIB)
+        result = self.copy(is_trial=True)
+        self.assertEqual(('error', 1), (result.last['event'], result.status))
+        self.assertIn('(tried 3 times)', result.last['message'])
+
     def test_random_data(self):
         self.add_pair(4 * MIB)
         self.receive()

@@ -135,6 +135,22 @@ class RunsTestCase(test.NoDBTestCase):
             self.assertTrue(any(part[-extents.PAGE:]))
             self.assertNotIn(bytes(2 * extents.ZERO_RUN), part)
 
+    @settings(deadline=None, database=None)
+    @given(st.integers(1, MIB), st.data())
+    def test_memory_that_changes_while_it_is_looked_at(self, length, data):
+        """A guest writes as it likes; what is sent must be in order."""
+        class Changing:
+            @staticmethod
+            def is_zero(offset, size):
+                assert 5 <= offset and size > 0
+                assert offset + size <= 5 + length
+                return data.draw(st.booleans())
+
+        runs = extents.data_runs(Changing(), 5, length)
+        extents.check((0, length), runs, extents.sections(
+            2 * MIB, 2 * MIB), MIB)
+        self.assertLessEqual(len(runs), extents.most_runs(length))
+
     def test_bytes_beyond_the_end(self):
         self.assertRaises(ValueError, self.buffer.is_zero, MIB, 1)
         self.assertRaises(ValueError, self.buffer.clear, MIB - 1, 2)
