@@ -28,13 +28,25 @@ EDITS = [
         Other clients send ``copy_pmem_devices`` in the body of the ``resize``
         or ``migrate`` action.
 
-        The data is copied while the server is off. It goes through ``ssh`` to
-        a process of the destination's ``nova-compute``, which has ``daxio``
-        write it. Each part is read back from the target, and compared, before
-        it counts as copied. Plan for that time: the server is down for as long
-        as it takes to send the devices once. Zeros are not sent. ``openstack
-        server show`` has the percentage in ``progress``, and the log of
-        ``nova-compute`` on the source the speed and the time that is left.
+        Most of the data is copied while the server runs: first all of it, and
+        then, a few times, what has changed since. Only then is the server
+        switched off, for a last pass that compares everything and copies the
+        rest. What can't work, such as a login that is refused, fails the move
+        before that, and the server has not been off.
+
+        The data goes through ``ssh`` to a process of the destination's
+        ``nova-compute``, which has ``daxio`` write it. Each part is read back
+        from the target, and compared, before it counts as copied. Zeros are
+        not sent. ``openstack server show`` has the percentage of the present
+        pass in ``progress``, ``openstack server event show`` the event
+        ``compute_precopy_pmem_devices`` while the server runs and
+        ``compute_copy_pmem_devices`` when it is off, and the log of
+        ``nova-compute`` on the source what each pass has sent, and the time
+        that is left. A server that is stopped, or resized on its host, is
+        copied in one pass.
+
+        Copying a server that runs takes memory bandwidth of both hosts. A
+        memory error in what is read may end the guest, as in a live migration.
 
         **Without the option the data is not moved.** The server starts with
         empty devices, and when the move is confirmed, the data on the source
@@ -97,6 +109,9 @@ EDITS = [
           for one server, each of which encrypts on one core
         * :oslo.config:option:`libvirt.pmem_copy_bandwidth`: a limit for one
           server
+        * :oslo.config:option:`libvirt.pmem_copy_running_passes` and
+          :oslo.config:option:`libvirt.pmem_copy_running_goal`: how often data
+          is copied while the server runs, and when that is enough
         * :oslo.config:option:`libvirt.pmem_copy_stall_timeout` and
           :oslo.config:option:`libvirt.pmem_copy_attempts`: when a connection
           is given up, and how often a part is tried
