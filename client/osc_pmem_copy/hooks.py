@@ -121,19 +121,21 @@ class MigrateHook(_CopyHook):
 
 def _wait(compute: Any, sent: request.Sent, stdout: Any) -> None:
     """Wait for the move, showing its progress like the core commands."""
-    shown = False
+    shown: str | None = None
 
-    def show_progress(progress: int) -> None:
+    def show_progress(progress: int, phase: str) -> None:
         nonlocal shown
         if progress:
-            stdout.write(f'\rProgress: {progress}')
+            if shown not in (None, phase):
+                stdout.write('\n')
+            stdout.write(f'\rProgress: {progress}{phase}')
             stdout.flush()
-            shown = True
+            shown = phase
 
     try:
         outcome.wait(compute, sent, show_progress)
     finally:
         # The result stands on a line of its own.
-        if shown:
+        if shown is not None:
             stdout.write('\n')
     stdout.write('Complete\n')

@@ -31,6 +31,12 @@ POLL_INTERVAL = 5
 #: when a host dies, or when a request was rescheduled.
 PATIENCE = 3
 
+#: What the percentage is of, by the task state of the server.
+PHASES = {
+    'resize_prep': ' (while the server runs)',
+    'resize_migrating': ' (the server is off)',
+}
+
 #: The event whose success means that the server runs on its destination.
 _LAST_EVENT = 'compute_finish_resize'
 
@@ -91,13 +97,16 @@ def judge(before: Any, now: Any, action: Any) -> Verdict:
 
 
 def wait(
-    compute: Any, sent: request.Sent, show_progress: Callable[[int], None]
+    compute: Any,
+    sent: request.Sent,
+    show_progress: Callable[[int, str], None],
 ) -> None:
     """Return when the server has moved with its devices copied.
 
     :param compute: the compute client
     :param sent: the request, with the server as it was before
-    :param show_progress: is told the percentage at every look
+    :param show_progress: is told the percentage at every look, and of what:
+        data is copied while the server runs, and then what has changed
     :raises: :class:`osc_lib.exceptions.CommandError` when it did not move
     """
     patience = PATIENCE
@@ -119,7 +128,9 @@ def wait(
                 f'Server {sent.server_id} is {server.status} and was not '
                 f'moved: {reason}.'
             )
-        show_progress(server.progress or 0)
+        show_progress(
+            server.progress or 0, PHASES.get(server.task_state, '')
+        )
         time.sleep(POLL_INTERVAL)
 
 

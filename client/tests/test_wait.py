@@ -225,9 +225,20 @@ class TestMoved:
 
 
 def test_progress_is_shown(run: Run, cloud: FakeCloud) -> None:
-    cloud.then = [MOVING, *({**MOVING, 'progress': n} for n in (7, 58)), MOVED]
+    running = {**MOVING, 'OS-EXT-STS:task_state': 'resize_prep'}
+    cloud.then = [
+        running,
+        *({**running, 'progress': n} for n in (7, 58)),
+        *({**MOVING, 'progress': n} for n in (0, 93)),
+        MOVED,
+    ]
     result = run(*MIGRATE, '--wait', 'vm1')
-    assert result.out == '\rProgress: 7\rProgress: 58\nComplete\n'
+    assert result.out == (
+        '\rProgress: 7 (while the server runs)'
+        '\rProgress: 58 (while the server runs)\n'
+        '\rProgress: 93 (the server is off)\n'
+        'Complete\n'
+    )
 
 
 def test_record_is_not_asked_for_in_vain(

@@ -80,6 +80,9 @@ MIGRATIONS, INSTANCES = Table(), Table()
 #: The provider of each host's resources.
 PROVIDER = 'provider'
 
+#: The moves of which something was copied while their guests ran.
+PRECOPIED = set()
+
 POOL = futures.ThreadPoolExecutor(1)
 
 
@@ -95,7 +98,7 @@ stand_in('nova.context', get_admin_context=lambda **_options: CONTEXT)
 stand_in('nova.objects', LibvirtVPMEMDevice=LibvirtVPMEMDevice,
          Migration=MIGRATIONS, Instance=INSTANCES)
 stand_in('nova.compute.task_states', DELETING='deleting',
-         RESIZE_MIGRATING='resize_migrating',
+         RESIZE_MIGRATING='resize_migrating', RESIZE_PREP='resize_prep',
          RESIZE_REVERTING='resize_reverting', SOFT_DELETING='soft-deleting')
 stand_in('nova.compute.utils',
          EventReporter=lambda *_arguments: contextlib.nullcontext())
@@ -153,11 +156,14 @@ def _api(move=None):
     host = Row(get_node_uuid=lambda: PROVIDER,
                list_guests=lambda **_options: [])
     api = pmem_copy.API(Row(
+        job_tracker=Row(add_job=lambda *_process: None,
+                        remove_job=lambda *_process: None),
         _host=host, _vpmems_by_name=namespaces.list_namespaces(),
         _get_vpmem_resources=list,
         _get_resources=lambda instance, prefix=None: getattr(
             instance.migration_context, prefix + 'resources')))
     api._pairs = lambda *_arguments: move.pairs
+    api._precopied = PRECOPIED
     return api
 
 
@@ -167,9 +173,14 @@ def prepare(move):
     return move.instance.migration_context.pmem_copy_socket
 
 
+def precopy(move):
+    """Copy while the guest runs."""
+    move.instance.task_state = 'resize_prep'
+    _api(move).precopy(move.instance, move.migration, True)
+
+
 def copy(move):
-    _api(move).copy(move.instance, None, on_execute=lambda _process: None,
-                    on_completion=lambda _process: None)
+    _api(move).copy(move.instance, None)
 
 
 def finish(move):
@@ -193,7 +204,7 @@ def dirty(_move):
 
 
 CALLS = {call.__name__: call for call in (
-    prepare, copy, finish, settle, wipe_old, dirty)}
+    prepare, precopy, copy, finish, settle, wipe_old, dirty)}
 
 
 class Handler(socketserver.StreamRequestHandler):

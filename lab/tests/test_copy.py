@@ -2,6 +2,7 @@
 """This project's own copies, between hosts with real device DAX."""
 
 from concurrent import futures
+import signal
 import time
 import typing as ty
 
@@ -34,6 +35,17 @@ def wait_until_written(target, offset=0):
     while target.read(offset, 4) == b'\xee' * 4:
         # Memory does not tell of changes, and looking slows the guest down.
         time.sleep(0.1)
+
+
+#: Write all the time, as a guest that has the device mapped.
+WRITING = """
+import mmap, os, random, sys
+device = mmap.mmap(os.open(sys.argv[1], os.O_RDWR), int(sys.argv[2]))
+numbers = random.Random(0)
+while True:
+    at = numbers.randrange(len(device) - 4096)
+    device[at:at + 4096] = numbers.randbytes(4096)
+"""
 
 
 # A copy of two devices
@@ -201,3 +213,39 @@ def test_a_copy_goes_on_after_who_was_killed_at_either_end(hosts, move):
     assert 2 * MIB <= copy.last['resumed'] < target.size
     far.call('finish', moving)
     assert_copied(source, target)
+
+
+# A guest that runs
+
+def test_a_guest_that_writes_all_the_time(hosts, move):
+    near, far = hosts
+    moving = move(near, far)
+    (source, target), = moving.pairs
+    far.call('prepare', moving)
+    guest = near.guest.start(
+        'python3', '-c', WRITING, source.node, str(source.size))
+    before = source.read(0, source.size)
+    while source.read(0, source.size) == before:
+        pass
+    near.call('precopy', moving)
+    assert 'while the guest runs, pass 2' in near.log()
+    guest.signal(signal.SIGKILL)
+    guest.wait(timeout=10)
+    digest = source.digest()
+    near.call('copy', moving)
+    assert 'and found it equal' in near.log()
+    assert (source.digest(), target.digest()) == (digest, digest)
+
+
+def test_a_guest_that_writes_next_to_nothing(hosts, move):
+    near, far = hosts
+    moving = move(near, far)
+    (source, target), = moving.pairs
+    far.call('prepare', moving)
+    near.call('precopy', moving)
+    assert target.digest() == source.digest()
+    source.write(5, b'one thing')
+    near.call('copy', moving)
+    assert target.digest() == source.digest()
+    # Only the extent that it is in was sent.
+    assert 'and found it equal; 8 MiB differed' in near.log()
