@@ -108,6 +108,7 @@ class Cloud(base.ServersTestBase):
         self.useFixture(hosts.HostsFixture({
             host: self._options(host) for host in ADDRESSES}))
         self._make_real()
+        self._guests = self.useFixture(pmem_guests.Guests())
         for host in ADDRESSES:
             with hosts.on(host):
                 self.start_compute(host)
@@ -148,6 +149,14 @@ class Cloud(base.ServersTestBase):
     def limit_bandwidth(self, mib_per_second: int) -> None:
         """Let copies take their time; 0 lets them be as fast as they can."""
         self.flags(pmem_copy_bandwidth=mib_per_second, group='libvirt')
+
+    def guest_on(self, host: str) -> pmem_guests.Guest | None:
+        """Return the guest that runs on a host, if one does."""
+        connection = self.computes[host].driver._host.get_connection()
+        for domain in list(connection._vms.values()):
+            if domain.isActive():
+                return self._guests.guest_of(domain)
+        return None
 
     def _make_real(self) -> None:
         """Undo what the tests' base class does not need to be real."""

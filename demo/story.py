@@ -21,6 +21,7 @@ import sys
 import time
 
 from demo import cloud
+from demo import guest
 
 MIB = 1024 * 1024
 # One namespace on each host, so a host's name tells which one is meant. The
@@ -93,14 +94,27 @@ class Story:
 
     def resize(self) -> None:
         self.say('Resize the server, and copy its persistent memory; slowly, '
-                 'so that there is time to see how far it is.')
+                 'so that there is time to see how far it is. Its guest runs '
+                 'meanwhile, and writes, until shortly before the end.')
         size = self.cloud.pmem.size(NAMESPACES['host1'])
+        running = guest.Guest(self.cloud, size, 'host1', 'host2')
+        running.start()
         self.cloud.limit_bandwidth(max(1, size // MIB // SLOWLY))
-        output = self.openstack('server', 'resize', *self.option,
-                                '--flavor', 'bigger', '--wait', self.SERVER)
+        try:
+            output = self.openstack(
+                'server', 'resize', *self.option, '--flavor', 'bigger',
+                '--wait', self.SERVER)
+        finally:
+            running.end()
         self.cloud.limit_bandwidth(0)
-        if self.option and not re.search(r'Progress: [1-9]', output):
-            raise Failure('no progress was shown')
+        self.digest = self.cloud.pmem.digest(NAMESPACES['host1'])
+        if self.option:
+            if not re.search(r'Progress: [1-9]\d* .while the server runs',
+                             output):
+                raise Failure('no progress was shown')
+            print('It wrote %d times before it was off, which took %.1f '
+                  'seconds.' % (running.writes, running.seconds_off),
+                  flush=True)
         self.show('host2', 'VERIFY_RESIZE')
         self.say('The data is on both hosts: there is a way back.')
         self.look(host1=self.digest, host2=self.digest)

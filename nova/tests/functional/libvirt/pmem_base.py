@@ -316,6 +316,13 @@ class PmemServersTestBase(base.ServersTestBase):
     def guest_runs(self, host, server):
         return any(domain.isActive() for domain in self.domains(host, server))
 
+    def guest_of(self, host, server):
+        """Return the process of a server's guest on a host, if it runs."""
+        for domain in self.domains(host, server):
+            if domain.isActive():
+                return self.guests.guest_of(domain)
+        return None
+
     def write_as_guest(self, host, server, data, offset=0):
         """Let the guest of a server write to its first vPMEM device."""
         domain, = [each for each in self.domains(host, server)

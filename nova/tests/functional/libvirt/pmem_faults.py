@@ -48,6 +48,8 @@ class Fault:
     tool: tuple[str, dict[str, ty.Any]] | None = None
     #: Whether the server goes with it.
     deletes = False
+    #: Whether a guest on the source ends by it.
+    ends_guest = False
 
     def leaves_out(self, moment: Moment) -> str:
         """Say why this is no case at a moment; nothing if it is one."""
@@ -88,7 +90,7 @@ class ToolFault(Fault):
 
 def _as_while_writing(moment: Moment) -> str:
     """Leave out what no process of the copy has to do with."""
-    if moment.copies and moment.name != 'writing':
+    if moment.copies and moment.name not in ('writing', 'precopying'):
         return 'the same as while writing'
     return ''
 
@@ -192,6 +194,7 @@ class ComputeKilled(Fault):
         self._hosts = hosts
         self._late = late
         self._power = power
+        self.ends_guest = power and SOURCE in hosts
 
     def leaves_out(self, moment: Moment) -> str:
         if self._late and self._hosts == HOSTS:
@@ -601,9 +604,14 @@ class Case:
         self.world = world
         world.mark_log()
         LOG.info('Case: %s', self.name)
+        world.flags(pmem_copy_running_passes=self.moment.passes,
+                    group='libvirt')
         self.server = world.take_server(self.has_volume)
         self.snapshot = pmem_invariant.take(world, self.server)
         self.snapshot.is_deleted = self.fault.deletes
+        if self.moment.copies and self.moment.guest_on and not (
+                self.fault.ends_guest):
+            self.snapshot.guest = world.guest_of(SOURCE, self.server)
         try:
             self._go()
         except pmem_world.NotReached as error:

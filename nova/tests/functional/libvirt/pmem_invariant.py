@@ -44,6 +44,9 @@ class Snapshot:
     others: dict[str, str]
     volumes: int = 0
     is_deleted: bool = False
+    #: The process of the guest, if nothing that happens may end it but a move
+    #: that has come to a good end, or the end of its host.
+    guest: ty.Any = None
 
 
 def take(world: pmem_world.World, server: dict[str, ty.Any]) -> Snapshot:
@@ -128,6 +131,14 @@ def guest_runs_once(found: _Found) -> abc.Iterator[str]:
                 used = found.world.nodes_of(domain)
                 if used != [found.namespace]:
                     yield 'the guest on %s runs with %s' % (host, used)
+
+
+def guest_was_not_stopped(found: _Found) -> abc.Iterator[str]:
+    """What is found before the guest is off costs no time without it."""
+    snapshot = found.snapshot
+    if snapshot.guest and found.host == SOURCE and not (
+            snapshot.guest is found.world.guest_of(SOURCE, snapshot.server)):
+        yield 'the guest was stopped for nothing'
 
 
 def _was_off(found: _Found) -> bool:
@@ -330,10 +341,11 @@ def left_processes(world: pmem_world.World) -> list[psutil.Process]:
 
 
 RULES = (
-    server_is_usable, guest_runs_once, data_is_there, others_are_untouched,
-    bystanders_live, allocations_fit, nothing_is_reserved, trackers_know,
-    migrations_have_ended, tickets_are_closed, nodes_are_taken_back,
-    processes_have_ended, volumes_follow,
+    server_is_usable, guest_runs_once, guest_was_not_stopped, data_is_there,
+    others_are_untouched, bystanders_live, allocations_fit,
+    nothing_is_reserved, trackers_know, migrations_have_ended,
+    tickets_are_closed, nodes_are_taken_back, processes_have_ended,
+    volumes_follow,
 )
 
 

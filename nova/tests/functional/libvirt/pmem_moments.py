@@ -41,6 +41,7 @@ class Moment:
     :ivar at_rest: the fault comes first, and what is asked for after it
     :ivar tickets: kinds of tickets that are open, by host
     :ivar guest_on: the host on which the guest runs
+    :ivar passes: how often data is copied while it runs
     """
 
     name: str
@@ -56,6 +57,7 @@ class Moment:
     at_rest: bool = False
     tickets: tuple[tuple[str, str], ...] = ()
     guest_on: str = ''
+    passes: int = 0
 
     @property
     def at_tool(self) -> bool:
@@ -72,6 +74,10 @@ HOLD = (SOURCE, 'hold')
 MOMENTS = (
     Moment('claimed', 'move', DESTINATION, 'nova.compute.pmem_moves.prepare',
            'after', tickets=(RECEIVE,), guest_on=SOURCE),
+    Moment('precopying', 'move', SOURCE, device=NEW, side='write',
+           tickets=(RECEIVE, HOLD), guest_on=SOURCE, passes=2),
+    Moment('precopied', 'move', SOURCE, DRIVER + 'precopy_pmem_devices',
+           'after', tickets=(RECEIVE, HOLD), guest_on=SOURCE, passes=2),
     Moment('before-the-copy', 'move', SOURCE,
            DRIVER + 'migrate_disk_and_power_off', tickets=(RECEIVE,),
            guest_on=SOURCE),

@@ -308,15 +308,11 @@ class PmemPrecopyTests(PmemFailureTestsBase):
         super().setUp()
         self.useFixture(fixtures.MockPatch(
             'nova.virt.libvirt.pmem.transfer.EXTENT', MIB))
-        self.guest = self._guest()
-
-    def _guest(self):
-        domain, = self.domains('host1', self.server)
-        return self.guests.guest_of(domain)
+        self.guest = self.guest_of('host1', self.server)
 
     def assert_untouched(self):
         """The guest has not been off, and runs where it was."""
-        self.assertIs(self.guest, self._guest())
+        self.assertIs(self.guest, self.guest_of('host1', self.server))
         self.assertTrue(self.guest.lives)
 
     def _write_until_off(self):

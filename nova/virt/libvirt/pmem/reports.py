@@ -88,6 +88,7 @@ class Progress:
 
     def __enter__(self) -> 'Progress':
         self._watch.start()
+        self._save(0)
         return self
 
     def __exit__(self, kind: ty.Any, error: ty.Any, trace: ty.Any) -> None:
@@ -101,9 +102,7 @@ class Progress:
         elapsed = self._watch.elapsed()
         if elapsed - self._saved >= self.SAVE:
             self._saved = elapsed
-            if not self._is_wanted():
-                raise transfer.TransferFailed(
-                    _('the server is not to be moved any more'))
+            self._check()
             self._save(done * 100 // total)
         if elapsed - self._logged >= self.LOG:
             self._logged = elapsed
@@ -113,6 +112,18 @@ class Progress:
                       'rate': done / units.Mi / elapsed,
                       'left': (total - done) * elapsed / max(1, done)},
                      instance=self._instance)
+
+    def _check(self) -> None:
+        try:
+            is_wanted = self._is_wanted()
+        except Exception:
+            # The database may be away for a while; the copy needs none.
+            LOG.debug('Whether to go on could not be asked.', exc_info=True,
+                      instance=self._instance)
+            return
+        if not is_wanted:
+            raise transfer.TransferFailed(
+                _('the server is not to be moved any more'))
 
     def _save(self, percent: int) -> None:
         if self._instance.progress == percent:

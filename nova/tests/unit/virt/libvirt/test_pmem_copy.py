@@ -1082,6 +1082,16 @@ class ProgressTestCase(test.NoDBTestCase):
             self._at(2, 1)
             self.assertRaises(transfer.TransferFailed, self._at, 3, 1)
 
+    def test_database_that_is_away(self):
+        def is_wanted():
+            raise OSError('away')
+
+        progress = reports.Progress(self.instance, is_wanted)
+        with progress:
+            self.now = 3
+            progress(100, 200)
+            self.assertEqual(50, self.instance.progress)
+
     def test_logged_every_half_minute(self):
         with self.progress:
             self._at(29, 100)
