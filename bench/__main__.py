@@ -115,6 +115,16 @@ class Bench:
         self.report.ratio('resume_vs_whole' + '_large' * large, taken, name,
                           'ours')
 
+    def last_pass(self, where: place.Place, large: bool = False) -> None:
+        """How long a guest is off, that was copied while it ran."""
+        where.fill_random()
+        name = 'ours, the last pass, 1 % written'
+        taken = self.rounds(where, 'random' + _size(where, large),
+                            {'ours': ours, name: measure.last_pass},
+                            onto=name)
+        self.report.ratio('downtime_vs_whole' + '_large' * large, taken, name,
+                          'ours')
+
     def sparse(self, where: place.Place, large: bool = False) -> None:
         non_zero = where.fill_sparse()
         taken = self.rounds(where, '10 % not zero' + _size(where, large), {
@@ -205,11 +215,13 @@ class Bench:
             self.processes(where)
             self.ceiling(where)
             self.resumed(where)
+            self.last_pass(where)
             self.sparse(where)
         if large:
             with place.Place(large) as where:
                 self.sparse(where, large=True)
                 self.resumed(where, large=True)
+                self.last_pass(where, large=True)
 
     def run_others(self, size: int) -> None:
         with place.Place(size) as where:

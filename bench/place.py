@@ -156,6 +156,17 @@ class Place(contextlib.ExitStack):
                 device.write(chance.randbytes(PIECE))
         return len(chosen) * PIECE
 
+    def write_here_and_there(self, share: float = 0.01) -> None:
+        """Change a part of it, in pieces of 64 KiB, as a guest does."""
+        chance = random.Random(self.size)
+        piece = 64 * 1024
+        with open(self.source, 'r+b') as device:
+            for place in chance.sample(range(self.size // piece),
+                                       round(self.size / piece * share)):
+                device.seek(place * piece)
+                # Other bytes in each round.
+                device.write(os.urandom(piece))
+
     def fill_text(self) -> int:
         """Fill it with what compresses well, and has no zeros."""
         chance = random.Random(1)

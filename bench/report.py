@@ -20,6 +20,8 @@ AT_MOST = {
     'sparse_wire_over_nonzero': 1.01,
     'resume_vs_whole': 0.28,
     'resume_vs_whole_large': 0.17,
+    'downtime_vs_whole': 0.3,
+    'downtime_vs_whole_large': 0.17,
 }
 
 #: And at least.

@@ -38,6 +38,7 @@ from nova.api import auth  # noqa: E402
 import nova.conf  # noqa: E402
 from nova.tests import fixtures as nova_fixtures  # noqa: E402
 from nova.tests.fixtures import pmem  # noqa: E402
+from nova.tests.fixtures import pmem_guests  # noqa: E402
 from nova.tests.functional.libvirt import base  # noqa: E402
 from nova import utils  # noqa: E402
 from nova.virt.libvirt import driver  # noqa: E402

@@ -22,6 +22,7 @@ import typing as ty
 from nova.virt.pmem_transfer import extents
 from nova.virt.pmem_transfer import job as pmem_job
 from nova.virt.pmem_transfer import memory as pmem_memory
+from nova.virt.pmem_transfer import notes as pmem_notes
 from nova.virt.pmem_transfer import processes
 from nova.virt.pmem_transfer import wire
 from nova.virt.pmem_transfer import writer
@@ -271,7 +272,7 @@ class Receiver:
         connection.settimeout(hello.stall_timeout)
         try:
             self._wait_for_earlier(hello)
-            notes = writer.Unfinished(self._job.notes)
+            notes = pmem_notes.Unfinished(self._job.notes)
             connection.sendall(wire.hello(devices=[
                 each.described() for each in self._job.targets]))
             writer.Writer(

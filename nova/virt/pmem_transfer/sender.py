@@ -23,6 +23,7 @@ import sys
 import time
 import typing as ty
 
+from nova.virt.pmem_transfer import connection
 from nova.virt.pmem_transfer import extents
 from nova.virt.pmem_transfer import job as pmem_job
 from nova.virt.pmem_transfer import memory
@@ -200,15 +201,15 @@ class Copy:
             functools.partial(_NUMBER.pack_into, self._looks,
                               number * _NUMBER.size))
         try:
-            with stream.connected(self._job, self._guard) as connection:
-                one.run(connection, wire.hello(
+            with connection.connected(self._job, self._guard) as link:
+                one.run(link, wire.hello(
                     stream=number, extent=self._job.extent,
                     stall_timeout=self._job.stall_timeout,
                     generation=[self._job.attempt, round_number]), share)
             tell(over=True)
-        except stream.Broken as error:
+        except connection.Broken as error:
             tell(broken=str(error), at=one.at_work)
-        except stream.Refused as error:
+        except connection.Refused as error:
             tell(refused=str(error), at=error.number)
 
     def _wait(self, slots: list[stream_slot.Slot]) -> None:
@@ -227,7 +228,7 @@ class Copy:
             length = self._plan[number].length
             self._done[number] = 1
             self._bytes += length
-            self._resumed += length * fields['resumed']
+            self._resumed += fields['resumed']
             self._lost_at = None
             slot.fruitless = 0
         elif 'failed' in fields:
@@ -319,7 +320,7 @@ class Copy:
         for slot in left:
             with contextlib.suppress(ProcessLookupError):
                 slot.fork.end()
-        until = time.monotonic() + stream.LAST_WORDS
+        until = time.monotonic() + connection.LAST_WORDS
         for slot in left:
             if not select.select([slot.fork], [], [], max(
                     0, until - time.monotonic()))[0]:

@@ -10,29 +10,23 @@ acknowledged, and how the connection broke. Then it ends.
 import collections
 from collections import abc
 import contextlib
+import dataclasses
 import errno
 import itertools
-import os
-import secrets
 import select
-import shlex
 import socket
-import subprocess
 import time
 import typing as ty
 
+from nova.virt.pmem_transfer import connection as pmem_connection
 from nova.virt.pmem_transfer import extents
 from nova.virt.pmem_transfer import job as pmem_job
 from nova.virt.pmem_transfer import memory
-from nova.virt.pmem_transfer import processes
 from nova.virt.pmem_transfer import wire
 
 #: Frames that are sent ahead of their answers: one is stored while the next
 #: ones arrive. They lie in no buffer here, so this costs no memory.
 WINDOW = 8
-
-#: Seconds to wait for the last words of a connection.
-LAST_WORDS = 5
 
 #: Seconds between two times that the sender hears how much was sent.
 INTERVAL = 0.5
@@ -42,115 +36,18 @@ INTERVAL = 0.5
 LEAST, MOST = 4096, 256 * 1024
 
 
-class Broken(Exception):
-    """The connection has ended before its time; another one may help."""
+@dataclasses.dataclass(frozen=True)
+class Item:
+    """What is sent in a frame.
 
-
-class Refused(Exception):
-    """The copy can't be done.
-
-    :ivar number: of the extent that it failed at, if it did at one
+    :ivar number: of the extent
+    :ivar tags: by how many tags it is compared; 0 where data is sent
+    :ivar runs: which of its bytes are sent, if the rest is there already
     """
 
-    def __init__(self, reason: str, number: int | None = None) -> None:
-        super().__init__(reason)
-        self.number = number
-
-
-@contextlib.contextmanager
-def connected(job: pmem_job.Sending, guard: processes.Guard) -> abc.Iterator[
-        socket.socket]:
-    """Reach the receiver.
-
-    :raises Broken: if that fails
-    """
-    with contextlib.ExitStack() as stack:
-        if not job.address:
-            yield stack.enter_context(_unix(job.socket))
-        elif job.join:
-            ours, theirs = socket.socketpair()
-            stack.enter_context(ours)
-            with theirs:
-                ssh = stack.enter_context(_ssh(
-                    guard, [*job.ssh, '--', job.address, '%s %s' % (
-                        job.join, shlex.quote(job.socket))],
-                    stdin=theirs, stdout=theirs))
-            with _explained(ssh):
-                yield ours
-        else:
-            local = job.local + secrets.token_hex(4)
-            stack.callback(_remove, local)
-            ssh = stack.enter_context(_ssh(
-                guard, [*job.ssh, '-N', '-L', '%s:%s' % (local, job.socket),
-                        '-o', 'ExitOnForwardFailure=yes',
-                        '-o', 'PermitLocalCommand=yes',
-                        '-o', 'LocalCommand=echo ready', '--', job.address],
-                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE))
-            with _explained(ssh):
-                _wait_for_forwarding(ssh, job.stall_timeout)
-                connection = stack.enter_context(_unix(local))
-                _remove(local)
-                yield connection
-
-
-def _remove(path: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
-
-
-def _unix(path: str) -> socket.socket:
-    connection = socket.socket(socket.AF_UNIX)
-    try:
-        connection.connect(path)
-    except OSError as error:
-        connection.close()
-        raise Broken('the receiver can not be reached: %s' % error)
-    return connection
-
-
-@contextlib.contextmanager
-def _ssh(guard: processes.Guard, argv: list[str],
-         **streams: ty.Any) -> abc.Iterator[subprocess.Popen]:
-    try:
-        process = subprocess.Popen(
-            argv, process_group=guard.group,
-            # As which it runs the local command.
-            env=dict(os.environ, SHELL='/bin/sh'), **streams)
-    except OSError as error:
-        raise Broken('ssh did not start: %s' % error)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
-
-
-def _wait_for_forwarding(ssh: subprocess.Popen, timeout: float) -> None:
-    if not select.select([ssh.stdout], [], [], timeout)[0]:
-        raise Broken('ssh was not ready after %g seconds' % timeout)
-    if os.read(ssh.stdout.fileno(), 6) != b'ready\n':
-        raise Broken('ssh is not ready')
-
-
-@contextlib.contextmanager
-def _explained(ssh: subprocess.Popen) -> abc.Iterator[None]:
-    """Have who is told of a broken connection know how ssh has ended."""
-    try:
-        yield
-    except Broken as error:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            # One that forwards goes on without a connection.
-            status = ssh.wait(LAST_WORDS if ssh.stdin is None and
-                              ssh.stdout is None else 0.1)
-            how = processes.how_ended(status)
-            # 255 is of ssh itself; any other status is that of a command that
-            # is not there, or does not want.
-            if 0 < status < 255:
-                raise Refused('ssh %s' % how)
-            raise Broken('ssh %s: %s' % (how, error))
-        raise
+    number: int
+    tags: int = 0
+    runs: tuple[extents.Run, ...] = ()
 
 
 class Pace:
@@ -202,8 +99,8 @@ class Stream:
         self._tell = tell
         self._look = look
         self._sequence = itertools.count()
-        self._sent: collections.deque[tuple[int, bool]] = collections.deque()
-        self._again: collections.deque[tuple[int, bool]] = collections.deque()
+        self._sent: collections.deque[Item] = collections.deque()
+        self._again: collections.deque[Item] = collections.deque()
         self._answers: collections.deque[bytes] = collections.deque()
         self._count = 0
         self._told_at = 0.0
@@ -212,8 +109,8 @@ class Stream:
             numbers: abc.Iterable[int]) -> None:
         """Send extents, until all of them are acknowledged.
 
-        :raises Broken: if the connection does not last as long
-        :raises Refused: if it does not help to try again
+        :raises connection.Broken: if the connection does not last as long
+        :raises connection.Refused: if it does not help to try again
         """
         connection.settimeout(self._job.stall_timeout)
         self._connection = connection
@@ -224,29 +121,28 @@ class Stream:
             self._send_all(numbers)
             self._frame(wire.END)
             if self._fields() != {'end': True}:
-                raise Refused('it has not ended as it was to')
+                raise pmem_connection.Refused('it has not ended as it was to')
         except TimeoutError:
-            raise Broken('nothing has moved for %g seconds' %
+            raise pmem_connection.Broken('nothing has moved for %g seconds' %
                          self._job.stall_timeout)
         except wire.ProtocolError as error:
-            raise Refused(str(error))
+            raise pmem_connection.Refused(str(error))
         finally:
             self._tell(wire=self._count)
 
     @property
     def at_work(self) -> int | None:
         """The number of the first extent without an answer."""
-        return self._sent[0][0] if self._sent else None
+        return self._sent[0].number if self._sent else None
 
     def _send_all(self, numbers: abc.Iterable[int]) -> None:
-        compare = self._job.attempt > 0
-        waiting = iter(numbers)
+        waiting = (Item(number, tags=int(self._job.attempt > 0))
+                   for number in numbers)
         while True:
             following = (self._again.popleft() if self._again else
-                         next(((number, compare) for number in waiting),
-                              None))
+                         next(waiting, None))
             if following is not None:
-                self._send(*following)
+                self._send(following)
             elif not self._sent:
                 return
             if following is None or len(self._sent) >= WINDOW:
@@ -261,23 +157,31 @@ class Stream:
 
     # Sending
 
-    def _send(self, number: int, compare: bool) -> None:
-        extent = self._plan[number]
-        self._look(number)
+    def _send(self, item: Item) -> None:
+        extent = self._plan[item.number]
+        self._look(item.number)
         try:
             with self._at_hand(extent) as data:
-                self._sent.append((number, compare))
-                if compare:
-                    self._frame(wire.COMPARE, extent, text=wire.proof(data))
+                self._sent.append(item)
+                if item.tags:
+                    self._frame(wire.COMPARE, extent, item.tags,
+                                wire.proof(data, item.tags))
+                elif item.runs:
+                    self._send_data(wire.PATCH, extent, data, item.runs)
                 else:
-                    self._send_data(extent, data)
+                    self._send_data(
+                        wire.DATA, extent, data, self._runs(extent))
         except memory.Unreadable as error:
-            raise Refused('reading the source: %s' % error, number)
+            raise pmem_connection.Refused(
+                'reading the source: %s' % error, item.number)
 
-    def _send_data(self, extent: extents.Extent, data: memoryview) -> None:
-        runs = [] if extent.source_offset is None else extents.data_runs(
+    def _runs(self, extent: extents.Extent) -> list[extents.Run]:
+        return [] if extent.source_offset is None else extents.data_runs(
             self._sources[extent.device], extent.source_offset, extent.length)
-        self._frame(wire.DATA, extent, runs)
+
+    def _send_data(self, kind: bytes, extent: extents.Extent,
+                   data: memoryview, runs: ty.Sequence[extents.Run]) -> None:
+        self._frame(kind, extent, len(runs), wire.pack_runs(runs))
         for run in runs:
             self._transmit(data[run.offset:run.end])
 
@@ -290,11 +194,10 @@ class Stream:
             extent.source_offset, extent.length)
 
     def _frame(self, kind: bytes, extent: extents.Extent | None = None,
-               runs: ty.Sequence[extents.Run] = (), text: bytes = b'') -> None:
-        place = () if extent is None else (
-            extent.device, extent.offset, extent.length, len(runs))
+               count: int = 0, text: bytes = b'') -> None:
+        place = () if extent is None else (*extent.place, count)
         header = wire.Header(kind, next(self._sequence) % 2 ** 32, *place)
-        self._transmit(header.pack() + wire.pack_runs(runs) + text)
+        self._transmit(header.pack() + text)
 
     def _transmit(self, data: 'bytes | memoryview') -> None:
         rest = memoryview(data)
@@ -331,9 +234,9 @@ class Stream:
             try:
                 self._answers.extend(self._lines.read())
             except ConnectionError as error:
-                raise Broken(str(error))
+                raise pmem_connection.Broken(str(error))
             if self._lines.ended and not self._answers:
-                raise Broken('the connection ended' + (
+                raise pmem_connection.Broken('the connection ended' + (
                     '; it printed %s' % wire.quoted(self._lines.rest)
                     if self._lines.rest else ''))
         return self._answers.popleft()
@@ -361,20 +264,38 @@ class Stream:
     def _error(self, fields: dict[str, ty.Any]) -> ty.NoReturn:
         reason = str(fields['error'])[:wire.QUOTED * 2]
         if fields.get('again') is True:
-            raise Broken(reason)
-        raise Refused('refused: %s' % reason, self.at_work)
+            raise pmem_connection.Broken(reason)
+        raise pmem_connection.Refused('refused: %s' % reason, self.at_work)
 
     def _take_answer(self) -> None:
         fields = self._fields()
         kind = self._kind(fields)
-        number, compare = self._sent.popleft()
+        item = self._sent.popleft()
+        length = self._plan[item.number].length
         if kind == 'failed':
-            self._failed(number, compare,
-                         str(fields.get('error'))[:wire.QUOTED * 2])
+            self._failed(item, str(fields.get('error'))[:wire.QUOTED * 2])
         elif kind == 'differs':
-            self._again.append((number, False))
+            self._again.append(self._closer(item, fields, length))
         else:
-            self._tell(done=number, resumed=compare)
+            sent = 0 if kind == 'same' else sum(
+                run.length for run in item.runs) or length
+            self._tell(done=item.number, resumed=length - sent)
+
+    def _closer(self, item: Item, fields: dict[str, ty.Any],
+                length: int) -> Item:
+        """Return what to send of an extent that differs.
+
+        First it is asked which parts of it do: a guest often has written a
+        page here and there.
+        """
+        tags = wire.count_tags(length)
+        if item.tags < tags:
+            return dataclasses.replace(item, tags=tags)
+        runs = wire.parse_runs(fields.get('runs'), length)
+        if self._plan[item.number].source_offset is None or (
+                sum(run.length for run in runs) == length):
+            return Item(item.number)
+        return Item(item.number, runs=tuple(runs))
 
     def _kind(self, fields: dict[str, ty.Any]) -> str:
         """Return what is answered to what was sent first.
@@ -382,19 +303,20 @@ class Stream:
         :raises wire.ProtocolError: if it is no answer to that
         """
         if self._sent:
-            number, compare = self._sent[0]
+            item = self._sent[0]
             for kind in ('failed', *(
-                    ('same', 'differs') if compare else ('stored',))):
-                if fields.get(kind) == self._plan[number].place:
+                    ('same', 'differs') if item.tags else ('stored',))):
+                if fields.get(kind) == self._plan[item.number].place:
                     return kind
         raise wire.ProtocolError('it answers %s to %s' % (
             wire.quoted(wire.line(**fields)),
-            self._plan[number].place if self._sent else 'nothing'))
+            self._plan[item.number].place if self._sent else 'nothing'))
 
-    def _failed(self, number: int, compare: bool, reason: str) -> None:
+    def _failed(self, item: Item, reason: str) -> None:
+        number = item.number
         self._failures[number] = self._failures.get(number, 0) + 1
         self._tell(failed=number, error=reason)
         if self._failures[number] >= self._job.attempts:
-            raise Refused('%s (tried %d times)' % (
+            raise pmem_connection.Refused('%s (tried %d times)' % (
                 reason, self._failures[number]), number)
-        self._again.append((number, compare))
+        self._again.append(item)

@@ -8,6 +8,7 @@ each in one line of JSON, in order. ``doc/protocol.rst`` has the whole.
 """
 
 from collections import abc
+import itertools
 import json
 import os
 import struct
@@ -33,15 +34,16 @@ MAGIC = b'PMEM'
 HEADER = struct.Struct('!4scHIQII')
 RUN = struct.Struct('!II')
 
-#: Kinds of frames: data, for an extent that has to be as said; a digest, to
-#: ask whether it is already; and the end.
-DATA, COMPARE, END = KINDS = b'D', b'C', b'E'
+#: Kinds of frames: data, for an extent that has to be as said; tags, to ask
+#: whether it is already, or which parts are; data for some parts; and the end.
+DATA, COMPARE, PATCH, END = KINDS = b'D', b'C', b'P', b'E'
 
 #: A one-time key and the tag that it gives of an extent's bytes.
 KEY, TAG = 16, 16
 
-# A nonce must differ between messages of one key, and there is only one.
-_NONCE = bytes(12)
+#: Bytes that are compared together, where an extent is compared by parts. A
+#: guest often writes a page here and there.
+PART = 64 * 1024
 
 
 class ProtocolError(Exception):
@@ -49,7 +51,10 @@ class ProtocolError(Exception):
 
 
 class Header(ty.NamedTuple):
-    """The fixed part of a frame; see HEADER."""
+    """The fixed part of a frame; see HEADER.
+
+    :ivar runs: the number of runs of data, or of tags that compare
+    """
 
     kind: bytes
     sequence: int
@@ -75,8 +80,10 @@ class Header(ty.NamedTuple):
         if number != sequence:
             raise ProtocolError('frame %d where %d has to come' % (
                 number, sequence))
-        if kind == DATA and runs > extents.most_runs(length):
+        if kind in (DATA, PATCH) and runs > extents.most_runs(length):
             raise ProtocolError('%d runs in %d bytes' % (runs, length))
+        if kind == COMPARE and runs not in (1, count_tags(length)):
+            raise ProtocolError('%d tags of %d bytes' % (runs, length))
         return cls(kind, number, device, offset, length, runs)
 
     @property
@@ -143,41 +150,81 @@ def quoted(data: bytes) -> str:
     return repr(text) + (' ...' if len(data) > QUOTED else '')
 
 
-class Proof:
-    """The tag of bytes that are given piece by piece.
+def count_tags(length: int) -> int:
+    """Return how many tags compare an extent by parts.
 
-    It shows whether both ends have the same bytes, without sending them. A
-    resumed copy asks this of whole devices. The fastest digest of hashlib
+    :param length: its bytes
+    """
+    return -(-length // PART)
+
+
+def parts(length: int, count: int) -> list[extents.Run]:
+    """Return what each tag of an extent is of.
+
+    :param count: how many there are; see :meth:`Header.unpack`
+    """
+    size = length if count == 1 else PART
+    return [extents.Run(offset, min(size, length - offset))
+            for offset in range(0, length, size)]
+
+
+def parse_runs(found: ty.Any, length: int) -> list[extents.Run]:
+    """Read which parts of an extent differ; neighbours become one run.
+
+    :raises ProtocolError: if it is not parts of that, in their order
+    """
+    runs: list[extents.Run] = []
+    end = 0
+    for each in found if isinstance(found, list) and found else [None]:
+        if not (isinstance(each, list) and len(each) == 2 and
+                all(type(number) is int for number in each) and
+                end <= each[0] < each[0] + each[1] <= length):
+            raise ProtocolError('it says that %s differ of %d bytes' % (
+                quoted(line(runs=found)), length))
+        start = runs.pop().offset if runs and end == each[0] else each[0]
+        end = sum(each)
+        runs.append(extents.Run(start, end - start))
+    return runs
+
+
+class Prover:
+    """Gives tags of bytes, which show whether both ends have the same.
+
+    A resumed copy asks this of whole devices. The fastest digest of hashlib
     takes three times as long as the authentication of AES-GCM, on a CPU that
     helps with both, and that would be most of the time of the copy. A new
-    random key for each comparison makes it as good: two different texts of an
+    random key for each frame makes it as good: two different texts of an
     extent's size have the same tag with a probability below 2**-100, whoever
     chose them, for the key was not known then.
     """
 
     def __init__(self, key: bytes) -> None:
-        # Only a resumed copy needs this, and importing it takes a while.
+        # Only a copy that compares needs this, and importing it takes a while.
         from cryptography.hazmat.primitives import ciphers
         from cryptography.hazmat.primitives.ciphers import algorithms
         from cryptography.hazmat.primitives.ciphers import modes
 
-        self._encryptor = ciphers.Cipher(
-            algorithms.AES(key), modes.GCM(_NONCE)).encryptor()
+        self._cipher = lambda nonce: ciphers.Cipher(
+            algorithms.AES(key), modes.GCM(nonce)).encryptor()
+        # It must differ between messages of one key.
+        self._numbers = itertools.count()
 
-    def update(self, data: memoryview) -> None:
-        self._encryptor.authenticate_additional_data(data)
+    def tag(self, data: memoryview) -> bytes:
+        """Return the tag of the next part."""
+        encryptor = self._cipher(next(self._numbers).to_bytes(12, 'big'))
+        encryptor.authenticate_additional_data(data)
+        encryptor.finalize()
+        return encryptor.tag
 
-    def tag(self) -> bytes:
-        self._encryptor.finalize()
-        return self._encryptor.tag
 
-
-def proof(data: 'bytes | memoryview') -> bytes:
-    """Return what is said to compare bytes: a new key, and its tag."""
+def proof(data: 'bytes | memoryview', count: int = 1) -> bytes:
+    """Return what is said to compare bytes: a new key, and their tags."""
     key = os.urandom(KEY)
-    proved = Proof(key)
-    proved.update(data)
-    return key + proved.tag()
+    prover = Prover(key)
+    view = memoryview(data)
+    return key + b''.join(
+        prover.tag(view[run.offset:run.end])
+        for run in parts(len(view), count))
 
 
 class Lines:

@@ -9,10 +9,9 @@ is taken in, if there is one.
 
 from collections import abc
 import dataclasses
-import os
+import functools
 import select
 import socket
-import struct
 import time
 import typing as ty
 
@@ -20,6 +19,7 @@ from nova.virt.pmem_transfer import daxio
 from nova.virt.pmem_transfer import extents
 from nova.virt.pmem_transfer import job as pmem_job
 from nova.virt.pmem_transfer import memory as pmem_memory
+from nova.virt.pmem_transfer import notes as pmem_notes
 from nova.virt.pmem_transfer import processes
 from nova.virt.pmem_transfer import wire
 
@@ -32,84 +32,6 @@ RUN_COST = 2 * extents.MIB
 #: The part of the stall timeout that storing one extent may take. So the
 #: sender learns the reason before it runs out of patience.
 STORE_SHARE = 0.5
-
-
-#: Whether it ended, device, offset, length; native sizes, the file stays here.
-_RECORD = struct.Struct('=?IQQ')
-
-#: What identifies an extent: device, offset, length.
-Place = tuple[int, int, int]
-
-
-class Unfinished:
-    """The notes of where a writer was killed; all streams make them.
-
-    ``daxio`` stores with ordinary stores what it reads, and flushes once, when
-    it has all of it. One that is killed in between leaves bytes in the caches
-    of the CPU: whoever compares them finds them equal, and a loss of power
-    takes them away. So each extent is noted before it is written, and again
-    when that has ended well. One that is noted once is not believed, but
-    written again.
-
-    What was noted need not survive a loss of power: then the bytes do not,
-    either.
-    """
-
-    def __init__(self, fd: int) -> None:
-        """Read them.
-
-        :param fd: a file that is open to read, and to append to
-        :raises processes.Failed: if they can't be read
-        """
-        self._fd = fd
-        try:
-            data = os.pread(fd, os.fstat(fd).st_size, 0)
-        except OSError as error:
-            raise _unnoted(error)
-        # A disk that was full has cut one short, and all that came after it
-        # is shifted.
-        self._is_torn = len(data) % _RECORD.size != 0
-        self._left: set[Place] = set()
-        if not self._is_torn:
-            for ended, *place in _RECORD.iter_unpack(data):
-                (self._left.discard if ended else self._left.add)(
-                    tuple(place))
-
-    def begin(self, *place: int) -> None:
-        """Note that an extent is about to be written.
-
-        :param place: device, offset and length, as everywhere here
-        :raises processes.Failed: if it can't be noted
-        """
-        self._left.add(place)
-        self._note(False, place)
-
-    def end(self, *place: int) -> None:
-        """Note that all of it was written and flushed.
-
-        :raises processes.Failed: if it can't be noted
-        """
-        self._note(True, place)
-        self._left.discard(place)
-
-    def _note(self, ended: bool, place: Place) -> None:
-        try:
-            count = os.write(self._fd, _RECORD.pack(ended, *place))
-        except OSError as error:
-            raise _unnoted(error)
-        if count < _RECORD.size:
-            self._is_torn = True
-            raise _unnoted('only %d bytes could be written' % count)
-
-    def has(self, device: int, start: int, length: int) -> bool:
-        """Say whether any of an extent may have been begun and not ended."""
-        return self._is_torn or any(
-            device == other and start < offset + size and
-            offset < start + length for other, offset, size in self._left)
-
-
-def _unnoted(reason: object) -> Exception:
-    return processes.Failed('what is written can not be noted: %s' % reason)
 
 
 class Target:
@@ -129,7 +51,7 @@ class Frame:
 
     :ivar runs: where in the buffer data has come; the rest of the extent is
         not cleared yet
-    :ivar proof: the key and the tag of a frame that compares
+    :ivar proof: the key and the tags of a frame that compares
     :ivar spans: what is written of it, each at once
     :ivar process: the daxio that writes the first span
     :ivar until: when that has to be done
@@ -149,7 +71,7 @@ class Writer:
 
     def __init__(
         self, connection: socket.socket, hello: 'receiver.Hello',
-        targets: ty.Sequence[Target], notes: Unfinished,
+        targets: ty.Sequence[Target], notes: pmem_notes.Unfinished,
         guard: processes.Guard, keep_open: ty.Sequence[int],
     ) -> None:
         """Prepare it.
@@ -235,8 +157,9 @@ class Writer:
         self._sequence = (self._sequence + 1) % 2 ** 32
         if frame.header.kind == wire.COMPARE:
             self._check(frame)
-            frame.proof = self._bytes(wire.KEY + wire.TAG)
-        elif frame.header.kind == wire.DATA:
+            frame.proof = self._bytes(
+                wire.KEY + wire.TAG * frame.header.runs)
+        elif frame.header.kind in (wire.DATA, wire.PATCH):
             frame.runs = wire.unpack_runs(
                 self._bytes(frame.header.runs * wire.RUN.size))
             self._check(frame)
@@ -266,7 +189,9 @@ class Writer:
                 self._compare(frame)
                 return
             self._notes.begin(*frame.header.place)
-            frame.spans = _spans(frame)
+            frame.spans = _spans(frame, functools.partial(
+                self._keep if frame.header.kind == wire.PATCH else _clear,
+                frame))
             self._put_off(frame)
             if frame.spans:
                 frame.process = self._daxio(frame, frame.spans[0])
@@ -297,22 +222,34 @@ class Writer:
             frame.buffer = None
 
     def _compare(self, frame: Frame) -> None:
-        header = frame.header
-        is_same = False
-        if not self._notes.has(*header.place):
-            proved = wire.Proof(frame.proof[:wire.KEY])
-            with self._read_back(header, extents.Run(
-                    0, header.length)) as data:
-                proved.update(data)
-            is_same = proved.tag() == frame.proof[wire.KEY:]
-        self._say(**{'same' if is_same else 'differs': header.place})
+        place = frame.header.place
+        differ = [list(run) for run in self._different(frame)]
+        if differ:
+            self._say(differs=place, runs=differ)
+        else:
+            self._say(same=place)
+
+    def _different(self, frame: Frame) -> abc.Iterator[extents.Run]:
+        """Yield what of an extent is not there, or may not last."""
+        header, tags = frame.header, frame.proof[wire.KEY:]
+        prover = wire.Prover(frame.proof[:wire.KEY])
+        with self._read_back(header, extents.Run(0, header.length)) as data:
+            for number, run in enumerate(
+                    wire.parts(header.length, header.runs)):
+                tag = prover.tag(data[run.offset:run.end])
+                start = number * wire.TAG
+                if tag != tags[start:start + wire.TAG] or self._notes.has(
+                        header.device, header.offset + run.offset,
+                        run.length):
+                    yield run
 
     def _store(self, frame: Frame) -> None:
         """Write an extent as far as it is not there; show that it is.
 
         :raises processes.Failed: if it is not
         """
-        gaps = list(_between(frame.spans, frame.header.length))
+        gaps = [] if frame.header.kind == wire.PATCH else list(
+            _between(frame.spans, frame.header.length))
         for number, span in enumerate(frame.spans):
             self._wait(frame, frame.process if number == 0 else
                        self._daxio(frame, span))
@@ -336,6 +273,11 @@ class Writer:
             return daxio.zero(self._guard, *where, keep_open=self._keep_open)
         return daxio.write(self._guard, *where, frame.buffer, run.offset,
                            keep_open=self._keep_open)
+
+    def _keep(self, frame: Frame, run: extents.Run) -> None:
+        """Have in the buffer what is on the device, and stays."""
+        with self._read_back(frame.header, run) as data:
+            frame.buffer.view[run.offset:run.end] = data
 
     def _wait(self, frame: Frame, process: daxio.Daxio) -> None:
         frame.process = process
@@ -365,20 +307,27 @@ class Writer:
         self._connection.sendall(wire.line(**fields))
 
 
-def _spans(frame: Frame) -> list[extents.Run]:
+def _spans(frame: Frame,
+           fill: abc.Callable[[extents.Run], None]) -> list[extents.Run]:
     """Return what to write of a frame, each at once.
 
-    Where there are few zeros between two runs they are put into the buffer, as
-    this takes less than another process.
+    Where there is little between two runs it is put into the buffer, as this
+    takes less than another process.
+
+    :param fill: puts there what has to be between runs
     """
     spans: list[extents.Run] = []
     for run in frame.runs:
         if spans and run.offset - spans[-1].end <= RUN_COST:
             start, end = spans[-1].offset, spans.pop().end
-            frame.buffer.clear(end, run.offset - end)
+            fill(extents.Run(end, run.offset - end))
             run = extents.Run(start, run.end - start)
         spans.append(run)
     return spans
+
+
+def _clear(frame: Frame, run: extents.Run) -> None:
+    frame.buffer.clear(run.offset, run.length)
 
 
 def _between(runs: list[extents.Run], length: int) -> abc.Iterator[

@@ -14,6 +14,7 @@ import fixtures
 
 from nova import test
 from nova.tests.unit.virt.pmem_transfer import base
+from nova.virt.pmem_transfer import connection
 from nova.virt.pmem_transfer import extents
 from nova.virt.pmem_transfer import memory
 from nova.virt.pmem_transfer import stream
@@ -61,9 +62,11 @@ class Liar(threading.Thread):
         if not data:
             raise EOFError()
         header = wire.Header.unpack(data, sequence)
-        runs = wire.unpack_runs(file.read(header.runs * wire.RUN.size))
-        length = (wire.KEY + wire.TAG if header.kind == wire.COMPARE
-                  else sum(run.length for run in runs))
+        runs = [] if header.kind == wire.COMPARE else wire.unpack_runs(
+            file.read(header.runs * wire.RUN.size))
+        if header.kind == wire.COMPARE:
+            return header, file.read(wire.KEY + wire.TAG * header.runs)
+        length = sum(run.length for run in runs)
         return header, file.read(length)
 
 
@@ -108,11 +111,11 @@ class StreamTestCase(base.CopyTestCase):
 
     def broken(self, *answers, **changes):
         return str(self.assertRaises(
-            stream.Broken, self.run_stream, *answers, **changes))
+            connection.Broken, self.run_stream, *answers, **changes))
 
     def refused(self, *answers, **changes):
         self.error = self.assertRaises(
-            stream.Refused, self.run_stream, *answers, **changes)
+            connection.Refused, self.run_stream, *answers, **changes)
         return str(self.error)
 
 
@@ -267,35 +270,81 @@ class WorkTestCase(StreamTestCase):
                      wire.line(failed=[0, MIB, MIB], error='no luck'))
         self.assertEqual(1, self.error.number)
 
-    def test_what_differs_is_sent(self):
-        self.run_stream(
-            self.hello(), wire.line(same=[0, 0, MIB]),
-            wire.line(differs=[0, MIB, MIB]), wire.line(stored=[0, MIB, MIB]),
-            wire.line(end=True), attempt=1)
+    def resume(self, *answers):
+        self.run_stream(self.hello(), wire.line(same=[0, 0, MIB]),
+                        wire.line(differs=[0, MIB, MIB], runs=[[0, MIB]]),
+                        *answers, attempt=1)
+        return [each for each in self.told if 'done' in each]
+
+    def differs(self, *runs):
+        return wire.line(differs=[0, MIB, MIB], runs=runs)
+
+    def test_what_differs_is_looked_at_closer_and_sent(self):
+        part = wire.PART
+        told = self.resume(
+            self.differs([part, part], [2 * part, part], [9 * part, part]),
+            wire.line(stored=[0, MIB, MIB]), wire.line(end=True))
         self.assertEqual(
             [(wire.COMPARE, 0, 0), (wire.COMPARE, MIB, 1),
-             (wire.DATA, MIB, 2), (wire.END, 0, 3)], self.frames())
+             (wire.COMPARE, MIB, 2), (wire.PATCH, MIB, 3), (wire.END, 0, 4)],
+            self.frames())
         self.assertEqual(
-            [{'done': 0, 'resumed': True}, {'done': 1, 'resumed': False}],
-            [each for each in self.told if 'done' in each])
-        data = [self.pmem.read('old0', offset, MIB) for offset in (0, MIB)]
-        for expected, (_header, text) in zip(data, self.liar.frames):
-            proved = wire.Proof(text[:wire.KEY])
-            proved.update(expected)
-            self.assertEqual(text[wire.KEY:], proved.tag())
-        self.assertTrue(data[1] == self.liar.frames[2][1])
+            [{'done': 0, 'resumed': MIB},
+             {'done': 1, 'resumed': MIB - 3 * part}], told)
+        data = [self.pmem.read('old0', offset, MIB)
+                for offset in (0, MIB, MIB)]
+        for expected, (header, text) in zip(data, self.liar.frames):
+            self.assertEqual(text, self.proof(text, expected, header.runs))
+        self.assertEqual([1, 1, 16], [
+            header.runs for header, _text in self.liar.frames[:3]])
+        self.assertEqual(data[1][part:3 * part] + data[1][
+            9 * part:10 * part], self.liar.frames[3][1])
+
+    @staticmethod
+    def proof(text, data, count):
+        with mock.patch('os.urandom', return_value=text[:wire.KEY]):
+            return wire.proof(data, count)
+
+    def test_what_differs_as_a_whole_is_sent_as_a_whole(self):
+        told = self.resume(
+            self.differs(*([each * wire.PART, wire.PART]
+                           for each in range(16))),
+            wire.line(stored=[0, MIB, MIB]), wire.line(end=True))
+        self.assertEqual(wire.DATA, self.frames()[3][0])
+        self.assertEqual({'done': 1, 'resumed': 0}, told[1])
+
+    def test_patch_that_fails_is_sent_again(self):
+        self.resume(
+            self.differs([0, wire.PART]),
+            wire.line(failed=[0, MIB, MIB], error='no luck'),
+            wire.line(stored=[0, MIB, MIB]), wire.line(end=True))
+        self.assertEqual([wire.PATCH] * 2,
+                         [kind for kind, __, __ in self.frames()[3:5]])
+
+    def test_parts_that_can_not_differ(self):
+        for runs in (None, [], {}, [5], [[0]], [[0, 0]], [[0, MIB + 1]],
+                     [[5, 5], [0, 5]], [[0, 5], [4, 5]], [[-5, 9]],
+                     [[0, 1.5]], [[True, 5]]):
+            self.assertRaises(
+                connection.Refused, self.resume,
+                wire.line(differs=[0, MIB, MIB], runs=runs))
 
     def test_zeros_that_the_source_does_not_have_are_compared(self):
         self.pairs.clear()
         self.pmem.add_namespace('small', 2 * MIB)
         self.pmem.add_namespace('large', 4 * MIB)
         self.pairs.append(('small', 'large'))
-        self.run_stream(self.hello(), *(
-            wire.line(same=[0, each * MIB, MIB]) for each in range(4)),
+        place = [0, 0, MIB]
+        self.run_stream(
+            self.hello(), wire.line(differs=place, runs=[[0, MIB]]),
+            *(wire.line(same=[0, each * MIB, MIB]) for each in range(1, 4)),
+            wire.line(differs=place, runs=[[5, 5]]), wire.line(stored=place),
             wire.line(end=True), attempt=1)
-        proved = wire.Proof(self.liar.frames[0][1][:wire.KEY])
-        proved.update(bytes(MIB))
-        self.assertEqual(self.liar.frames[0][1][wire.KEY:], proved.tag())
+        header, text = self.liar.frames[0]
+        self.assertEqual(place, header.place)
+        self.assertEqual(text, self.proof(text, bytes(MIB), 1))
+        # No data may go there.
+        self.assertEqual((wire.DATA, 0, 5), self.frames()[5])
 
     def test_source_that_can_not_be_read(self):
         self.add_pair(4 * MIB)

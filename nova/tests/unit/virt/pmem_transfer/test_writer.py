@@ -20,6 +20,7 @@ from nova.tests.unit.virt.pmem_transfer import base
 from nova.virt.pmem_transfer import extents
 from nova.virt.pmem_transfer import job as pmem_job
 from nova.virt.pmem_transfer import memory
+from nova.virt.pmem_transfer import notes
 from nova.virt.pmem_transfer import processes
 from nova.virt.pmem_transfer import receiver
 from nova.virt.pmem_transfer import wire
@@ -27,7 +28,6 @@ from nova.virt.pmem_transfer import writer
 
 KIB = base.KIB
 MIB = base.MIB
-PLACE = 1, 4096, 8192
 
 
 class WriterTestCase(base.CopyTestCase):
@@ -55,7 +55,7 @@ class WriterTestCase(base.CopyTestCase):
         connection.settimeout(stall_timeout)
         return writer.Writer(
             connection, receiver.Hello(0, extent, stall_timeout, []),
-            [self.target], writer.Unfinished(self.notes), self.guard,
+            [self.target], notes.Unfinished(self.notes), self.guard,
             [self.notes])
 
     def serve(self, *frames, **hello):
@@ -74,12 +74,12 @@ class WriterTestCase(base.CopyTestCase):
             return [json.loads(line) for line in _all(ours).splitlines()]  # noqa: N324,E501
 
     def frame(self, sequence, offset=0, data=b'', device=0, kind=wire.DATA,
-              length=None, runs=None, text=b''):
+              length=None, runs=None, text=b'', tags=1):
         if runs is None:
             runs = [extents.Run(0, len(data))] if data else []
         header = wire.Header(kind, sequence, device, offset,
                              len(data) if length is None else length,
-                             len(runs))
+                             tags if kind == wire.COMPARE else len(runs))
         return header.pack() + wire.pack_runs(runs) + text + data
 
     def refused(self, words, *frames):
@@ -141,7 +141,13 @@ class FrameTestCase(WriterTestCase):
               ({'length': 0}, 'an extent of 0 bytes'),
               ({'kind': wire.COMPARE, 'length': 5 * MIB}, 'at most'),
               ({'kind': wire.COMPARE, 'device': 1, 'length': 5},
-               'there is no device 1'))
+               'there is no device 1'),
+              ({'kind': wire.COMPARE, 'length': MIB, 'tags': 15}, '15 tags'),
+              ({'kind': wire.COMPARE, 'length': MIB, 'tags': 0}, '0 tags'),
+              ({'kind': wire.PATCH, 'length': 5, 'runs': [
+                  extents.Run(3, 3)]}, 'beyond'),
+              ({'kind': wire.PATCH, 'offset': 3 * MIB, 'data': b'x'},
+               'ticket says zeros'))
     @ddt.unpack
     def test_frame_that_is_not_allowed(self, fields, words):
         error = self.refused(words, self.frame(0, **fields))
@@ -178,9 +184,9 @@ class FrameTestCase(WriterTestCase):
 @ddt.ddt
 class AnswerTestCase(WriterTestCase):
 
-    def compare(self, sequence, data, offset=0):
-        return self.frame(sequence, offset, kind=wire.COMPARE,
-                          length=len(data), text=wire.proof(data))
+    def compare(self, sequence, data, offset=0, tags=1):
+        return self.frame(sequence, offset, kind=wire.COMPARE, tags=tags,
+                          length=len(data), text=wire.proof(data, tags))
 
     def test_what_is_stored(self):
         lines = self.serve(
@@ -199,17 +205,59 @@ class AnswerTestCase(WriterTestCase):
             self.compare(0, there, 100), self.compare(1, there, 101),
             self.compare(2, b'x' * MIB), self.frame(3, kind=wire.END))
         self.assertEqual(
-            [{'same': [0, 100, 9]}, {'differs': [0, 101, 9]},
-             {'differs': [0, 0, MIB]}, {'end': True}], lines)
+            [{'same': [0, 100, 9]},
+             {'differs': [0, 101, 9], 'runs': [[0, 9]]},
+             {'differs': [0, 0, MIB], 'runs': [[0, MIB]]}, {'end': True}],
+            lines)
         self.assertEqual(self.before, self.pmem.digest('new0'))
 
+    def test_what_is_compared_by_parts(self):
+        there = bytearray(self.pmem.read('new0', 100, 3 * wire.PART + 9))
+        for place in (5, 2 * wire.PART, len(there) - 1):
+            there[place] ^= 1
+        differs, _end = self.serve(
+            self.compare(0, there, 100, tags=4), self.frame(1, kind=wire.END))
+        self.assertEqual(
+            {'differs': [0, 100, len(there)], 'runs': [
+                [0, wire.PART], [2 * wire.PART, wire.PART],
+                [3 * wire.PART, 9]]}, differs)
+
+    def test_equal_parts_have_tags_of_their_own(self):
+        text = wire.proof(b'x' * 2 * wire.PART, 2)
+        self.assertNotEqual(text[-2 * wire.TAG:-wire.TAG], text[-wire.TAG:])
+
+    def test_part_that_was_begun_is_not_believed(self):
+        notes.Unfinished(self.notes).begin(0, wire.PART + 5, 7)
+        there = self.pmem.read('new0', 0, MIB)
+        differs, _end = self.serve(
+            self.compare(0, there, tags=16), self.frame(1, kind=wire.END))
+        self.assertEqual([[wire.PART, wire.PART]], differs['runs'])
+
+    @settings(deadline=None, database=None, max_examples=20)
+    @given(st.sets(st.integers(0, 4 * MIB // wire.PART - 1), min_size=1))
+    def test_patch_leaves_the_rest_as_it_is(self, parts):
+        self.target.sections = extents.sections(6 * MIB, 6 * MIB)
+        expected = bytearray(self.pmem.read('new0', 0, 4 * MIB))
+        runs = [extents.Run(part * wire.PART, wire.PART)
+                for part in sorted(parts)]
+        for run in runs:
+            expected[run.offset:run.end] = bytes(wire.PART - 1) + b'x'
+        stored, same, _end = self.serve(
+            self.frame(0, runs=runs, kind=wire.PATCH, length=4 * MIB,
+                       text=b''.join(expected[run.offset:run.end]
+                                     for run in runs)),
+            self.compare(1, expected), self.frame(2, kind=wire.END),
+            extent=4 * MIB)
+        self.assertEqual({'stored': [0, 0, 4 * MIB]}, stored)
+        self.assertEqual({'same': [0, 0, 4 * MIB]}, same)
+
     def test_what_was_begun_is_not_believed(self):
-        writer.Unfinished(self.notes).begin(0, 0, MIB)
+        notes.Unfinished(self.notes).begin(0, 0, MIB)
         there = self.pmem.read('new0', 0, MIB)
         differs, stored, same, _end = self.serve(
             self.compare(0, there), self.frame(1, 0, there),
             self.compare(2, there), self.frame(3, kind=wire.END))
-        self.assertEqual({'differs': [0, 0, MIB]}, differs)
+        self.assertEqual([0, 0, MIB], differs['differs'])
         self.assertEqual({'stored': [0, 0, MIB]}, stored)
         self.assertEqual({'same': [0, 0, MIB]}, same)
 
@@ -219,11 +267,11 @@ class AnswerTestCase(WriterTestCase):
                                   self.frame(1, kind=wire.END))
         self.assertEqual([0, 0, 7], failed['failed'])
         self.assertIn('on fire', failed['error'])
-        self.assertTrue(writer.Unfinished(self.notes).has(0, 0, 7))
+        self.assertTrue(notes.Unfinished(self.notes).has(0, 0, 7))
 
     def test_notes_that_can_not_be_made(self):
         with mock.patch.object(
-                writer.Unfinished, 'begin',
+                notes.Unfinished, 'begin',
                 side_effect=processes.Failed('the disk is full')):
             failed, _end = self.serve(self.frame(0, 0, b'x' * 7),
                                       self.frame(1, kind=wire.END))
@@ -232,7 +280,7 @@ class AnswerTestCase(WriterTestCase):
 
     def test_end_that_can_not_be_noted(self):
         with mock.patch.object(
-                writer.Unfinished, 'end',
+                notes.Unfinished, 'end',
                 side_effect=processes.Failed('the disk is full')):
             failed, _end = self.serve(self.frame(0, 0, b'x' * 7),
                                       self.frame(1, kind=wire.END))
@@ -334,9 +382,8 @@ class SpansTestCase(test.NoDBTestCase):
             end += length
         total = end + 5
         cleared = []
-        frame = writer.Frame(wire.Header(wire.DATA, 0), runs, mock.Mock(
-            clear=lambda *run: cleared.append(extents.Run(*run))))
-        spans = writer._spans(frame)
+        frame = writer.Frame(wire.Header(wire.DATA, 0), runs)
+        spans = writer._spans(frame, cleared.append)
         between = list(writer._between(spans, total))
         end = 0
         for part in sorted([*spans, *between]):
@@ -352,83 +399,3 @@ class SpansTestCase(test.NoDBTestCase):
             end = part.end
         for one, two in zip(spans, spans[1:]):
             self.assertGreater(two.offset - one.end, writer.RUN_COST)
-
-
-class UnfinishedTestCase(test.NoDBTestCase):
-
-    def setUp(self):
-        super().setUp()
-        self.path = os.path.join(
-            self.useFixture(fixtures.TempDir()).path, 'notes')
-        self.notes = self._open()
-
-    def _open(self):
-        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
-        self.addCleanup(os.close, fd)
-        return writer.Unfinished(fd)
-
-    def test_begun(self):
-        self.notes.begin(*PLACE)
-        for notes in (self.notes, self._open()):
-            self.assertTrue(notes.has(*PLACE))
-            self.assertTrue(notes.has(1, 0, 4097))
-            self.assertTrue(notes.has(1, 12287, 1))
-            self.assertFalse(notes.has(1, 0, 4096))
-            self.assertFalse(notes.has(1, 12288, 1))
-            self.assertFalse(notes.has(0, 4096, 8192))
-
-    def test_ended(self):
-        self.notes.begin(*PLACE)
-        self.notes.end(*PLACE)
-        for notes in (self.notes, self._open()):
-            self.assertFalse(notes.has(*PLACE))
-
-    def test_begun_by_one_and_ended_by_the_next(self):
-        self.notes.begin(*PLACE)
-        later = self._open()
-        later.begin(*PLACE)
-        later.end(*PLACE)
-        self.assertFalse(self._open().has(*PLACE))
-
-    def test_streams_that_make_notes_at_once(self):
-        other = self._open()
-        for number in range(9):
-            self.notes.begin(0, number, 1)
-            other.begin(1, number, 1)
-            other.end(1, number, 1)
-        found = self._open()
-        self.assertTrue(all(found.has(0, number, 1) for number in range(9)))
-        self.assertFalse(found.has(1, 0, 9))
-
-    def test_full_disk(self):
-        with mock.patch('os.write', side_effect=OSError(28, 'full')):
-            error = self.assertRaises(
-                processes.Failed, self.notes.begin, *PLACE)
-        self.assertIn('can not be noted', str(error))
-        self.assertTrue(self.notes.has(*PLACE))
-
-    def test_end_that_can_not_be_noted(self):
-        self.notes.begin(*PLACE)
-        with mock.patch('os.write', side_effect=OSError(28, 'full')):
-            self.assertRaises(processes.Failed, self.notes.end, *PLACE)
-        for notes in (self.notes, self._open()):
-            self.assertTrue(notes.has(*PLACE))
-
-    def test_note_that_is_cut_short(self):
-        """Nothing is believed any more, also not what comes after it."""
-        write = os.write
-        with mock.patch('os.write', lambda fd, data: write(fd, data[:5])):
-            self.assertRaises(processes.Failed, self.notes.begin, *PLACE)
-        later = self._open()
-        later.begin(*PLACE)
-        later.end(*PLACE)
-        for notes in (self.notes, later, self._open()):
-            self.assertTrue(notes.has(0, 0, 1))
-
-    def test_notes_that_can_not_be_read(self):
-        reader, other = os.pipe()
-        os.close(other)
-        self.addCleanup(os.close, reader)
-        self.assertRaises(processes.Failed, writer.Unfinished, -1)
-        # A pipe has no place to read at.
-        self.assertRaises(processes.Failed, writer.Unfinished, reader)

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Where a writer was killed.
+
+``daxio`` stores with ordinary stores what it reads, and flushes once, when it
+has all of it. One that is killed in between leaves bytes in the caches of the
+CPU: whoever compares them finds them equal, and a loss of power takes them
+away. So each extent is noted before it is written, and again when that has
+ended well. One that is noted once is not believed, but written again.
+
+What was noted need not survive a loss of power: then the bytes do not, either.
+"""
+
+import os
+import struct
+
+from nova.virt.pmem_transfer import processes
+
+#: Whether it ended, device, offset, length; native sizes, the file stays here.
+_RECORD = struct.Struct('=?IQQ')
+
+#: What identifies an extent: device, offset, length.
+Place = tuple[int, int, int]
+
+
+class Unfinished:
+    """The notes of a copy; all its streams make them, in one file."""
+
+    def __init__(self, fd: int) -> None:
+        """Read them.
+
+        :param fd: a file that is open to read, and to append to
+        :raises processes.Failed: if they can't be read
+        """
+        self._fd = fd
+        try:
+            data = os.pread(fd, os.fstat(fd).st_size, 0)
+        except OSError as error:
+            raise _unnoted(error)
+        # A disk that was full has cut one short, and all that came after it
+        # is shifted.
+        self._is_torn = len(data) % _RECORD.size != 0
+        self._left: set[Place] = set()
+        if not self._is_torn:
+            for ended, *place in _RECORD.iter_unpack(data):
+                (self._left.discard if ended else self._left.add)(
+                    tuple(place))
+
+    def begin(self, *place: int) -> None:
+        """Note that an extent is about to be written.
+
+        :param place: device, offset and length, as everywhere here
+        :raises processes.Failed: if it can't be noted
+        """
+        self._left.add(place)
+        self._note(False, place)
+
+    def end(self, *place: int) -> None:
+        """Note that all of it was written and flushed.
+
+        :raises processes.Failed: if it can't be noted
+        """
+        self._note(True, place)
+        self._left.discard(place)
+
+    def _note(self, ended: bool, place: Place) -> None:
+        try:
+            count = os.write(self._fd, _RECORD.pack(ended, *place))
+        except OSError as error:
+            raise _unnoted(error)
+        if count < _RECORD.size:
+            self._is_torn = True
+            raise _unnoted('only %d bytes could be written' % count)
+
+    def has(self, device: int, start: int, length: int) -> bool:
+        """Say whether any of an extent may have been begun and not ended."""
+        return self._is_torn or any(
+            device == other and start < offset + size and
+            offset < start + length for other, offset, size in self._left)
+
+
+def _unnoted(reason: object) -> Exception:
+    return processes.Failed('what is written can not be noted: %s' % reason)
