@@ -140,7 +140,7 @@ class Move:
             flavor=None, _context=CONTEXT,
             resources=_resources(has), migration_context=Row(
                 migration_id=1, copy_pmem_devices=True,
-                pmem_copy_socket=row['socket'],
+                pmem_copy_socket=row['socket'], pmem_copy_off_since=None,
                 old_resources=_resources(sources),
                 new_resources=_resources(self.claimed)))
 

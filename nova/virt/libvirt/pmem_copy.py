@@ -13,6 +13,7 @@ import contextlib
 import dataclasses
 
 from oslo_log import log as logging
+from oslo_utils import timeutils
 
 from nova.compute import pmem_copy as compute_pmem_copy
 from nova.compute import task_states
@@ -152,6 +153,8 @@ class API(owners.Owners):
         if not pairs:
             return
         migration = _migration_of(instance)
+        instance.migration_context.pmem_copy_off_since = timeutils.utcnow(
+            with_timezone=True)
         with self._passes(instance, migration, pairs,
                           'compute_copy_pmem_devices',
                           task_states.RESIZE_MIGRATING) as copy:
@@ -247,6 +250,7 @@ class API(owners.Owners):
             # A later delete undefines the guest, which then does not start.
             compute_pmem_copy.check_stays(
                 nova_context.get_admin_context(), instance)
+            reports.tell_downtime(instance)
         self._close_arrived(instance)
 
     def has_started(self, instance: 'objects.Instance') -> bool:

@@ -360,12 +360,11 @@ class PmemPrecopyTests(PmemFailureTestsBase):
                       'compute_copy_pmem_devices'):
             self._wait_for_instance_action_event(
                 server, 'migrate', event, 'success')
-        self._wait_for_log_of_last_pass()
-
-    def _wait_for_log_of_last_pass(self):
         self.assertRegex(
             self.stdlog.logger.output, r'Copied 4 MiB of vPMEM data to host2 '
             r'in \S+ seconds and found it equal; 0 MiB differed')
+        self.assertRegex(
+            self.stdlog.logger.output, r'The guest starts \S+ seconds after')
 
     def test_what_can_not_work_costs_nothing(self):
         """Nobody listens where it is to go."""

@@ -42,8 +42,10 @@ class MigrationContextWishTestCase(test.NoDBTestCase):
     def test_older_versions_drop_it(self):
         move = objects.MigrationContext(
             instance_uuid=uuids.instance, migration_id=1,
-            copy_pmem_devices=True, pmem_copy_socket='/there')
-        new = {'copy_pmem_devices': True, 'pmem_copy_socket': '/there'}
+            copy_pmem_devices=True, pmem_copy_socket='/there',
+            pmem_copy_off_since=None)
+        new = {'copy_pmem_devices': True, 'pmem_copy_socket': '/there',
+               'pmem_copy_off_since': None}
         fields = move.obj_to_primitive('1.3')['nova_object.data']
         self.assertEqual(new, {name: fields[name] for name in new})
         fields = move.obj_to_primitive('1.2')['nova_object.data']

@@ -69,6 +69,18 @@ def _reason(message: str) -> str:
     return _('the log of nova-compute on the source has the reason')
 
 
+def tell_downtime(instance: 'objects.Instance') -> None:
+    """Log how long the guest is off for its data, as it starts."""
+    move = instance.migration_context
+    if 'pmem_copy_off_since' in move and move.pmem_copy_off_since:
+        LOG.info('The guest starts %(seconds).1f seconds after the last pass '
+                 'of copying its vPMEM data has begun.',
+                 {'seconds': timeutils.delta_seconds(
+                     move.pmem_copy_off_since,
+                     timeutils.utcnow(with_timezone=True))},
+                 instance=instance)
+
+
 class Progress:
     """Shows how far a copy is: users by the server, operators by the log."""
 
