@@ -240,6 +240,7 @@ def configure():
         cfg.StrOpt('host', default=socket.gethostname()),
         cfg.StrOpt('state_path')])
     cfg.CONF(args=[], project='nova', prog='nova-compute')
+    cfg.CONF.set_override('pmem_copy_running_passes', 4, 'libvirt')
 
 
 def become(name):

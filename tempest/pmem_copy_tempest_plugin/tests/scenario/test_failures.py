@@ -117,5 +117,8 @@ class FailureTest(base.PmemScenario):
 
     @staticmethod
     def is_copying(state: Any) -> bool:
-        """Tell whether the source has begun to move the server away."""
+        """Tell whether the source has begun to move the server away.
+
+        Data is copied before that only if an option of Nova's says so.
+        """
         return state.task == 'resize_migrating'

@@ -839,6 +839,7 @@ class CopyTestCase(PmemCopyTestCase):
 
     def setUp(self):
         super().setUp()
+        self.flags(pmem_copy_running_passes=4, group='libvirt')
         self.totals = transfer.Totals(2 * SIZE, SIZE, 1.5, 0)
         self.transfer = self.useFixture(fixtures.MockPatch(
             'nova.virt.libvirt.pmem.transfer.transfer',
