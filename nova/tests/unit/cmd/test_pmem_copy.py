@@ -134,9 +134,12 @@ class ProcessTestCase(test.NoDBTestCase):
             file.write('[DEFAULT]\nstate_path = %s\n'
                        '[nova_sys_admin]\nhelper_command = false\n'
                        % self.folder)
+        # As an operator has it: the tests are started with this variable.
+        environment = dict(os.environ)
+        environment.pop('OS_NOVA_DISABLE_EVENTLET_PATCHING', None)
         return subprocess.run(
             [sys.executable, '-m', 'nova.cmd.pmem_copy', *arguments],
-            capture_output=True, text=True, timeout=100)
+            capture_output=True, text=True, timeout=100, env=environment)
 
     def test_no_command(self):
         done = self.run_it('--config-file', self.conf)
