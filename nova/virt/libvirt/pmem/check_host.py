@@ -31,6 +31,9 @@ CONF = nova.conf.CONF
 #: Seconds that each program, and each answer of a peer, may take.
 TIMEOUT = 20
 
+#: Lines that are kept of what else is said when something fails.
+LAST_WORDS = 3
+
 
 class Wrong(Exception):
     """Moves can't work; the text says why, and what to do."""
@@ -155,10 +158,17 @@ def apart(function: abc.Callable[[], ty.Any]) -> ty.Any:
 
 def _answer(pipe: ty.Any, function: abc.Callable[[], ty.Any]) -> None:
     os.setsid()
-    try:
-        answer = True, function()
-    except Exception as error:
-        answer = False, str(error)
+    # What else speaks, as privsep's helper and sudo do, is of use only if
+    # that fails.
+    with tempfile.TemporaryFile() as said:
+        for stream in (1, 2):
+            os.dup2(said.fileno(), stream)
+        try:
+            answer = True, function()
+        except Exception as error:
+            said.seek(0)
+            words = said.read().decode('utf-8', 'replace').splitlines()
+            answer = False, ' / '.join([str(error), *words[-LAST_WORDS:]])
     pipe.send(answer)
 
 
@@ -224,7 +234,9 @@ def check_devices() -> abc.Iterator[Line]:
         yield Line('namespaces', True, judge_namespaces(names, seen, odd))
     except Wrong as error:
         yield Line('namespaces', False, str(error))
-    yield _nodes([each for each in seen if each.name in names])
+    used = [each for each in seen if each.name in names]
+    if used:
+        yield _nodes(used)
 
 
 def _nodes(seen: abc.Iterable[Seen]) -> Line:

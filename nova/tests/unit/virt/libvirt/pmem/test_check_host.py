@@ -152,7 +152,9 @@ class LookTestCase(test.NoDBTestCase):
 
     def test_nothing_configured(self):
         self.flags(pmem_namespaces=[], group='libvirt')
-        self.assertIn('is empty', self.lines('ndctl')[1].text)
+        ndctl, namespaces = self.lines('ndctl')
+        self.assertIs(False, namespaces.ok)
+        self.assertIn('is empty', namespaces.text)
 
     def test_bad_blocks(self):
         self.pmem.mark_bad('ns0', 512, 1024)
@@ -207,6 +209,14 @@ class LookTestCase(test.NoDBTestCase):
     def test_what_is_apart_has_no_terminal(self):
         self.assertEqual(0, check_host.apart(
             lambda: os.getsid(0) - os.getpid()))
+
+    def test_what_is_said_apart_is_told_if_it_fails(self):
+        def fail():
+            os.write(1, b'a\nb\n')
+            os.write(2, b'sudo: no password\nend\n')
+            raise ValueError('bad')
+        error = self.assertRaises(check_host.Wrong, check_host.apart, fail)
+        self.assertEqual('bad / b / sudo: no password / end', str(error))
 
     def test_what_is_apart_dies(self):
         error = self.assertRaises(

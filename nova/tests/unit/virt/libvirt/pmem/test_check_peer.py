@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import os
-import shlex
 
 import ddt
 import fixtures
@@ -84,6 +83,11 @@ class JudgeTestCase(test.NoDBTestCase):
             words)
         self.assertIn(expected, str(error))
 
+    def test_host_that_looks_like_an_option(self):
+        self.assertEqual(['-N', '--', '-oProxyCommand=x', 'date'],
+                         check_peer._argv('-oProxyCommand=x', ['-N'],
+                                          'date')[-4:])
+
     def test_join_command(self):
         self.flags(pmem_copy_join_command='join', group='libvirt')
         self.assertEqual('join', check_peer.judge_join(
@@ -134,11 +138,6 @@ class LoginTestCase(PeerTestCase):
     def test_nobody_there(self):
         self.assertIn('refused', self.wrong('ssh', '127.0.0.9'))
         self.assertIn('refused', self.wrong('forwarding', '127.0.0.9'))
-
-    def test_host_that_looks_like_an_option(self):
-        path = self.state + '/made'
-        self.wrong('ssh', '-oProxyCommand=touch ' + shlex.quote(path))
-        self.assertFalse(os.path.exists(path))
 
     def test_ssh_that_is_not_there(self):
         self.useFixture(fixtures.EnvironmentVariable('PATH', self.state))
