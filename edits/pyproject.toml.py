@@ -2,6 +2,8 @@
 from novapatch.edit import toml_add_item
 
 EDITS = [
+    toml_add_item('project.scripts', 'nova-pmem-copy',
+                  'nova.cmd.pmem_copy:main'),
     toml_add_item('project.scripts', 'nova-pmem-join',
                   'nova.virt.pmem_transfer.join:main'),
 ]

@@ -55,7 +55,7 @@ def connected(job: pmem_job.Sending, guard: processes.Guard) -> abc.Iterator[
             with _explained(ssh):
                 yield ours
         else:
-            local = job.local + secrets.token_hex(4)
+            local = local_path(job.local)
             stack.callback(_remove, local)
             ssh = stack.enter_context(_ssh(
                 guard, [*job.ssh, '-N', '-L', '%s:%s' % (local, job.socket),
@@ -68,6 +68,11 @@ def connected(job: pmem_job.Sending, guard: processes.Guard) -> abc.Iterator[
                 connection = stack.enter_context(_unix(local))
                 _remove(local)
                 yield connection
+
+
+def local_path(beginning: str) -> str:
+    """Return a path for a socket of ssh that nothing else has."""
+    return beginning + secrets.token_hex(4)
 
 
 def _remove(path: str) -> None:

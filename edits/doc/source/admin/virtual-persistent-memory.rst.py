@@ -82,7 +82,7 @@ EDITS = [
         * Where ``sshd`` runs in another container than ``nova-compute``, they
           have the same :oslo.config:option:`state_path` in common, under the
           same path, and the user has the same number in both. That path has
-          at most 53 bytes.
+          at most 47 bytes.
         * ``ndctl`` and ``daxio`` are installed on every compute host, on the
           ``PATH`` of ``nova-compute`` and of its privsep helper.
         * :oslo.config:option:`service_user.send_service_user_token` is set on
@@ -99,6 +99,19 @@ EDITS = [
           ``os_compute_api:os-migrate-server:migrate:copy_pmem_devices``.
         * Requests go to ``/v2.1``. The old ``/v2`` endpoint drops the field of
           a ``resize`` without a word, as it does with all unknown fields.
+
+        Whether a host meets them tells this command, as nova's user there. It
+        changes nothing, and says what to do where something is wrong:
+
+        .. code-block:: console
+
+           $ nova-pmem-copy check --peer HOST
+
+        ``HOST`` is another compute host, by its
+        :oslo.config:option:`libvirt.migration_inbound_addr`, and may be left
+        out. With ``--json`` it answers as JSON. The exit status is 1 if
+        something is wrong. Where Nova was changed in place, it is ``PYTHON -m
+        nova.cmd.pmem_copy check``.
 
         Options
         ~~~~~~~

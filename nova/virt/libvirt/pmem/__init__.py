@@ -7,4 +7,6 @@
 guards and wipes devices, ``tickets`` notes down what holds whose data,
 ``settle`` brings what moves have left to an end, ``transfer`` is the sender
 as nova-compute sees it, and ``pairing`` says which device takes which data.
+``check_host`` and ``check_peer`` are for a command: see
+:mod:`nova.cmd.pmem_copy`.
 """
