@@ -9,6 +9,7 @@ from pathlib import Path
 import sys
 
 from novapatch import errors
+from novapatch import export
 from novapatch import operations
 from novapatch import patchset
 from novapatch.tree import Tree
@@ -54,6 +55,13 @@ def _parser() -> argparse.ArgumentParser:
     work.add_argument('--sdist', type=Path, metavar='FILE', help=(
         "Nova's sdist; default: the one pip downloads"))
     _add_force(work)
+    commits = commands.add_parser('export', parents=[common], help=(
+        'make commits of the patch set: a branch, patches, a quilt queue'))
+    commits.add_argument('tree', type=Path, nargs='?', metavar='TREE', help=(
+        "an sdist, unpacked or not, or a git checkout; default: the one pip "
+        "downloads"))
+    commits.add_argument('--to', type=Path, metavar='DIR', help=(
+        'default: work/export in the project'))
     return parser
 
 
@@ -145,5 +153,15 @@ def _work(options: argparse.Namespace) -> int:
     return 0
 
 
+def _export(options: argparse.Namespace) -> int:
+    patch_set = patchset.load(options.patch_set)
+    directory = options.to or options.patch_set / 'work' / 'export'
+    with worktree.sources(patch_set, options.tree) as place:
+        commits = export.export(Tree(place, options.release), patch_set,
+                                directory)
+    print(*commits, f'{directory}: {len(commits)} commits', sep='\n')
+    return 0
+
+
 _COMMANDS = {'apply': _apply, 'diff': _diff, 'undo': _undo,
-             'status': _status, 'work': _work}
+             'status': _status, 'work': _work, 'export': _export}

@@ -6,6 +6,8 @@ takes effect at once.  Test discovery resolves links on both sides of its
 comparison, so linked tests are found.
 """
 
+from collections.abc import Iterator
+import contextlib
 import json
 from pathlib import Path
 import shutil
@@ -37,7 +39,8 @@ def refresh(patch_set: PatchSet, directory: Path,
     release = patch_set.releases[-1] if patch_set.releases else ''
     made = not directory.exists()
     if made:
-        _unpack(sdist or _download(patch_set.root, release), directory)
+        _unpack(sdist or _download(patch_set.root, release), directory,
+                marked=True)
     elif not (directory / _MARKER).is_file():
         raise errors.NotOurs(directory=directory)
     tree = Tree(directory)
@@ -54,6 +57,24 @@ def refresh(patch_set: PatchSet, directory: Path,
     (directory / _MARKER).write_text(json.dumps({'edits': key}))
     return (f'{directory}: {"made" if made else "refreshed"} '
             f'({len(plan.changes)} files)')
+
+
+@contextlib.contextmanager
+def sources(patch_set: PatchSet, place: Path | None) -> Iterator[Path]:
+    """A directory with Nova's sources.
+
+    :param place: it, or an sdist; by default the one that pip downloads
+    :raises: NoSdist
+    """
+    if place is None:
+        place = _download(patch_set.root, patch_set.releases[-1])
+    if not place.is_file():
+        yield place
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        tree = Path(scratch, 'nova')
+        _unpack(place, tree)
+        yield tree
 
 
 def _key(patch_set: PatchSet) -> str:
@@ -83,7 +104,7 @@ def _download(root: Path, release: str) -> Path:
     return sdist
 
 
-def _unpack(sdist: Path, directory: Path) -> None:
+def _unpack(sdist: Path, directory: Path, marked: bool = False) -> None:
     """Unpack an sdist; the directory appears only when it is complete."""
     directory.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory.parent) as scratch:
@@ -97,5 +118,6 @@ def _unpack(sdist: Path, directory: Path) -> None:
         if len(tops) != 1:
             raise errors.NoSdist(release=sdist.name,
                                  reason='it is no sdist')
-        (tops[0] / _MARKER).write_text('{}')
+        if marked:
+            (tops[0] / _MARKER).write_text('{}')
         shutil.move(tops[0], directory)
