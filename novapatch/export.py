@@ -39,7 +39,7 @@ class _Git:
                      if not key.startswith('GIT_')}
         self._env |= {
             'GIT_CONFIG_GLOBAL': os.devnull, 'GIT_CONFIG_NOSYSTEM': '1',
-            'LC_ALL': 'C', 'TZ': 'UTC'}
+            'LC_ALL': 'C'}
         for role in 'AUTHOR', 'COMMITTER':
             self._env |= {f'GIT_{role}_NAME': name, f'GIT_{role}_EMAIL': mail,
                           f'GIT_{role}_DATE': f'{series.date} +0000'}

@@ -2,10 +2,10 @@
 """Which commits a patch set is cut into: what ``series.toml`` says.
 
 A commit has a ``name``, a ``message``, and ``files``: patterns as of a shell,
-whose ``*`` also matches a slash. ``nova/objects/service.py`` claims a new file,
-or all edits of that file; ``nova/virt/driver.py::Driver.spawn`` claims what
-starts so among the edits of one that commits share. What belongs to none, or to
-two, is an error.
+whose ``*`` also matches a slash. ``nova/objects/service.py`` claims a new
+file, or all edits of that file; ``nova/virt/driver.py::Driver.spawn`` claims
+what starts so among the edits of one that commits share. What belongs to none,
+or to two, is an error.
 """
 
 from collections.abc import Iterator

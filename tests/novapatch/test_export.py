@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import os
+import re
 import shutil
 import subprocess
 import tarfile
@@ -238,13 +239,15 @@ def test_the_same_bytes_again(make, tmp_path, monkeypatch):
         '''})
     monkeypatch.setenv('HOME', str(tmp_path / 'home'))
     monkeypatch.setenv('GIT_AUTHOR_NAME', 'me')
+    monkeypatch.setenv('GIT_DIR', '/nowhere')
     monkeypatch.setenv('TZ', 'Asia/Tokyo')
-    old_umask = os.umask(0o077)
+    kept = os.umask(0o077)
     try:
         time.sleep(1)
         second = make('second')
     finally:
-        os.umask(old_umask)
+        os.umask(kept)
+    monkeypatch.delenv('GIT_DIR')
     for kind in 'patches', 'quilt':
         assert {path.name: path.read_bytes()
                 for path in (first / kind).iterdir()} == {
@@ -252,6 +255,10 @@ def test_the_same_bytes_again(make, tmp_path, monkeypatch):
             for path in (second / kind).iterdir()}
     assert git(first / 'nova', 'rev-parse', 'HEAD') == git(
         second / 'nova', 'rev-parse', 'HEAD')
+    # How far git shortens a digest depends on what else is there.
+    text = (first / 'quilt/02-use.patch').read_text()
+    assert re.findall(r'^index [0-9a-f]{40}\.\.[0-9a-f]{40} 100644$', text,
+                      re.MULTILINE)
 
 
 @pytest.mark.parametrize('kind', ['directory', 'sdist', 'default'])
