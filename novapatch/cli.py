@@ -3,6 +3,7 @@
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 import gc
 import os
 from pathlib import Path
@@ -12,6 +13,7 @@ from novapatch import errors
 from novapatch import export
 from novapatch import operations
 from novapatch import patchset
+from novapatch.patchset import PatchSet
 from novapatch.tree import Tree
 from novapatch import worktree
 
@@ -19,23 +21,26 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 
 def _add_common(parser: argparse.ArgumentParser, patch_set: object,
-                release: object) -> None:
+                release: object, any_release: object) -> None:
     parser.add_argument(
         '--patch-set', type=Path, default=patch_set, metavar='DIR',
         help='the project with edits/ and the new files')
     parser.add_argument(
         '--release', metavar='R', default=release,
         help='the release of the tree, if it can not be found out')
+    parser.add_argument(
+        '--any-release', action='store_true', default=any_release,
+        help='try a release that is not supported; only its places tell')
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog='novapatch',
         description='Apply a semantic patch set to a tree of Nova.')
-    _add_common(parser, PROJECT, None)
+    _add_common(parser, PROJECT, None, False)
     # Before or after the command: what is not given must not override.
     common = argparse.ArgumentParser(add_help=False)
-    _add_common(common, argparse.SUPPRESS, argparse.SUPPRESS)
+    _add_common(common, *3 * [argparse.SUPPRESS])
     tree = argparse.ArgumentParser(add_help=False, parents=[common])
     tree.add_argument('tree', type=Path, metavar='TREE', help=(
         'an unpacked sdist, a git checkout, or site-packages'))
@@ -106,9 +111,26 @@ def _say_skipped(skipped: Sequence[str]) -> None:
               f'{errors.listed(skipped)}', file=sys.stderr)
 
 
+def _patch_set(options: argparse.Namespace,
+               tree: Tree | None = None) -> PatchSet:
+    """The patch set; on demand one that takes any release.
+
+    :param tree: it is warned of, if its release is not supported
+    """
+    found = patchset.load(options.patch_set)
+    if tree is None or not options.any_release:
+        return found
+    try:
+        found.check_release(tree.root, tree.release)
+    except errors.WrongRelease:
+        print(f'novapatch: {tree.root}: nobody has tried this with Nova '
+              f'{tree.release}: run its tests', file=sys.stderr)
+    return replace(found, releases=())
+
+
 def _apply(options: argparse.Namespace) -> int:
     tree = Tree(options.tree, options.release)
-    plan = operations.apply(tree, patchset.load(options.patch_set))
+    plan = operations.apply(tree, _patch_set(options, tree))
     if plan is None:
         print(f'{tree.root}: already applied, nothing to do')
         return 0
@@ -121,8 +143,7 @@ def _apply(options: argparse.Namespace) -> int:
 
 def _diff(options: argparse.Namespace) -> int:
     tree = Tree(options.tree, options.release)
-    sys.stdout.write(operations.diff(
-        tree, patchset.load(options.patch_set)))
+    sys.stdout.write(operations.diff(tree, _patch_set(options, tree)))
     return 0
 
 
@@ -135,7 +156,7 @@ def _undo(options: argparse.Namespace) -> int:
 
 def _status(options: argparse.Namespace) -> int:
     tree = Tree(options.tree, options.release)
-    found = operations.status(tree, patchset.load(options.patch_set))
+    found = operations.status(tree, _patch_set(options))
     print(f'{tree.root}: {found.state.value}')
     for title, names in (('changed by hand since', found.by_hand),
                          ('there', found.present),
@@ -148,17 +169,17 @@ def _status(options: argparse.Namespace) -> int:
 def _work(options: argparse.Namespace) -> int:
     directory = options.directory or options.patch_set / 'work' / 'nova'
     print(worktree.refresh(
-        patchset.load(options.patch_set), directory,
-        sdist=options.sdist, force=options.force))
+        _patch_set(options), directory, sdist=options.sdist,
+        force=options.force, release=options.release))
     return 0
 
 
 def _export(options: argparse.Namespace) -> int:
-    patch_set = patchset.load(options.patch_set)
     directory = options.to or options.patch_set / 'work' / 'export'
-    with worktree.sources(patch_set, options.tree) as place:
-        commits = export.export(Tree(place, options.release), patch_set,
-                                directory)
+    with worktree.sources(_patch_set(options), options.tree,
+                          options.release) as place:
+        tree = Tree(place, options.release)
+        commits = export.export(tree, _patch_set(options, tree), directory)
     print(*commits, f'{directory}: {len(commits)} commits', sep='\n')
     return 0
 

@@ -43,6 +43,7 @@ from novapatch.values import SetValue
 
 __all__ = [
     'MODULE', 'Target', 'Edit', 'NextVersion', 'next_version',
+    'this_version',
     'set_value', 'bump', 'append', 'add_parameter', 'add_argument',
     'insert_before', 'insert_after', 'insert_first', 'insert_last',
     'add_function', 'replace', 'add_decorator', 'add_import',
@@ -58,15 +59,30 @@ __all__ = [
 
 @dataclass(frozen=True)
 class NextVersion:
-    """A version that is read from the pristine tree and raised by one."""
+    """A version that is read from the pristine tree, raised by one or not.
+
+    ``here`` is what the new files of the patch set have in its place.
+    """
 
     path: str
     target: str | Target
+    here: str = ''
+    is_raised: bool = True
 
 
-def next_version(path: str, target: str | Target) -> NextVersion:
-    """For VALUES: the version after the one assigned to a target."""
-    return NextVersion(path, target)
+def next_version(path: str, target: str | Target,
+                 here: str = '') -> NextVersion:
+    """For VALUES: the version after the one assigned to a target.
+
+    :param here: how new files write it; they get what the tree has
+    """
+    return NextVersion(path, target, here)
+
+
+def this_version(path: str, target: str | Target,
+                 here: str = '') -> NextVersion:
+    """For VALUES: the version that is assigned to a target."""
+    return NextVersion(path, target, here, is_raised=False)
 
 
 # -- Python ---------------------------------------------------------------

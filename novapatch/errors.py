@@ -135,7 +135,7 @@ class ReleaseUnknown(PatchError):
 
 class WrongRelease(PatchError):
     message = ('{tree} is Nova {found}; this patch set supports '
-               '{supported}')
+               '{supported} (--any-release tries all the same)')
 
 
 class SymlinkInTree(PatchError):

@@ -28,18 +28,19 @@ _MARKER = '.novapatch-work.json'
 
 
 def refresh(patch_set: PatchSet, directory: Path,
-            sdist: Path | None = None, force: bool = False) -> str:
+            sdist: Path | None = None, force: bool = False,
+            release: str | None = None) -> str:
     """Make a working tree, or derive it anew where the edits changed.
 
     Files that are not the patch set's (test results, caches) stay.
 
+    :param release: of the sdist that is downloaded; the newest by default
     :returns: what was done, in one line
     :raises: NotOurs, NoSdist, ChangedByHand, and all that apply raises
     """
-    release = patch_set.releases[-1] if patch_set.releases else ''
     made = not directory.exists()
     if made:
-        _unpack(sdist or _download(patch_set.root, release), directory,
+        _unpack(sdist or _download(patch_set, release), directory,
                 marked=True)
     elif not (directory / _MARKER).is_file():
         raise errors.NotOurs(directory=directory)
@@ -60,14 +61,16 @@ def refresh(patch_set: PatchSet, directory: Path,
 
 
 @contextlib.contextmanager
-def sources(patch_set: PatchSet, place: Path | None) -> Iterator[Path]:
+def sources(patch_set: PatchSet, place: Path | None,
+            release: str | None = None) -> Iterator[Path]:
     """A directory with Nova's sources.
 
     :param place: it, or an sdist; by default the one that pip downloads
+    :param release: of that one; the newest by default
     :raises: NoSdist
     """
     if place is None:
-        place = _download(patch_set.root, patch_set.releases[-1])
+        place = _download(patch_set, release)
     if not place.is_file():
         yield place
         return
@@ -87,9 +90,10 @@ def _is_intact(tree: Tree, found: operations.Manifest) -> bool:
         transaction.is_after(tree.root, entry) for entry in found.files)
 
 
-def _download(root: Path, release: str) -> Path:
+def _download(patch_set: PatchSet, release: str | None) -> Path:
     """Nova's sdist, downloaded once into work/cache/ of the project."""
-    cache = root / 'work' / 'cache'
+    release = release or patch_set.releases[-1]
+    cache = patch_set.root / 'work' / 'cache'
     sdist = cache / f'nova-{release}.tar.gz'
     if sdist.is_file():
         return sdist
