@@ -11,6 +11,8 @@ from patch_helpers import PATCH_SET
 from patch_helpers import SERIES
 from patch_helpers import write
 
+PROJECT = Path(__file__).resolve().parents[2]
+
 
 @pytest.fixture
 def project(tmp_path):
@@ -86,7 +88,14 @@ def test_change_ids_last_and_differ(project):
 
 
 def test_every_file_of_this_project_has_its_commit():
-    patch_set = patchset.load(Path(__file__).resolve().parents[2])
+    patch_set = patchset.load(PROJECT)
     parts = list(series.split(series.load(patch_set), patch_set))
     assert set().union(*(part.new_files for commit, part in parts)) == set(
         patch_set.new_files)
+
+
+def test_no_file_of_this_project_is_empty():
+    # dpkg-source removes a file that a patch leaves empty.
+    new = patchset.load(PROJECT).new_files
+    assert [path for path, place in new.items()
+            if not place.stat().st_size] == []
