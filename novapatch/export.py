@@ -23,6 +23,9 @@ from novapatch import record
 from novapatch import series as definition
 from novapatch.tree import Tree
 
+#: The branch of what was there before.
+BASE = 'nova'
+
 _LEFT = shutil.ignore_patterns('__pycache__', '.git', record.NAME)
 _DIFF = ('--no-renames', '--full-index', '--no-color', '--no-ext-diff',
          '--no-textconv', '--diff-algorithm=myers', '--unified=3',
@@ -100,18 +103,18 @@ def export(tree: Tree, patch_set: PatchSet, directory: Path) -> list[str]:
     shutil.rmtree(scratch, ignore_errors=True)
     try:
         git = _Git(scratch / 'nova', series)
-        start = _base(git, tree, patch_set)
+        _base(git, tree, patch_set)
         commits = _commits(git, Tree(git.root, tree.release), series.branch,
                            parts)
-        _patches(git, series, commits, f'{start}..HEAD', scratch)
+        _patches(git, series, commits, scratch)
         os.rename(scratch, directory)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return [commit.summary for commit in commits]
 
 
-def _base(git: _Git, tree: Tree, patch_set: PatchSet) -> str:
-    """Make the repository of what the tree has; returns the commit of it."""
+def _base(git: _Git, tree: Tree, patch_set: PatchSet) -> None:
+    """Make the repository of what the tree has."""
     if (tree.root / '.git').exists():
         checkout, git.root = git.root, git.root.parent
         git.root.mkdir(parents=True)
@@ -121,9 +124,10 @@ def _base(git: _Git, tree: Tree, patch_set: PatchSet) -> str:
     else:
         _check_pristine(tree, patch_set)
         shutil.copytree(tree.root, git.root, symlinks=True, ignore=_LEFT)
-        git.run('init', '--quiet', '--initial-branch=nova')
+        git.run('init', '--quiet')
         git.commit(f'Nova {tree.release}\n')
-    return git.run('rev-parse', 'HEAD').strip()
+    # It may be the branch that is checked out.
+    git.run('update-ref', f'refs/heads/{BASE}', 'HEAD')
 
 
 def _check_pristine(tree: Tree, patch_set: PatchSet) -> None:
@@ -158,13 +162,12 @@ def _write(root: Path, plan: Plan) -> None:
 
 
 def _patches(git: _Git, series: definition.Series,
-             commits: list[definition.Commit], made: str,
-             directory: Path) -> None:
+             commits: list[definition.Commit], directory: Path) -> None:
     """Write the patches of all commits, in both forms."""
     git.run('format-patch', '--quiet', '--zero-commit', '--no-signature',
             '--no-thread', '--no-attach', '--numbered', '--stat=72',
             f'--output-directory={directory / "patches"}', *_DIFF,
-            made)
+            f'{BASE}..HEAD')
     queue = directory / 'quilt'
     queue.mkdir()
     names = []

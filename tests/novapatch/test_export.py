@@ -169,16 +169,18 @@ def test_what_nova_ignores_is_not_lost(make, tree, applied):
     assert without_git(make() / 'nova') == applied()
 
 
+@pytest.mark.parametrize('branch', ['master', 'nova', None])
 def test_checkout_stays_as_it_is_and_is_what_it_is_based_on(
-        make, tree, project):
+        make, tree, project, branch):
     checkout(tree)
+    git(tree, 'checkout', '-q', *(['-B', branch] if branch else ['--detach']))
     head = git(tree, 'rev-parse', 'HEAD')
     # Work in progress is not what is exported.
     write(tree, {'nova/boat.py': 'mine = 1\n'})
     before = snapshot(tree)
     place = make() / 'nova'
     assert snapshot(tree) == before
-    assert git(place, 'rev-parse', 'boats~2') == head
+    assert git(place, 'rev-parse', 'boats~2', 'nova') == 2 * head
     assert 'class Boat' in git(place, 'show', 'boats:nova/boat.py')
 
 
