@@ -30,7 +30,8 @@ def _add_common(parser: argparse.ArgumentParser, patch_set: object,
         help='the release of the tree, if it can not be found out')
     parser.add_argument(
         '--any-release', action='store_true', default=any_release,
-        help='try a release that is not supported; only its places tell')
+        help='try a release that is not supported: only its places tell '
+        '("work" needs --release, too)')
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -113,19 +114,20 @@ def _say_skipped(skipped: Sequence[str]) -> None:
 
 def _patch_set(options: argparse.Namespace,
                tree: Tree | None = None) -> PatchSet:
-    """The patch set; on demand one that takes any release.
+    """The patch set; on demand one that takes the release of a tree.
 
-    :param tree: it is warned of, if its release is not supported
+    :param tree: if there is none yet, its release has to be an option
     """
     found = patchset.load(options.patch_set)
-    if tree is None or not options.any_release:
+    release = tree.release if tree else options.release
+    if not options.any_release or not release:
         return found
     try:
-        found.check_release(tree.root, tree.release)
+        found.check_release(options.patch_set, release)
     except errors.WrongRelease:
-        print(f'novapatch: {tree.root}: nobody has tried this with Nova '
-              f'{tree.release}: run its tests', file=sys.stderr)
-    return replace(found, releases=())
+        print(f'novapatch: nobody has tried this with Nova {release}: '
+              f'run its tests', file=sys.stderr)
+    return replace(found, releases=(release, *found.releases))
 
 
 def _apply(options: argparse.Namespace) -> int:
@@ -156,7 +158,8 @@ def _undo(options: argparse.Namespace) -> int:
 
 def _status(options: argparse.Namespace) -> int:
     tree = Tree(options.tree, options.release)
-    found = operations.status(tree, _patch_set(options))
+    found = operations.status(
+        tree, patchset.load(options.patch_set))
     print(f'{tree.root}: {found.state.value}')
     for title, names in (('changed by hand since', found.by_hand),
                          ('there', found.present),
@@ -176,7 +179,7 @@ def _work(options: argparse.Namespace) -> int:
 
 def _export(options: argparse.Namespace) -> int:
     directory = options.to or options.patch_set / 'work' / 'export'
-    with worktree.sources(_patch_set(options), options.tree,
+    with worktree.sources(patchset.load(options.patch_set), options.tree,
                           options.release) as place:
         tree = Tree(place, options.release)
         commits = export.export(tree, _patch_set(options, tree), directory)

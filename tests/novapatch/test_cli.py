@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 
 import pytest
 
@@ -205,3 +206,15 @@ def test_any_release_does_not_make_places_fit(run, tmp_path):
     status, out, err = run('apply', '--any-release', '--release', '35.0.0',
                            tmp_path / 'tree')
     assert status == 1 and "Nova 35.0.0: nova/boat.py" in err
+
+
+def test_any_release_to_work_in(run, tmp_path):
+    write(tmp_path / 'tree', {'PKG-INFO': 'Name: nova\nVersion: 35.0.0\n'})
+    sdist = tmp_path / 'nova.tar.gz'
+    with tarfile.open(sdist, 'w:gz') as archive:
+        archive.add(tmp_path / 'tree', 'nova-35.0.0')
+    command = ['work', '--sdist', sdist, '--release', '35.0.0']
+    assert run(*command, tmp_path / 'one')[0] == 1
+    status, out, err = run(*command, '--any-release', tmp_path / 'two')
+    assert status == 0 and 'nobody has tried this with Nova 35.0.0' in err
+    assert (tmp_path / 'two/nova/anchor.py').is_file()
