@@ -12,8 +12,6 @@ from novapatch.base import Alternatives
 from novapatch.base import Edit
 from novapatch.contexts import AddContext
 from novapatch.data import JsonBump
-from novapatch.data import JsonSet
-from novapatch.data import TextReplaceLine
 from novapatch.data import TomlAddItem
 from novapatch.data import YamlAddKey
 from novapatch.definitions import AddFunction
@@ -26,9 +24,6 @@ from novapatch.restructured import RstAddRestParameter
 from novapatch.restructured import RstAppend
 from novapatch.restructured import RstInsert
 from novapatch.restructured import RstReplaceDirective
-from novapatch.restructured import RstReplaceListItem
-from novapatch.restructured import RstReplaceParagraph
-from novapatch.restructured import RstReplaceTitle
 from novapatch.scope import MODULE
 from novapatch.scope import Target
 from novapatch.signatures import AddArgument
@@ -36,24 +31,19 @@ from novapatch.signatures import AddDecorator
 from novapatch.signatures import AddParameter
 from novapatch.statements import InsertBeside
 from novapatch.statements import InsertInto
-from novapatch.statements import Wrap
 from novapatch.values import Append
 from novapatch.values import Bump
 from novapatch.values import SetValue
 
 __all__ = [
-    'MODULE', 'Target', 'Edit', 'NextVersion', 'next_version',
-    'this_version',
+    'MODULE', 'Target', 'Edit', 'NextVersion', 'next_version', 'this_version',
     'set_value', 'bump', 'append', 'add_parameter', 'add_argument',
     'insert_before', 'insert_after', 'insert_first', 'insert_last',
     'add_function', 'replace', 'add_decorator', 'add_import',
-    'append_docstring', 'append_string', 'wrap', 'add_context', 'append_file',
-    'alternatives',
-    'rst_append', 'rst_insert_after', 'rst_append_section',
-    'rst_replace_directive', 'rst_replace_paragraph',
-    'rst_replace_list_item', 'rst_replace_title',
-    'rst_add_rest_parameter', 'yaml_add_key', 'json_set', 'json_bump',
-    'toml_add_item', 'text_replace_line',
+    'append_docstring', 'append_string', 'add_context', 'append_file',
+    'alternatives', 'rst_append', 'rst_insert_after', 'rst_append_section',
+    'rst_replace_directive', 'rst_add_rest_parameter', 'yaml_add_key',
+    'json_bump', 'toml_add_item',
 ]
 
 
@@ -184,15 +174,6 @@ def append_string(target: str | Target, text: str) -> Edit:
     return AppendString(target, text)
 
 
-def wrap(target: str | Target, pattern: str, header: str) -> Edit:
-    """Put statements under a header.
-
-    :param header: ends with ``:``, or has a line ``...`` where the
-        statements go (``try:`` needs its ``except``)
-    """
-    return Wrap(target, pattern, header)
-
-
 def add_context(target: str | Target, pattern: str, context: str,
                 first: bool = False) -> Edit:
     """Add a context to a ``with`` statement.
@@ -236,23 +217,6 @@ def rst_replace_directive(section: str | None, directive: str,
     return RstReplaceDirective(section, contains, text, directive)
 
 
-def rst_replace_paragraph(section: str | None, contains: str,
-                          text: str) -> Edit:
-    """Replace the one paragraph that contains a few words."""
-    return RstReplaceParagraph(section, contains, text)
-
-
-def rst_replace_list_item(section: str | None, contains: str,
-                          text: str) -> Edit:
-    """Replace the one list item (bullet and all) that contains words."""
-    return RstReplaceListItem(section, contains, text)
-
-
-def rst_replace_title(old_title: str, new_title: str) -> Edit:
-    """Replace a title; its underline gets the right length."""
-    return RstReplaceTitle(old_title, new_title)
-
-
 def rst_add_rest_parameter(section: str, *,
                            directive: str = 'rest_parameters',
                            after: str, line: str,
@@ -283,11 +247,6 @@ def yaml_add_key(key: str, text: str, section: str | None = None) -> Edit:
     return YamlAddKey(key, text, section)
 
 
-def json_set(pointer: str, text: str) -> Edit:
-    """Set the value at a JSON pointer (``/version/id``)."""
-    return JsonSet(pointer, text)
-
-
 def json_bump(pointer: str) -> Edit:
     """Raise the version at a JSON pointer by one."""
     return JsonBump(pointer)
@@ -296,8 +255,3 @@ def json_bump(pointer: str) -> Edit:
 def toml_add_item(table: str, key: str, value: str) -> Edit:
     """Add ``key = value`` to a table, sorted if the table is."""
     return TomlAddItem(table, key, value)
-
-
-def text_replace_line(pattern_regex: str, text: str) -> Edit:
-    """Last resort: replace the one line that a regular expression finds."""
-    return TextReplaceLine(pattern_regex, text)
