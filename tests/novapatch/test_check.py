@@ -108,7 +108,7 @@ def test_what_this_release_lacks(text, missing):
 @pytest.mark.parametrize('text', [
     'import nova.virt.driver', 'from nova.virt import driver',
     'from nova.i18n import _', 'from nova import virt', 'import novae',
-    'from . import rudder', 'from x import this_one'])
+    'from . import rudder', 'from .nova import rudder', 'from x import y'])
 def test_what_this_release_has(text):
     change = plans.Change('x.py', None, f'{text}  # noqa\n'.encode(), 0o644)
     check.run(plans.Plan('34.0.0', (change,), ()), TREE_OF_NOVA)
