@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 
+import configparser
 from pathlib import Path
+import re
 
 import pytest
 
@@ -99,3 +101,13 @@ def test_no_file_of_this_project_is_empty():
     new = patchset.load(PROJECT).new_files
     assert [path for path, place in new.items()
             if not place.stat().st_size] == []
+
+
+def test_the_changelog_knows_the_version():
+    # It stands in the name of the wheel.
+    settings = configparser.ConfigParser()
+    settings.read(PROJECT / 'setup.cfg')
+    version = settings['metadata']['version']
+    titles = re.findall(r'^(\d[\d.]*).*\n=+$',
+                        (PROJECT / 'CHANGELOG.rst').read_text(), re.MULTILINE)
+    assert titles[0] == version
