@@ -8,7 +8,8 @@ IN := $(TOX) exec -qq -e nova --
 
 .PHONY: help demo lab lab-moves test test-tool test-client test-tempest \
 	test-unit test-functional test-unpatched test-unwiped test-faults \
-	faults bench lint work upstream cloud cloud-env cloud-up cloud-down clean
+	faults bench lint work upstream export series wheel cloud cloud-env \
+	cloud-up cloud-down clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -104,6 +105,19 @@ lab-moves: work .venv/nova
 ## make work             make or refresh the patched tree in work/nova
 work: $(TOX)
 	.venv/bin/python -m novapatch work
+
+## make export           commits, patches, a quilt queue, in work/export
+export: $(TOX)
+	rm -rf work/export
+	.venv/bin/python -m novapatch export
+
+## make series           verify the commits one by one (COMMITS=3: only that)
+series: export .venv/nova
+	$(IN) tools/series $(COMMITS)
+
+## make wheel            an sdist and a wheel of the patched Nova, in work/dist
+wheel: export
+	PATH="$$PWD/.venv/bin:$$PATH" tools/wheel
 
 ## make upstream         Nova's own unit tests around the change (20 minutes)
 upstream: work .venv/nova

@@ -6,12 +6,18 @@ that is being changed.
 """
 
 from novapatch.edit import next_version
+from novapatch.edit import this_version
 
+# The release of each series that this was tried with. Others of the series are
+# judged by their places.
 RELEASES = ('34.0.0',)
 
+_MICROVERSION = 'nova/api/openstack/api_version_request.py', '_MAX_API_VERSION'
+
+# What new files have instead is in "here".
 VALUES = {
-    'microversion': next_version(
-        'nova/api/openstack/api_version_request.py', '_MAX_API_VERSION'),
+    'microversion': next_version(*_MICROVERSION, here='2.105'),
+    'microversion_before': this_version(*_MICROVERSION, here='2.104'),
     'service_version': next_version(
         'nova/objects/service.py', 'SERVICE_VERSION'),
 }

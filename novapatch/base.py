@@ -52,15 +52,19 @@ class Edit:
             field.name: _bind(getattr(self, field.name), values)
             for field in dataclasses.fields(self)})
 
-    def __str__(self) -> str:
+    @property
+    def subject(self) -> str:
+        """What it is about: its target, or how its text begins."""
         first = dataclasses.fields(self)[0]
-        text = str(getattr(self, first.name)).strip().split('\n')[0]
-        return f'{self.operation}({text!r})'
+        return str(getattr(self, first.name)).strip().split('\n')[0]
+
+    def __str__(self) -> str:
+        return f'{self.operation}({self.subject!r})'
 
 
 def _bind(item: Any, values: Mapping[str, str]) -> Any:
     if isinstance(item, str):
-        return _VALUE.sub(lambda found: _value(found[1], values), item)
+        return fill(item, values)
     if isinstance(item, tuple):
         return tuple(_bind(child, values) for child in item)
     if isinstance(item, Edit):
@@ -70,6 +74,14 @@ def _bind(item: Any, values: Mapping[str, str]) -> Any:
             field.name: _bind(getattr(item, field.name), values)
             for field in dataclasses.fields(item)})
     return item
+
+
+def fill(text: str, values: Mapping[str, str]) -> str:
+    """A text with every ``{{name}}`` replaced.
+
+    :raises: UnknownValue
+    """
+    return _VALUE.sub(lambda found: _value(found[1], values), text)
 
 
 def _value(name: str, values: Mapping[str, str]) -> str:
@@ -133,6 +145,10 @@ class Alternatives(Edit):
     @property
     def shows(self) -> bool:
         return all(edit.shows for edit in self.edits)
+
+    @property
+    def subject(self) -> str:
+        return self.edits[0].subject
 
     def __str__(self) -> str:
         return ' or '.join(str(edit) for edit in self.edits)

@@ -9,7 +9,6 @@ moves, because readers (and Sphinx) see it relative to the code.
 from collections.abc import Iterator
 import io
 import re
-import textwrap
 import tokenize
 from typing import NamedTuple
 
@@ -18,9 +17,6 @@ _FSTRING_START = getattr(tokenize, 'FSTRING_START', None)
 _FSTRING_END = getattr(tokenize, 'FSTRING_END', None)
 _LAYOUT = {tokenize.NL, tokenize.COMMENT, tokenize.INDENT, tokenize.DEDENT,
            tokenize.ENCODING, tokenize.NEWLINE}
-
-
-WIDTH = 79
 
 
 class _String(NamedTuple):
@@ -101,39 +97,6 @@ def indent(text: str, prefix: str) -> str:
         (line if number in fixed or not line.strip() else prefix + line)
         + '\n'
         for number, line in enumerate(text.rstrip('\n').split('\n')))
-
-
-def refilled(text: str) -> str:
-    """The same lines, with comments filled again that have become too long.
-
-    Code that moved to the right keeps its lines: how to break them is not
-    for a tool to say.
-    """
-    inside = string_lines(text)
-    result: list[str] = []
-    comment: list[str] = []
-
-    def flush() -> None:
-        if any(len(line) > WIDTH for line in comment):
-            margin = comment[0][:comment[0].index('#')]
-            result.extend(textwrap.wrap(
-                ' '.join(line.strip().lstrip('#').strip()
-                         for line in comment),
-                WIDTH, initial_indent=margin + '# ',
-                subsequent_indent=margin + '# ', break_on_hyphens=False,
-                break_long_words=False))
-        else:
-            result.extend(comment)
-        comment.clear()
-
-    for number, line in enumerate(text.split('\n')):
-        if number not in inside and line.lstrip().startswith('# '):
-            comment.append(line)
-        else:
-            flush()
-            result.append(line)
-    flush()
-    return '\n'.join(result)
 
 
 def placed(text: str, prefix: str) -> str:

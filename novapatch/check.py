@@ -3,24 +3,28 @@
 
 A place can be unique and still be wrong: the name that a hook uses may
 not exist there.  So everything must compile, no undefined or unused name
-may be new, and what changed must be what the edits say they change.
+may be new, what is imported of Nova must be in this release, and what changed
+must be what the edits say they change.
 """
 
 import ast
 from collections.abc import Iterator
 from collections import Counter
 import importlib
+import re
 import sys
 from types import ModuleType
 
 from novapatch.edit import Edit
 from novapatch import errors
 from novapatch.imports import IMPORTS
+from novapatch.imports import PROJECT
 from novapatch import pattern as patterns
 from novapatch.plan import Change
 from novapatch.plan import Plan
 from novapatch import scope
 from novapatch.source import Source
+from novapatch.tree import Tree
 
 # flake8's names of what pyflakes finds
 _CODES = {
@@ -33,15 +37,16 @@ _CODES = {
 Units = dict[str, list[ast.AST]]
 
 
-def run(plan: Plan) -> None:
-    """Check all results of a plan.
+def run(plan: Plan, tree: Tree) -> None:
+    """Check all results of a plan for a tree.
 
     :raises: CheckFailed, PyflakesMissing
     """
     pyflakes = _pyflakes()
+    modules = _Modules(plan, tree)
     findings = [f'{change.path}: {finding}'
                 for change in plan.changes if change.path.endswith('.py')
-                for finding in _check(pyflakes, change)]
+                for finding in _check(pyflakes, change, modules)]
     if findings:
         raise errors.CheckFailed(release=plan.release,
                                  findings='\n'.join(findings))
@@ -54,7 +59,8 @@ def _pyflakes() -> ModuleType:
         raise errors.PyflakesMissing(python=sys.executable) from error
 
 
-def _check(pyflakes: ModuleType, change: Change) -> Iterator[str]:
+def _check(pyflakes: ModuleType, change: Change,
+           modules: '_Modules') -> Iterator[str]:
     try:
         before, after = change.sources or (None, Source(
             change.after.decode()))
@@ -64,6 +70,7 @@ def _check(pyflakes: ModuleType, change: Change) -> Iterator[str]:
         yield f'does not compile: {error}'
         return
     yield from _names(pyflakes, change.path, before, after)
+    yield from modules.missing(before, after)
     if before is not None:
         yield from undeclared(before, after, change.edits)
 
@@ -93,6 +100,57 @@ def _messages(pyflakes: ModuleType, path: str,
             text = message.message % message.message_args
             # "redefinition of ... from line 5" moves with the lines.
             yield message.lineno, f'{code} {text.split(" from line")[0]}'
+
+
+# -- what is imported ------------------------------------------------------
+
+class _Modules:
+    """Nova's modules in a tree, and those of a plan."""
+
+    def __init__(self, plan: Plan, tree: Tree) -> None:
+        self._tree = tree
+        self._planned = {change.path: change.after for change in plan.changes}
+
+    def missing(self, before: Source | None,
+                after: Source) -> Iterator[str]:
+        """What is imported of Nova only since a change, and is not there."""
+        old = set() if before is None else {
+            what for what, line in _imported(before)}
+        for (module, name), line in _imported(after):
+            if (module, name) not in old and not self._has(module, name):
+                yield f'line {line}: there is no {module}' + (
+                    f'.{name}' if name else '')
+
+    def _has(self, module: str, name: str) -> bool:
+        text = self._text(module)
+        if text is None or not name:
+            return text is not None
+        # A module in a package, or else a name that one has.
+        return (self._text(f'{module}.{name}') is not None
+                or re.search(rf'\b{name}\b', text) is not None)
+
+    def _text(self, module: str) -> str | None:
+        bare = module.replace('.', '/')
+        for path in f'{bare}.py', f'{bare}/__init__.py':
+            if path in self._planned:
+                return self._planned[path].decode(errors='replace')
+            if self._tree.has(path):
+                return self._tree.read(path).decode(errors='replace')
+        return None
+
+
+def _imported(source: Source) -> Iterator[tuple[tuple[str, str], int]]:
+    """Yield ((module, name), line) of what is imported of Nova."""
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.Import):
+            found = [(each.name, '') for each in node.names]
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            found = [(node.module or '', each.name) for each in node.names]
+        else:
+            continue
+        for module, name in found:
+            if module.split('.')[0] == PROJECT:
+                yield (module, name), node.lineno
 
 
 # -- what changed ---------------------------------------------------------

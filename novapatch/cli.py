@@ -3,14 +3,17 @@
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 import gc
 import os
 from pathlib import Path
 import sys
 
 from novapatch import errors
+from novapatch import export
 from novapatch import operations
 from novapatch import patchset
+from novapatch.patchset import PatchSet
 from novapatch.tree import Tree
 from novapatch import worktree
 
@@ -18,23 +21,27 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 
 def _add_common(parser: argparse.ArgumentParser, patch_set: object,
-                release: object) -> None:
+                release: object, any_release: object) -> None:
     parser.add_argument(
         '--patch-set', type=Path, default=patch_set, metavar='DIR',
         help='the project with edits/ and the new files')
     parser.add_argument(
         '--release', metavar='R', default=release,
         help='the release of the tree, if it can not be found out')
+    parser.add_argument(
+        '--any-release', action='store_true', default=any_release,
+        help='try a release that is not supported: only its places tell '
+        '("work" needs --release, too)')
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog='novapatch',
         description='Apply a semantic patch set to a tree of Nova.')
-    _add_common(parser, PROJECT, None)
+    _add_common(parser, PROJECT, None, False)
     # Before or after the command: what is not given must not override.
     common = argparse.ArgumentParser(add_help=False)
-    _add_common(common, argparse.SUPPRESS, argparse.SUPPRESS)
+    _add_common(common, *3 * [argparse.SUPPRESS])
     tree = argparse.ArgumentParser(add_help=False, parents=[common])
     tree.add_argument('tree', type=Path, metavar='TREE', help=(
         'an unpacked sdist, a git checkout, or site-packages'))
@@ -54,6 +61,13 @@ def _parser() -> argparse.ArgumentParser:
     work.add_argument('--sdist', type=Path, metavar='FILE', help=(
         "Nova's sdist; default: the one pip downloads"))
     _add_force(work)
+    commits = commands.add_parser('export', parents=[common], help=(
+        'make commits of the patch set: a branch, patches, a quilt queue'))
+    commits.add_argument('tree', type=Path, nargs='?', metavar='TREE', help=(
+        "an sdist, unpacked or not, or a git checkout; default: the one pip "
+        "downloads"))
+    commits.add_argument('--to', type=Path, metavar='DIR', help=(
+        'default: work/export in the project'))
     return parser
 
 
@@ -98,9 +112,27 @@ def _say_skipped(skipped: Sequence[str]) -> None:
               f'{errors.listed(skipped)}', file=sys.stderr)
 
 
+def _patch_set(options: argparse.Namespace,
+               tree: Tree | None = None) -> PatchSet:
+    """The patch set; on demand one that takes the release of a tree.
+
+    :param tree: if there is none yet, its release has to be an option
+    """
+    found = patchset.load(options.patch_set)
+    release = tree.release if tree else options.release
+    if not options.any_release or not release:
+        return found
+    try:
+        found.check_release(options.patch_set, release)
+    except errors.WrongRelease:
+        print(f'novapatch: nobody has tried this with Nova {release}: '
+              f'run its tests', file=sys.stderr)
+    return replace(found, releases=(release, *found.releases))
+
+
 def _apply(options: argparse.Namespace) -> int:
     tree = Tree(options.tree, options.release)
-    plan = operations.apply(tree, patchset.load(options.patch_set))
+    plan = operations.apply(tree, _patch_set(options, tree))
     if plan is None:
         print(f'{tree.root}: already applied, nothing to do')
         return 0
@@ -113,8 +145,7 @@ def _apply(options: argparse.Namespace) -> int:
 
 def _diff(options: argparse.Namespace) -> int:
     tree = Tree(options.tree, options.release)
-    sys.stdout.write(operations.diff(
-        tree, patchset.load(options.patch_set)))
+    sys.stdout.write(operations.diff(tree, _patch_set(options, tree)))
     return 0
 
 
@@ -127,7 +158,8 @@ def _undo(options: argparse.Namespace) -> int:
 
 def _status(options: argparse.Namespace) -> int:
     tree = Tree(options.tree, options.release)
-    found = operations.status(tree, patchset.load(options.patch_set))
+    found = operations.status(
+        tree, patchset.load(options.patch_set))
     print(f'{tree.root}: {found.state.value}')
     for title, names in (('changed by hand since', found.by_hand),
                          ('there', found.present),
@@ -140,10 +172,20 @@ def _status(options: argparse.Namespace) -> int:
 def _work(options: argparse.Namespace) -> int:
     directory = options.directory or options.patch_set / 'work' / 'nova'
     print(worktree.refresh(
-        patchset.load(options.patch_set), directory,
-        sdist=options.sdist, force=options.force))
+        _patch_set(options), directory, sdist=options.sdist,
+        force=options.force, release=options.release))
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    directory = options.to or options.patch_set / 'work' / 'export'
+    with worktree.sources(patchset.load(options.patch_set), options.tree,
+                          options.release) as place:
+        tree = Tree(place, options.release)
+        commits = export.export(tree, _patch_set(options, tree), directory)
+    print(*commits, f'{directory}: {len(commits)} commits', sep='\n')
     return 0
 
 
 _COMMANDS = {'apply': _apply, 'diff': _diff, 'undo': _undo,
-             'status': _status, 'work': _work}
+             'status': _status, 'work': _work, 'export': _export}

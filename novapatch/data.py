@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Edits of YAML, JSON, TOML and, as a last resort, of one line."""
+"""Edits of YAML, JSON and TOML."""
 
 from dataclasses import dataclass
 import json
@@ -138,32 +138,6 @@ def _json_child(decoder: json.JSONDecoder, text: str, at: int,
 
 
 @dataclass(frozen=True)
-class JsonSet(base.Edit):
-    pointer: str
-    text: str
-
-    operation = 'json_set'
-    is_python = False
-
-    def _value(self, old: object) -> str:
-        """The JSON text; a string may come without its quotes."""
-        try:
-            new = json.loads(self.text)
-        except json.JSONDecodeError:
-            new = None
-        if isinstance(old, str) and not isinstance(new, str):
-            return json.dumps(self.text)
-        if new is None and self.text.strip() != 'null':
-            raise errors.BadText(text=self.text, reason='it is no JSON')
-        return self.text
-
-    def apply(self, source: Source) -> Source:
-        start, end = _json_span(source.text, self.pointer)
-        old = json.loads(source.text[start:end])
-        return source.splice((start, end, self._value(old)))
-
-
-@dataclass(frozen=True)
 class JsonBump(base.Edit):
     pointer: str
 
@@ -248,39 +222,3 @@ class TomlAddItem(base.Edit):
             return False
         return any(source.lines[number].split('=')[0].strip() == self.key
                    for number in lines)
-
-
-# -- anything -------------------------------------------------------------
-
-@dataclass(frozen=True)
-class TextReplaceLine(base.Edit):
-    pattern: str
-    text: str
-
-    operation = 'text_replace_line'
-    is_python = False
-
-    def _lines(self, source: Source) -> list[int]:
-        try:
-            wanted = re.compile(self.pattern)
-        except re.error as error:
-            raise errors.BadPattern(pattern=self.pattern,
-                                    reason=error) from error
-        return [number for number, line in enumerate(source.lines, 1)
-                if wanted.search(line)]
-
-    def _text(self, margin: str) -> str:
-        text = self.text.strip('\n')
-        return text if text[:1].isspace() else margin + text
-
-    def apply(self, source: Source) -> Source:
-        found = self._lines(source)
-        if not found:
-            raise errors.NoMatch(kind='line', sought=self.pattern, hint='')
-        if len(found) > 1:
-            raise errors.ManyMatches(count=len(found), sought=self.pattern,
-                                     lines=errors.listed(found))
-        start = source.start_of(found[0])
-        return source.splice(
-            (start, start + len(source.lines[found[0] - 1]),
-             self._text(source.indentation(found[0]))))

@@ -12,8 +12,6 @@ from novapatch.base import Alternatives
 from novapatch.base import Edit
 from novapatch.contexts import AddContext
 from novapatch.data import JsonBump
-from novapatch.data import JsonSet
-from novapatch.data import TextReplaceLine
 from novapatch.data import TomlAddItem
 from novapatch.data import YamlAddKey
 from novapatch.definitions import AddFunction
@@ -26,9 +24,6 @@ from novapatch.restructured import RstAddRestParameter
 from novapatch.restructured import RstAppend
 from novapatch.restructured import RstInsert
 from novapatch.restructured import RstReplaceDirective
-from novapatch.restructured import RstReplaceListItem
-from novapatch.restructured import RstReplaceParagraph
-from novapatch.restructured import RstReplaceTitle
 from novapatch.scope import MODULE
 from novapatch.scope import Target
 from novapatch.signatures import AddArgument
@@ -36,37 +31,48 @@ from novapatch.signatures import AddDecorator
 from novapatch.signatures import AddParameter
 from novapatch.statements import InsertBeside
 from novapatch.statements import InsertInto
-from novapatch.statements import Wrap
 from novapatch.values import Append
 from novapatch.values import Bump
 from novapatch.values import SetValue
 
 __all__ = [
-    'MODULE', 'Target', 'Edit', 'NextVersion', 'next_version',
+    'MODULE', 'Target', 'Edit', 'NextVersion', 'next_version', 'this_version',
     'set_value', 'bump', 'append', 'add_parameter', 'add_argument',
     'insert_before', 'insert_after', 'insert_first', 'insert_last',
     'add_function', 'replace', 'add_decorator', 'add_import',
-    'append_docstring', 'append_string', 'wrap', 'add_context', 'append_file',
-    'alternatives',
-    'rst_append', 'rst_insert_after', 'rst_append_section',
-    'rst_replace_directive', 'rst_replace_paragraph',
-    'rst_replace_list_item', 'rst_replace_title',
-    'rst_add_rest_parameter', 'yaml_add_key', 'json_set', 'json_bump',
-    'toml_add_item', 'text_replace_line',
+    'append_docstring', 'append_string', 'add_context', 'append_file',
+    'alternatives', 'rst_append', 'rst_insert_after', 'rst_append_section',
+    'rst_replace_directive', 'rst_add_rest_parameter', 'yaml_add_key',
+    'json_bump', 'toml_add_item',
 ]
 
 
 @dataclass(frozen=True)
 class NextVersion:
-    """A version that is read from the pristine tree and raised by one."""
+    """A version that is read from the pristine tree, raised by one or not.
+
+    ``here`` is what the new files of the patch set have in its place.
+    """
 
     path: str
     target: str | Target
+    here: str = ''
+    is_raised: bool = True
 
 
-def next_version(path: str, target: str | Target) -> NextVersion:
-    """For VALUES: the version after the one assigned to a target."""
-    return NextVersion(path, target)
+def next_version(path: str, target: str | Target,
+                 here: str = '') -> NextVersion:
+    """For VALUES: the version after the one assigned to a target.
+
+    :param here: how new files write it; they get what the tree has
+    """
+    return NextVersion(path, target, here)
+
+
+def this_version(path: str, target: str | Target,
+                 here: str = '') -> NextVersion:
+    """For VALUES: the version that is assigned to a target."""
+    return NextVersion(path, target, here, is_raised=False)
 
 
 # -- Python ---------------------------------------------------------------
@@ -168,15 +174,6 @@ def append_string(target: str | Target, text: str) -> Edit:
     return AppendString(target, text)
 
 
-def wrap(target: str | Target, pattern: str, header: str) -> Edit:
-    """Put statements under a header.
-
-    :param header: ends with ``:``, or has a line ``...`` where the
-        statements go (``try:`` needs its ``except``)
-    """
-    return Wrap(target, pattern, header)
-
-
 def add_context(target: str | Target, pattern: str, context: str,
                 first: bool = False) -> Edit:
     """Add a context to a ``with`` statement.
@@ -220,23 +217,6 @@ def rst_replace_directive(section: str | None, directive: str,
     return RstReplaceDirective(section, contains, text, directive)
 
 
-def rst_replace_paragraph(section: str | None, contains: str,
-                          text: str) -> Edit:
-    """Replace the one paragraph that contains a few words."""
-    return RstReplaceParagraph(section, contains, text)
-
-
-def rst_replace_list_item(section: str | None, contains: str,
-                          text: str) -> Edit:
-    """Replace the one list item (bullet and all) that contains words."""
-    return RstReplaceListItem(section, contains, text)
-
-
-def rst_replace_title(old_title: str, new_title: str) -> Edit:
-    """Replace a title; its underline gets the right length."""
-    return RstReplaceTitle(old_title, new_title)
-
-
 def rst_add_rest_parameter(section: str, *,
                            directive: str = 'rest_parameters',
                            after: str, line: str,
@@ -267,11 +247,6 @@ def yaml_add_key(key: str, text: str, section: str | None = None) -> Edit:
     return YamlAddKey(key, text, section)
 
 
-def json_set(pointer: str, text: str) -> Edit:
-    """Set the value at a JSON pointer (``/version/id``)."""
-    return JsonSet(pointer, text)
-
-
 def json_bump(pointer: str) -> Edit:
     """Raise the version at a JSON pointer by one."""
     return JsonBump(pointer)
@@ -280,8 +255,3 @@ def json_bump(pointer: str) -> Edit:
 def toml_add_item(table: str, key: str, value: str) -> Edit:
     """Add ``key = value`` to a table, sorted if the table is."""
     return TomlAddItem(table, key, value)
-
-
-def text_replace_line(pattern_regex: str, text: str) -> Edit:
-    """Last resort: replace the one line that a regular expression finds."""
-    return TextReplaceLine(pattern_regex, text)

@@ -135,7 +135,7 @@ class ReleaseUnknown(PatchError):
 
 class WrongRelease(PatchError):
     message = ('{tree} is Nova {found}; this patch set supports '
-               '{supported}')
+               '{supported} (--any-release tries all the same)')
 
 
 class SymlinkInTree(PatchError):
@@ -222,3 +222,22 @@ class NotOurs(PatchError):
 
 class NoSdist(PatchError):
     message = 'the sdist of Nova {release} is not to be had: {reason}'
+
+
+# -- commits ---------------------------------------------------------------
+
+class ExportExists(PatchError):
+    message = '{directory} exists; remove it or name another directory'
+
+
+class NoSources(PatchError):
+    message = ('{tree} is an installed Nova; commits are made of its sources '
+               '(an sdist or a checkout)')
+
+
+class NotPristine(PatchError):
+    message = '{tree} is not as released: {state}'
+
+
+class GitFailed(PatchError):
+    message = 'git {command}: {reason}'

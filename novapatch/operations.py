@@ -145,7 +145,7 @@ def prepare(tree: Tree, patch_set: PatchSet,
     :raises: CheckFailed, and whatever making the plan raises
     """
     plan = plans.make(tree, patch_set, link)
-    check.run(plan)
+    check.run(plan, tree)
     return plan
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from dataclasses import field
 import hashlib
 from pathlib import Path
+import re
 import runpy
 import traceback
 from typing import Any
@@ -32,13 +33,19 @@ class PatchSet:
     values: dict[str, NextVersion] = field(default_factory=dict)
 
     def check_release(self, tree: Path, release: str) -> None:
-        """Make sure that the release is one of those supported.
+        """Make sure that the release is of a series that is supported.
+
+        It is if one of its releases was tried: whether the edits still fit
+        another, their places tell.
 
         :raises: WrongRelease
         """
-        if self.releases and release not in self.releases:
+        if self.releases and _series(release) not in map(
+                _series, self.releases):
             raise errors.WrongRelease(tree=tree, found=release,
-                                      supported=', '.join(self.releases))
+                                      supported=', '.join(
+                                          _series(known) + '.x'
+                                          for known in self.releases))
 
     def digest(self) -> str:
         """What identifies this very version of the patch set."""
@@ -57,25 +64,40 @@ class PatchSet:
         total.update('\0'.join(self.new_files).encode())
         return total.hexdigest()
 
-    def read_values(self, tree: Tree,
-                    pristine: bool = True) -> dict[str, str]:
-        """The values that edits may use as ``{{name}}``.
-
-        :param pristine: the tree is; otherwise its versions are raised
-            already
-        """
+    def read_values(self, tree: Tree) -> dict[str, str]:
+        """The values that edits of a pristine tree may use as ``{{name}}``."""
         found = {}
         for name, wanted in self.values.items():
             try:
                 source = tree.file(wanted.path).source
                 version = values.version_at(source, wanted.target)
                 found[name] = values.raised(version) if (
-                    pristine) else version
+                    wanted.is_raised) else version
             except errors.EditError as error:
                 raise errors.PatchSetError(
                     path='edits/__init__.py', reason=(
                         f'{name}: {wanted.path}: {error}')) from error
         return found
+
+    def adapt(self, text: str, known: dict[str, str]) -> str:
+        """A text of a new file, or its path, with the versions of a tree.
+
+        :param known: what :meth:`read_values` has found there
+        """
+        words = {value.here: known[name]
+                 for name, value in self.values.items() if value.here}
+        if not words:
+            return text
+        # All at once: one may become what another is here.
+        pattern = '|'.join(map(re.escape, words))
+        return re.sub(rf'(?<![\d.])({pattern})(?!\.?\d)',
+                      lambda found: words[found[1]], text)
+
+
+def _series(release: str) -> str:
+    """34.0 of 34.0.1, 34.0.0+local.2 and 34.0.0.0rc1."""
+    found = re.match(r'\d+\.\d+(?=\.|$)', release)
+    return found[0] if found else release
 
 
 def load(root: Path) -> PatchSet:

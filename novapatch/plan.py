@@ -73,7 +73,7 @@ def make(tree: Tree, patch_set: PatchSet, link: bool = False) -> Plan:
     if misses:
         raise errors.Misses(count=len(misses),
                             misses='\n'.join(map(str, misses)))
-    new, missing = _new_files(tree, patch_set, link)
+    new, missing = _new_files(tree, patch_set, known, link)
     return Plan(tree.release, tuple(changes + new),
                 tuple(skipped + missing))
 
@@ -88,20 +88,23 @@ def _change(tree: Tree, path: str, edits: tuple[Edit, ...],
                   sources=(file.source, after))
 
 
-def _new_files(tree: Tree, patch_set: PatchSet,
+def _new_files(tree: Tree, patch_set: PatchSet, known: dict[str, str],
                link: bool) -> tuple[list[Change], list[str]]:
     changes, skipped, there = [], [], []
     for path, origin in sorted(patch_set.new_files.items()):
         if tree.skips(path):
             skipped.append(path)
             continue
+        data = origin.read_bytes()
+        after = patch_set.adapt(data.decode(errors='surrogateescape'),
+                                known).encode(errors='surrogateescape')
+        path = patch_set.adapt(path, known)
         tree.locate(path)
         if tree.has(path):
             there.append(path)
         changes.append(Change(
-            path, None, origin.read_bytes(),
-            stat.S_IMODE(origin.stat().st_mode),
-            link=origin if link else None))
+            path, None, after, stat.S_IMODE(origin.stat().st_mode),
+            link=origin if link and after == data else None))
     if there:
         raise errors.NewFileExists(release=tree.release,
                                    paths=errors.listed(there))

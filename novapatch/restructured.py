@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Edits of reStructuredText: sections, directives, paragraphs, items."""
+"""Edits of reStructuredText: sections, directives, parameters."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +11,6 @@ from novapatch import errors
 from novapatch.source import Source
 
 _UNDERLINE = re.compile(r'([!-/:-@[-`{-~])\1{2,}$')
-_BULLET = re.compile(r'(\s*)(?:[*+-]|#\.|\d+\.)\s')
 _LABEL = re.compile(r'\.\. (_.*:|index::.*|\.\..*)$')
 
 
@@ -138,20 +137,12 @@ class Text(base.Edit):
 
     is_python = False
 
-    @property
-    def written(self) -> str:
-        raise NotImplementedError
-
 
 @dataclass(frozen=True)
 class RstAppend(Text):
     text: str
 
     operation = 'rst_append'
-
-    @property
-    def written(self) -> str:
-        return self.text
 
     def apply(self, source: Source) -> Source:
         gap = _gap(source) if _starts_section(self.text) else '\n'
@@ -172,10 +163,6 @@ class RstInsert(Text):
     def operation(self) -> str:
         return 'rst_append_section' if self.own else 'rst_insert_after'
 
-    @property
-    def written(self) -> str:
-        return self.text
-
     def apply(self, source: Source) -> Source:
         found = find_section(source, self.section)
         end = _trimmed(source.lines, 0,
@@ -183,37 +170,6 @@ class RstInsert(Text):
         gap = _gap(source) if _starts_section(self.text) else '\n'
         return source.insert_lines(
             end + 1, gap + blocks.placed_plain(self.text, ''))
-
-
-@dataclass(frozen=True)
-class _Replacing(Text):
-    section: str | None
-    contains: str
-    text: str
-
-    @property
-    def written(self) -> str:
-        return self.text
-
-    def places(self, lines: list[str], start: int,
-               end: int) -> Iterator[tuple[int, int]]:
-        raise NotImplementedError
-
-    @property
-    def kind(self) -> str:
-        raise NotImplementedError
-
-    def apply(self, source: Source) -> Source:
-        lines = source.lines
-        places = self.places(lines, *_extent(source, self.section))
-        found = [(start, (start, end)) for start, end in places
-                 if _words(self.contains)
-                 in _words('\n'.join(lines[start:end]))]
-        start, end = _one(found, self.contains, self.kind)
-        margin = source.indentation(start + 1)
-        return source.splice(
-            (source.start_of(start + 1), source.start_of(end + 1),
-             blocks.placed_plain(self.text, margin)))
 
 
 def _indented_end(lines: list[str], start: int, end: int) -> int:
@@ -228,82 +184,35 @@ def _indented_end(lines: list[str], start: int, end: int) -> int:
 
 
 @dataclass(frozen=True)
-class RstReplaceDirective(_Replacing):
+class RstReplaceDirective(Text):
+    section: str | None
+    contains: str
+    text: str
     directive: str
 
     operation = 'rst_replace_directive'
 
-    @property
-    def kind(self) -> str:
-        return f'".. {self.directive}::" with the words'
-
-    def places(self, lines: list[str], start: int,
-               end: int) -> Iterator[tuple[int, int]]:
-        opening = f'.. {self.directive}::'
-        for line in range(start, end):
-            if lines[line].lstrip().startswith(opening):
-                yield line, _indented_end(lines, line, end)
-
-
-@dataclass(frozen=True)
-class RstReplaceParagraph(_Replacing):
-    operation = 'rst_replace_paragraph'
-    kind = 'paragraph'
-
-    def places(self, lines: list[str], start: int,
-               end: int) -> Iterator[tuple[int, int]]:
-        line = start
-        while line < end:
-            first = line
-            while (line < end and lines[line].strip()
-                   and (line == first or not _BULLET.match(lines[line]))):
-                line += 1
-            if line > first:
-                yield first, line
-            else:
-                line += 1
-
-
-@dataclass(frozen=True)
-class RstReplaceListItem(_Replacing):
-    operation = 'rst_replace_list_item'
-    kind = 'list item'
-
-    def places(self, lines: list[str], start: int,
-               end: int) -> Iterator[tuple[int, int]]:
-        """Items, the innermost only where they are nested."""
-        found = [(line, _indented_end(lines, line, end))
-                 for line in range(start, end) if _BULLET.match(lines[line])]
-        for first, last in found:
-            words = _words('\n'.join(lines[first:last]))
-            inner = any(
-                first < other < last and _words(self.contains) in _words(
-                    '\n'.join(lines[other:other_end]))
-                for other, other_end in found)
-            if _words(self.contains) in words and not inner:
-                yield first, last
-
-
-@dataclass(frozen=True)
-class RstReplaceTitle(Text):
-    old: str
-    new: str
-
-    operation = 'rst_replace_title'
-
     def apply(self, source: Source) -> Source:
-        found = find_section(source, self.old)
-        line = found.title_line
-        old, under = source.lines[line], source.lines[line + 1]
-        start, end = line, line + 2
-        margin = old[:len(old) - len(old.lstrip())]
-        new = margin + self.new
-        rule = under[0] * (len(new) + len(margin))
-        text = f'{new}\n{rule}\n'
-        if line and source.lines[line - 1] == under:
-            start, text = line - 1, f'{rule}\n{text}'
-        return source.splice((source.start_of(start + 1),
-                              source.start_of(end + 1), text))
+        lines = source.lines
+        found = [
+            (start, (start, end)) for start, end in _directives(
+                source, self.section, self.directive)
+            if _words(self.contains) in _words('\n'.join(lines[start:end]))]
+        start, end = _one(found, self.contains,
+                          f'".. {self.directive}::" with the words')
+        margin = source.indentation(start + 1)
+        return source.splice(
+            (source.start_of(start + 1), source.start_of(end + 1),
+             blocks.placed_plain(self.text, margin)))
+
+
+def _directives(source: Source, section: str | None,
+                name: str) -> Iterator[tuple[int, int]]:
+    """The first line, and the one after the last, of each of a kind."""
+    start, end = _extent(source, section)
+    for line in range(start, end):
+        if source.lines[line].lstrip().startswith(f'.. {name}::'):
+            yield line, _indented_end(source.lines, line, end)
 
 
 @dataclass(frozen=True)
@@ -318,13 +227,6 @@ class RstAddRestParameter(Text):
 
     operation = 'rst_add_rest_parameter'
 
-    def _lists(self, source: Source) -> Iterator[tuple[int, int]]:
-        start, end = _extent(source, self.section)
-        for line in range(start, end):
-            if source.lines[line].lstrip().startswith(
-                    f'.. {self.directive}::'):
-                yield line, _indented_end(source.lines, line, end)
-
     def _item(self, source: Source, name: str, start: int,
               end: int) -> int | None:
         """The line of the item of a parameter."""
@@ -338,7 +240,8 @@ class RstAddRestParameter(Text):
         name = self.line.rpartition(':')[0].strip()
         found = [
             (line, (line, start, end))
-            for start, end in self._lists(source)
+            for start, end in _directives(
+                source, self.section, self.directive)
             if (line := self._item(source, self.after, start, end))
             and (self.contains is None or self._item(
                 source, self.contains, start, end))]

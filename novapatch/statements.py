@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Edits of statements: inserting, wrapping and replacing them.
+"""Edits of statements: inserting them.
 
 A comment directly above a statement belongs to it: what is inserted
 before the statement goes above that comment (unless it is a comment
@@ -212,53 +212,3 @@ class InsertInto(_Statements):
 def _is_docstring(node: ast.stmt) -> bool:
     return isinstance(node, ast.Expr) and isinstance(
         node.value, ast.Constant) and isinstance(node.value.value, str)
-
-
-@dataclass(frozen=True)
-class Wrap(base.Edit):
-    """Statements put under a header."""
-
-    target: str | Target
-    pattern: str
-    header: str
-
-    operation = 'wrap'
-
-    def _template(self) -> tuple[str, str, str]:
-        """What comes above and below, and how far the body moves."""
-        header = blocks.dedent(self.header)
-        if header.endswith(':'):
-            lines = header.split('\n') + ['    ...']
-        else:
-            lines = header.split('\n')
-        places = [number for number, line in enumerate(lines)
-                  if line.strip() == '...']
-        if len(places) != 1:
-            raise errors.BadText(text=self.header, reason=(
-                'it must end with ":" or have one line "..."'))
-        dots = lines[places[0]]
-        return ('\n'.join(lines[:places[0]]),
-                '\n'.join(lines[places[0] + 1:]),
-                dots[:len(dots) - 3])
-
-    def apply(self, source: Source) -> Source:
-        match = scope.one_statement(source, self.target, self.pattern)
-        check_alone(source, match)
-        above, below, shift = self._template()
-        margin = source.indentation(match.line)
-        first = scope.first_line(match.nodes[0])
-        previous = match.block[match.first - 1].end_lineno if (
-            match.first) else 0
-        first = above_comments(source, first, previous)
-        last = end_of(source, match.nodes[-1])
-        start, end = source.start_of(first), source.start_of(last + 1)
-        text = (blocks.indent(above, margin)
-                + blocks.refilled(
-                    blocks.indent(source.text[start:end], shift))
-                + (blocks.indent(below, margin) if below else ''))
-        return source.splice((start, end, text))
-
-    def changes(self) -> set[str]:
-        name = str(self.target)
-        return {name} | base.names_in(
-            name, list(patterns.read(self.pattern).statements))

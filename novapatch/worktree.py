@@ -6,6 +6,8 @@ takes effect at once.  Test discovery resolves links on both sides of its
 comparison, so linked tests are found.
 """
 
+from collections.abc import Iterator
+import contextlib
 import json
 from pathlib import Path
 import shutil
@@ -26,18 +28,20 @@ _MARKER = '.novapatch-work.json'
 
 
 def refresh(patch_set: PatchSet, directory: Path,
-            sdist: Path | None = None, force: bool = False) -> str:
+            sdist: Path | None = None, force: bool = False,
+            release: str | None = None) -> str:
     """Make a working tree, or derive it anew where the edits changed.
 
     Files that are not the patch set's (test results, caches) stay.
 
+    :param release: of the sdist that is downloaded; the newest by default
     :returns: what was done, in one line
     :raises: NotOurs, NoSdist, ChangedByHand, and all that apply raises
     """
-    release = patch_set.releases[-1] if patch_set.releases else ''
     made = not directory.exists()
     if made:
-        _unpack(sdist or _download(patch_set.root, release), directory)
+        _unpack(sdist or _download(patch_set, release), directory,
+                marked=True)
     elif not (directory / _MARKER).is_file():
         raise errors.NotOurs(directory=directory)
     tree = Tree(directory)
@@ -56,6 +60,26 @@ def refresh(patch_set: PatchSet, directory: Path,
             f'({len(plan.changes)} files)')
 
 
+@contextlib.contextmanager
+def sources(patch_set: PatchSet, place: Path | None,
+            release: str | None = None) -> Iterator[Path]:
+    """A directory with Nova's sources.
+
+    :param place: it, or an sdist; by default the one that pip downloads
+    :param release: of that one; the newest by default
+    :raises: NoSdist
+    """
+    if place is None:
+        place = _download(patch_set, release)
+    if not place.is_file():
+        yield place
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        tree = Path(scratch, 'nova')
+        _unpack(place, tree)
+        yield tree
+
+
 def _key(patch_set: PatchSet) -> str:
     """What the tree depends on: the edits, and the names of new files."""
     return patch_set.digest_of_edits()
@@ -66,9 +90,10 @@ def _is_intact(tree: Tree, found: operations.Manifest) -> bool:
         transaction.is_after(tree.root, entry) for entry in found.files)
 
 
-def _download(root: Path, release: str) -> Path:
+def _download(patch_set: PatchSet, release: str | None) -> Path:
     """Nova's sdist, downloaded once into work/cache/ of the project."""
-    cache = root / 'work' / 'cache'
+    release = release or patch_set.releases[-1]
+    cache = patch_set.root / 'work' / 'cache'
     sdist = cache / f'nova-{release}.tar.gz'
     if sdist.is_file():
         return sdist
@@ -83,7 +108,7 @@ def _download(root: Path, release: str) -> Path:
     return sdist
 
 
-def _unpack(sdist: Path, directory: Path) -> None:
+def _unpack(sdist: Path, directory: Path, marked: bool = False) -> None:
     """Unpack an sdist; the directory appears only when it is complete."""
     directory.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory.parent) as scratch:
@@ -97,5 +122,6 @@ def _unpack(sdist: Path, directory: Path) -> None:
         if len(tops) != 1:
             raise errors.NoSdist(release=sdist.name,
                                  reason='it is no sdist')
-        (tops[0] / _MARKER).write_text('{}')
+        if marked:
+            (tops[0] / _MARKER).write_text('{}')
         shutil.move(tops[0], directory)

@@ -111,8 +111,9 @@ def confirm_on_deleting(api, context, instance, task_state):
 
     :param task_state: what the server was in before
     """
-    # It is forgotten when it is confirmed.
-    copies = is_wanted(instance)
+    # It is forgotten when it is confirmed. Who has no vPMEM is not asked: that
+    # may take another look into the database.
+    copies = bool(hardware.get_vpmems(instance.flavor)) and is_wanted(instance)
     try:
         api._confirm_resize_on_deleting(context, instance)
     except Exception:

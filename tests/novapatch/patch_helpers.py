@@ -116,3 +116,31 @@ PATCH_SET = {
     'nova/__pycache__/anchor.cpython-311.pyc': b'cache',
     'nova/.hidden': b'hidden',
 }
+
+SERIES = text_of("""
+    branch = 'boats'
+    author = 'A. Sailor <sailor@example.org>'
+    date = 2026-11-27T00:00:00Z
+
+    [[commit]]
+    name = 'anchor'
+    files = ['nova/anchor.py', 'nova/deep/*', 'nova/version.py::V']
+    message = '''
+    Add an anchor
+
+    Boats drift otherwise.
+    '''
+
+    [[commit]]
+    name = 'use'
+    files = ['nova/boat.py', 'nova/version.py::MICRO', 'doc/*']
+    message = '''
+    Use the anchor
+
+    From {{micro}} on.
+
+    It holds.
+
+    Implements: blueprint anchors
+    '''
+    """)

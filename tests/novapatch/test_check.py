@@ -35,6 +35,22 @@ BEFORE = '''
             return os
     '''
 
+
+class TreeOfNova:
+    """What the check asks of a tree."""
+
+    files = {'nova/__init__.py': b'', 'nova/i18n.py': b'_ = str',
+             'nova/virt/__init__.py': b'', 'nova/virt/driver.py': b''}
+
+    def has(self, path):
+        return path in self.files
+
+    def read(self, path):
+        return self.files[path]
+
+
+TREE_OF_NOVA = TreeOfNova()
+
 HOOKED = 'return inner() + $X'
 
 
@@ -51,7 +67,7 @@ def findings(after=None, edits=(), before=BEFORE):
     change = plans.Change('x.py', before.encode(), after, 0o644,
                           tuple(edits), sources=tuple(sources))
     try:
-        check.run(plans.Plan('34.0.0', (change,), ()))
+        check.run(plans.Plan('34.0.0', (change,), ()), TREE_OF_NOVA)
     except errors.CheckFailed as error:
         return error.details['findings']
     return ''
@@ -60,7 +76,7 @@ def findings(after=None, edits=(), before=BEFORE):
 def of_new(text):
     change = plans.Change('x.py', None, text.encode(), 0o644)
     with pytest.raises(errors.CheckFailed) as caught:
-        check.run(plans.Plan('34.0.0', (change,), ()))
+        check.run(plans.Plan('34.0.0', (change,), ()), TREE_OF_NOVA)
     return str(caught.value)
 
 
@@ -76,9 +92,39 @@ def test_a_new_file_that_is_wrong(text, message):
     assert message in of_new(text)
 
 
+@pytest.mark.parametrize('text, missing', [
+    ('import nova.rudder', 'nova.rudder'),
+    ('from nova import rudder', 'nova.rudder'),
+    ('from nova.virt import rudder', 'nova.virt.rudder'),
+    ('from nova.virt.rudder import turn', 'nova.virt.rudder.turn'),
+    ('from nova.i18n import _X', 'nova.i18n._X'),
+    ('def f():\n    import nova.rudder', 'nova.rudder'),
+])
+def test_what_this_release_lacks(text, missing):
+    assert of_new(text + '  # noqa\n').endswith(
+        f'there is no {missing}')
+
+
+@pytest.mark.parametrize('text', [
+    'import nova.virt.driver', 'from nova.virt import driver',
+    'from nova.i18n import _', 'from nova import virt', 'import novae',
+    'from . import rudder', 'from .nova import rudder', 'from x import y'])
+def test_what_this_release_has(text):
+    change = plans.Change('x.py', None, f'{text}  # noqa\n'.encode(), 0o644)
+    check.run(plans.Plan('34.0.0', (change,), ()), TREE_OF_NOVA)
+
+
+def test_what_was_imported_before_is_not_looked_for():
+    before = 'import nova.zvm\nnova.zvm\n'
+    assert findings(before + 'nova.zvm\n', before=before).count(
+        'there is no') == 0
+    assert 'there is no nova.rudder' in findings(
+        'import nova.rudder\n' + before, before=before)
+
+
 def test_a_new_file_may_say_noqa():
     change = plans.Change('x.py', None, b'import os  # noqa\n', 0o644)
-    check.run(plans.Plan('34.0.0', (change,), ()))
+    check.run(plans.Plan('34.0.0', (change,), ()), TREE_OF_NOVA)
 
 
 def test_a_hook_that_uses_a_name_that_is_not_there():

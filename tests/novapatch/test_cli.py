@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 
 import pytest
 
@@ -180,3 +181,40 @@ def test_release_of_a_git_checkout(run, tmp_path, tag, status):
     result = run('apply', tree)
     assert result[0] == status
     assert tag in result[1] + result[2]
+
+
+def test_any_release_on_demand_with_a_warning(run, tmp_path):
+    tree = tmp_path / 'tree'
+    before = snapshot(tree)
+    status, out, err = run('apply', tree, '--release', '35.0.0')
+    assert status == 1 and '--any-release' in err
+    assert snapshot(tree) == before
+    for command in ['diff'], ['apply', '--any-release']:
+        status, out, err = run(
+            '--any-release', *command, tree, '--release', '35.0.0')
+        assert status == 0
+        assert 'nobody has tried this with Nova 35.0.0' in err
+    assert 'Nova 35.0.0: 3 files changed' in out
+
+
+def test_no_warning_of_a_release_that_is_supported(run, tmp_path):
+    assert run('apply', '--any-release', tmp_path / 'tree')[2] == ''
+
+
+def test_any_release_does_not_make_places_fit(run, tmp_path):
+    write(tmp_path / 'tree', {'nova/boat.py': 'x = 1\n'})
+    status, out, err = run('apply', '--any-release', '--release', '35.0.0',
+                           tmp_path / 'tree')
+    assert status == 1 and "Nova 35.0.0: nova/boat.py" in err
+
+
+def test_any_release_to_work_in(run, tmp_path):
+    write(tmp_path / 'tree', {'PKG-INFO': 'Name: nova\nVersion: 35.0.0\n'})
+    sdist = tmp_path / 'nova.tar.gz'
+    with tarfile.open(sdist, 'w:gz') as archive:
+        archive.add(tmp_path / 'tree', 'nova-35.0.0')
+    command = ['work', '--sdist', sdist, '--release', '35.0.0']
+    assert run(*command, tmp_path / 'one')[0] == 1
+    status, out, err = run(*command, '--any-release', tmp_path / 'two')
+    assert status == 0 and 'nobody has tried this with Nova 35.0.0' in err
+    assert (tmp_path / 'two/nova/anchor.py').is_file()

@@ -23,8 +23,8 @@ def root(tmp_path):
     return tmp_path / 'tree'
 
 
-def make(root, project, **options):
-    return plans.make(Tree(root, **options), patchset.load(project))
+def make(root, project, link=False, **options):
+    return plans.make(Tree(root, **options), patchset.load(project), link)
 
 
 def test_no_patch_set(tmp_path):
@@ -89,12 +89,44 @@ def test_unknown_release(root):
     assert Tree(root, '34.0.0').release == '34.0.0'
 
 
-def test_wrong_release(root, project):
-    write(root, {'PKG-INFO': 'Name: nova\nVersion: 33.0.1\n'})
+@pytest.mark.parametrize('release', [
+    '33.0.1', '34.1.0', '35.0.0', '34', '134.0.0', '34.01.0', 'master'])
+def test_wrong_release(root, project, release):
+    write(root, {'PKG-INFO': f'Name: nova\nVersion: {release}\n'})
     with pytest.raises(errors.WrongRelease) as caught:
         make(root, project)
-    assert '33.0.1' in str(caught.value) and '34.0.0' in str(caught.value)
-    assert make(root, project, release='34.0.0')
+    assert release in str(caught.value) and '34.0.x' in str(caught.value)
+
+
+@pytest.mark.parametrize('release', [
+    '34.0.0', '34.0.12', '34.0.0+pmemcopy.1', '34.0.0.0rc1', '34.0.1.dev4',
+    '34.0.0-2~deb13'])
+def test_other_releases_of_the_series(root, project, release):
+    write(root, {'PKG-INFO': f'Name: nova\nVersion: {release}\n'})
+    assert make(root, project).release == release
+
+
+def test_new_files_have_the_versions_of_the_tree(root, project):
+    write(project, {
+        'edits/__init__.py': '''
+        from novapatch.edit import next_version
+        from novapatch.edit import this_version
+
+        VALUES = {
+            'micro': next_version('nova/version.py', 'MICRO', here='2.8'),
+            'before': this_version('nova/version.py', 'MICRO', here='2.7'),
+        }
+        ''',
+        'nova/deep/v2.8/two.txt': (
+            'From 2.8. After 2.7, not 2.81, 1.2.8, 2.8.1'),
+        'nova/deep/v2.8/bytes': b'\xff 2.8'})
+    found = {change.path: change for change in make(
+        root, project, link=True).changes}
+    text = found['nova/deep/v2.10/two.txt']
+    assert text.after == b'From 2.10. After 2.9, not 2.81, 1.2.8, 2.8.1'
+    assert found['nova/deep/v2.10/bytes'].after == b'\xff 2.10'
+    # A link would show what is here.
+    assert text.link is None and found['nova/anchor.py'].link
 
 
 def test_file_missing(root, project):

@@ -11,7 +11,6 @@ from novapatch.edit import add_parameter
 from novapatch.edit import append
 from novapatch.edit import insert_after
 from novapatch.edit import insert_before
-from novapatch.edit import wrap
 from novapatch.layout import add_item
 from novapatch.layout import read_items
 from novapatch import operations
@@ -82,17 +81,6 @@ def test_an_insertion_leaves_every_other_line(source, operation, crlf):
     assert after.count('\r\n') == (after.count('\n') if crlf else 0)
     assert is_insertion(source, after.replace('\r\n', '\n'),
                         ['new()', 'if new:', 'new()'])
-
-
-@given(sources())
-def test_wrapping_changes_nothing_but_the_indentation(source):
-    result = wrap('f', 'hook()', 'with new:').apply(File(
-        source.encode()).source)
-    compile(result.text, 'invented', 'exec')
-    lines = [line.strip() for line in result.text.rstrip('\n').split('\n')]
-    lines.remove('with new:')
-    assert lines == [
-        line.strip() for line in source.rstrip('\n').split('\n')]
 
 
 ITEMS = st.lists(st.sampled_from([

@@ -7,9 +7,6 @@ from novapatch.edit import rst_append
 from novapatch.edit import rst_append_section
 from novapatch.edit import rst_insert_after
 from novapatch.edit import rst_replace_directive
-from novapatch.edit import rst_replace_list_item
-from novapatch.edit import rst_replace_paragraph
-from novapatch.edit import rst_replace_title
 from novapatch import errors
 from patch_helpers import check
 from patch_helpers import refused
@@ -79,9 +76,6 @@ def test_two_sections():
     (rst_replace_directive('Sailing', 'warning', 'Mind', 'x'),
      errors.NoMatch),
     (rst_replace_directive(None, 'note', '', 'x'), errors.ManyMatches),
-    (rst_replace_paragraph('Rowing', 'First one', 'x'), errors.NoMatch),
-    (rst_replace_list_item(None, 'item', '* x'), errors.ManyMatches),
-    (rst_replace_title('Diving', 'x'), errors.NoMatch),
     (rst_add_rest_parameter('Rowing', after='wind', line='x: y'),
      errors.NoMatch),
     (rst_add_rest_parameter('Boats', after='id', line='x: y'),
@@ -129,29 +123,6 @@ def test_replace_directive():
           PAGE, replaced('Mind the wind.', 'Ours.'))
     check(rst_replace_directive(None, 'note', 'float on', 'Ours.'),
           PAGE, replaced('.. note:: They float\n       on water.', 'Ours.'))
-
-
-def test_replace_paragraph():
-    check(rst_replace_paragraph('Sailing', 'one paragraph', 'Ours.'), PAGE,
-          replaced('First one\n    paragraph.', 'Ours.'))
-
-
-def test_replace_list_item():
-    check(rst_replace_list_item('Sailing', 'Two items', '* Ours.'), PAGE,
-          replaced('Two items.', 'Ours.'))
-    check(rst_replace_list_item('Sailing', 'inner', '* Ours.'), PAGE,
-          replaced('An inner item.', 'Ours.'))
-    check(rst_replace_list_item('Sailing', 'of two', '* Ours.'), PAGE,
-          replaced('One item\n      of two lines.\n\n      * An inner item.',
-                   'Ours.'))
-
-
-def test_replace_title():
-    check(rst_replace_title('Rowing', 'Rowing and more'), PAGE, replaced(
-        'Rowing\n    ======', 'Rowing and more\n    ' + '=' * 15))
-    check(rst_replace_title('Boats', 'Ships!'), PAGE, replaced(
-        '=====\n    Boats\n    =====\n',
-        '======\n    Ships!\n    ======\n'))
 
 
 def test_add_rest_parameter():

@@ -7,7 +7,6 @@ from novapatch.edit import insert_before
 from novapatch.edit import insert_first
 from novapatch.edit import insert_last
 from novapatch.edit import MODULE
-from novapatch.edit import wrap
 from novapatch import errors
 from patch_helpers import changed
 from patch_helpers import check
@@ -80,7 +79,7 @@ def test_bad_text():
     refused(insert_after('f', 'return a', 'new('), FUNCTION, errors.BadText)
 
 
-@pytest.mark.parametrize('edit', [insert_before, insert_after, wrap])
+@pytest.mark.parametrize('edit', [insert_before, insert_after])
 @pytest.mark.parametrize('source, pattern', [
     ('if a: g()', 'g()'),
     ('if a:\n        b\n    else: g()', 'g()'),
@@ -89,8 +88,7 @@ def test_bad_text():
     ('b; g(); c', 'g()'),
 ])
 def test_no_room(edit, source, pattern):
-    text = 'if x:' if edit is wrap else 'new()'
-    refused(edit('f', pattern, text), f'def f(a):\n    {source}\n',
+    refused(edit('f', pattern, 'new()'), f'def f(a):\n    {source}\n',
             errors.NoRoom)
 
 
@@ -295,80 +293,4 @@ def test_insert_last_in_a_class():
 
         def f():
             pass
-        ''')
-
-
-# -- wrap -----------------------------------------------------------------
-
-@pytest.mark.parametrize('header', ['if a', 'try:\n    ...\n    ...\n'])
-def test_wrap_needs_a_header(header):
-    refused(wrap('f', 'return a', header), FUNCTION, errors.BadText)
-
-
-def test_wrap_keeps_the_inside_of_strings():
-    check(wrap('f', 'b($X)\nc()', 'if a:'), '''
-        def f(a):
-            # both
-            b("""x
-            y""")
-            c()
-            d()
-        ''', '''
-        def f(a):
-            if a:
-                # both
-                b("""x
-            y""")
-                c()
-            d()
-        ''')
-
-
-def test_wrap_between_two_parts():
-    check(wrap('f', 'b()', 'try:\n    ...\nfinally:\n    c()'),
-          'def f():\n    b()\n    d()\n', '''
-        def f():
-            try:
-                b()
-            finally:
-                c()
-            d()
-        ''')
-
-
-def test_wrap_with_a_comment_above_the_header():
-    check(wrap('f', 'b()', '# why\nif a:'), 'def f(a):\n    b()\n',
-          'def f(a):\n    # why\n    if a:\n        b()\n')
-
-
-def test_wrap_fills_comments_again_that_became_too_long():
-    words = 'word ' * 14
-    check(wrap('f', 'g()', 'if x:'), f'''
-        def f(x):
-            # {words}end
-            # of it
-            g()  # {words}
-        ''', f'''
-        def f(x):
-            if x:
-                # {'word ' * 13}word
-                # end of it
-                g()  # {words}
-        ''')
-    # Those that still fit, and what only looks like one, stay as they are.
-    check(wrap('f', 'g($X)', 'if x:'), f'''
-        def f(x):
-            # short
-            # lines
-            g("""
-        # {words}end
-        """)
-        ''', f'''
-        def f(x):
-            if x:
-                # short
-                # lines
-                g("""
-        # {words}end
-        """)
         ''')

@@ -97,3 +97,14 @@ def test_a_new_file_that_went_away_and_one_that_came(project, refresh):
     tree = project / 'work/nova'
     assert not (tree / 'nova/deep').exists()
     assert (tree / 'nova/rope.py').read_text() == 'x = 1\n'
+
+
+def test_another_release_is_downloaded(project, sdist):
+    cache = project / 'work/cache'
+    cache.mkdir(parents=True)
+    sdist.rename(cache / 'nova-34.0.7.tar.gz')
+    with worktree.sources(patchset.load(project), None, '34.0.7') as place:
+        assert (place / 'nova/boat.py').is_file()
+    worktree.refresh(patchset.load(project), project / 'work/nova',
+                     release='34.0.7')
+    assert (project / 'work/nova/nova/anchor.py').is_file()

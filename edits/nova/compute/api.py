@@ -9,9 +9,9 @@ from novapatch.edit import replace
 
 EDITS = [
     add_import('from nova.compute import pmem_copy'),
-    insert_after(MODULE, 'MIN_COMPUTE_COLD_MIGRATE_WITH_SHARES = $X', '''
-
+    insert_before(MODULE, 'CELLS = $X', '''
         MIN_COMPUTE_COPY_PMEM_DEVICES = {{service_version}}
+
         '''),
     add_parameter('API.resize', 'copy_pmem_devices=False'),
     append_docstring('API.resize', '''

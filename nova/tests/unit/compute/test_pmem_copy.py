@@ -126,6 +126,7 @@ class DeletableAgainTestCase(test.NoDBTestCase):
         super().setUp()
         self.instance = objects.Instance(
             context.get_admin_context(), uuid=uuids.instance,
+            flavor=objects.Flavor(extra_specs={'hw:pmem': 'A'}),
             task_state='deleting', migration_context=objects.MigrationContext(
                 copy_pmem_devices=True))
         self.current = objects.Instance(task_state='deleting')
@@ -175,6 +176,16 @@ class DeletableAgainTestCase(test.NoDBTestCase):
         self.save.assert_called_once_with()
         self.assertIn('task_state', self.instance.obj_what_changed())
         self.assertEqual('deleting', self.instance.task_state)
+
+    def test_server_without_vpmem_is_not_looked_up(self):
+        self.instance = objects.Instance(
+            context.get_admin_context(), uuid=uuids.instance,
+            flavor=objects.Flavor(extra_specs={}))
+        with mock.patch('nova.objects.MigrationContext.get_by_instance_uuid',
+                        side_effect=AssertionError):
+            self._delete()
+            self.assertRaises(OSError, self._fail)
+        self.save.assert_not_called()
 
     def test_other_moves(self):
         self.instance.migration_context.copy_pmem_devices = False

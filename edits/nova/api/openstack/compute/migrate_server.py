@@ -10,7 +10,7 @@ ACTION = 'MigrateServerController._migrate'
 EDITS = [
     add_import('from nova.api.openstack.compute.schemas import pmem_copy'),
     replace(ACTION, 'validation.schema(schema.migrate, $MIN)', '''
-        validation.schema(schema.migrate, $MIN, "2.104")
+        validation.schema(schema.migrate, $MIN, "{{microversion_before}}")
         '''),
     add_decorator(
         ACTION, '@validation.schema(pmem_copy.migrate_not_validated, '

@@ -10,7 +10,7 @@ ACTION = 'ServersController._resize'
 EDITS = [
     add_import('from nova.api.openstack.compute.schemas import pmem_copy'),
     replace(ACTION, 'validation.schema(schema.resize)', '''
-        validation.schema(schema.resize, '2.0', '2.104')
+        validation.schema(schema.resize, '2.0', '{{microversion_before}}')
         '''),
     add_decorator(
         ACTION, "@validation.schema(pmem_copy.extended(schema.resize), "

@@ -1,0 +1,3 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Tests of the rooms behind the door, nova.virt.libvirt.pmem_copy."""
