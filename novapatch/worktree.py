@@ -114,7 +114,10 @@ def _unpack(sdist: Path, directory: Path, marked: bool = False) -> None:
     with tempfile.TemporaryDirectory(dir=directory.parent) as scratch:
         try:
             with tarfile.open(sdist) as archive:
-                archive.extractall(scratch, filter='data')
+                # As an argument it is known from Python 3.11.4 on only.
+                archive.extraction_filter = getattr(
+                    tarfile, 'data_filter', lambda member, _path: member)
+                archive.extractall(scratch)
         except (OSError, tarfile.TarError) as error:
             raise errors.NoSdist(release=sdist.name,
                                  reason=error) from error

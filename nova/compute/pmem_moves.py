@@ -262,8 +262,12 @@ def _send_late(send, context, instance):
             LOG.info('The server is not to move any more.', instance=instance)
     except exception.InstanceNotFound:
         LOG.info('The server was deleted while it waited.', instance=instance)
+    except exception.InstanceFaultRollback as error:
+        LOG.warning('The server was not moved, and goes on here: %s',
+                    pmem_work.explained(error.inner_exception),
+                    instance=instance)
     except Exception:
-        LOG.exception('The move failed.', instance=instance)
+        LOG.exception('Moving the server failed.', instance=instance)
 
 
 def _send_away(call, manager, context, instance, migration):

@@ -108,3 +108,13 @@ def test_another_release_is_downloaded(project, sdist):
     worktree.refresh(patchset.load(project), project / 'work/nova',
                      release='34.0.7')
     assert (project / 'work/nova/nova/anchor.py').is_file()
+
+
+def test_an_older_python(refresh, monkeypatch):
+    """That of Debian 12 does not know the argument ``filter``."""
+    extractall = tarfile.TarFile.extractall
+    monkeypatch.setattr(
+        tarfile.TarFile, 'extractall',
+        lambda archive, path: extractall(archive, path))
+    monkeypatch.delattr(tarfile, 'data_filter')
+    refresh()

@@ -128,7 +128,7 @@ class Copy:
         """
         streams, pause = self._job.streams, 0
         for number in itertools.count():
-            left = self._job.is_trial or self._done.count(0)
+            left = 1 if self._job.is_trial else self._done.count(0)
             if not left:
                 return
             slots = [stream_slot.Slot(each, time.monotonic() + pause)

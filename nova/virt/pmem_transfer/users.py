@@ -47,7 +47,7 @@ def writer(path: str) -> int | None:
     """
     wanted = keys([path])
     return next((pid for pid in others()
-                 if wanted & (used_by(pid, writing=True) or set())), None)
+                 if wanted & written_by(pid)), None)
 
 
 def others() -> abc.Iterator[int]:
@@ -57,27 +57,24 @@ def others() -> abc.Iterator[int]:
             yield int(name)
 
 
-def used_by(pid: int, writing: bool = False) -> set[Key] | None:
-    """Return what a process has open or mapped; None if it may not be seen.
+def written_by(pid: int) -> set[Key]:
+    """Return what a process has open or mapped so that it may write to it.
 
-    :param writing: whether only what it may write counts
+    Nothing, if it may not be looked at, or has ended meanwhile.
     """
     found: set[Key] = set()
     try:
         with open('/proc/%d/maps' % pid) as maps:
             for line in maps:
                 __, rights, __, device, inode, *__ = line.split(maxsplit=5)
-                if 'w' in rights or not writing:
+                if 'w' in rights:
                     major, minor = (
                         int(part, 16) for part in device.split(':'))
                     found.add((os.makedev(major, minor), int(inode)))
         folder = '/proc/%d/fd/' % pid
         found |= keys(folder + name for name in os.listdir(folder)
-                      if not writing or _may_write(pid, name))
-    except PermissionError:
-        return None
-    except (FileNotFoundError, ProcessLookupError):
-        # It has ended in the meantime, which is as good.
+                      if _may_write(pid, name))
+    except (PermissionError, FileNotFoundError, ProcessLookupError):
         return set()
     return found
 

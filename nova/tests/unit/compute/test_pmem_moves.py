@@ -309,6 +309,15 @@ class TurnTestCase(pmem_base.MoveTestCase):
         self.assertFalse(pmem_work.work_of(self.manager).has(uuids.instance))
         self.assertTrue(pmem_work.work_of(self.manager).take_turn('x', None))
 
+    def test_refusal_is_told_without_a_traceback(self):
+        self.manager.during.side_effect = exception.InstanceFaultRollback(
+            inner_exception=ValueError('no way'))
+        self._resize()
+        self.run_spawned()
+        self.assertIn('was not moved, and goes on here: no way',
+                      self.stdlog.logger.output)
+        self.assertNotIn('Traceback', self.stdlog.logger.output)
+
     def _wait(self):
         work = pmem_work.work_of(self.manager)
         work.take_turn('other', None)

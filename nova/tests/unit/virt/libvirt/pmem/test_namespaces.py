@@ -120,6 +120,14 @@ class KnownDevicesTestCase(test.NoDBTestCase):
             [mock.call('/dev/dax0.0'), mock.call('/dev/dax0.7')],
             self.wiped.mock_calls)
 
+    def test_what_a_process_may_write_to_is_not_wiped(self):
+        with mock.patch('nova.virt.pmem_transfer.users.writer',
+                        side_effect=[None, 77]):
+            error = self.assertRaises(exception.VPMEMCleanupFailed,
+                                      self._wipe)
+        self.assertIn('process 77', error.format_message())
+        self.wiped.assert_called_once_with('/dev/dax0.0')
+
     def test_every_device_is_tried(self):
         del self.now['ns_0']
         self.wiped.side_effect = OSError('bad block')
