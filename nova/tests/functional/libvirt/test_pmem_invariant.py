@@ -152,6 +152,16 @@ class PmemInvariantTests(_WithWorld):
             pass
         domain.create()
 
+    def test_guest_that_was_stopped_for_nothing(self):
+        self.snapshot.guest = self.world.guest_of(SOURCE, self.server)
+        self.assert_clean()
+        domain, = self.world.domains(SOURCE, self.server)
+        domain.destroy()
+        domain.create()
+        with self.reported('the guest was stopped for nothing'):
+            pass
+        self.snapshot.guest = None
+
     def test_guest_that_runs_twice(self):
         first, = self.world.domains(SOURCE, self.server)
         second = self.world.connection(DESTINATION).defineXML(
