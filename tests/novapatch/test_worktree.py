@@ -116,5 +116,5 @@ def test_an_older_python(refresh, monkeypatch):
     monkeypatch.setattr(
         tarfile.TarFile, 'extractall',
         lambda archive, path: extractall(archive, path))
-    monkeypatch.delattr(tarfile, 'data_filter')
+    monkeypatch.delattr(tarfile, 'data_filter', raising=False)
     refresh()
