@@ -90,7 +90,8 @@ class CopyTestCase(test.NoDBTestCase):
         """
         notes = os.open(self.socket + '.writes', os.O_RDWR | os.O_CREAT |
                         os.O_APPEND, 0o600)
-        fcntl.flock(notes, fcntl.LOCK_EX)
+        # Whoever has not been ended is not waited for: nobody would end it.
+        fcntl.flock(notes, fcntl.LOCK_EX | fcntl.LOCK_NB)
         log = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         process = subprocess.Popen(
             command or receiver.command(), stdin=subprocess.PIPE,

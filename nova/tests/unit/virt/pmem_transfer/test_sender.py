@@ -203,17 +203,22 @@ class RandomCopyTestCase(SenderTestCase):
     def test_any_copy(self, data):
         """Whatever is copied, and wherever it is cut: bytes are equal."""
         self._draw_pairs(data)
-        process = self.receive()
         cuts = data.draw(st.lists(st.integers(0, 3 * MIB), max_size=2))
-        result = self.succeed(
-            address='somewhere', join=shlex.join(
-                [sys.executable, '-m', join.__name__]),
-            ssh=('sh', '-c', self._cut(cuts)), attempts=len(cuts) + 1,
+        changes = dict(
             streams=data.draw(st.integers(1, 3)),
             extent=data.draw(st.sampled_from(
                 [700 * KIB, MIB, 2 * MIB, 8 * MIB])),
             attempt=data.draw(st.integers(0, 1)))
-        self.end(process)
+        # A draw can end all: nothing may have been started before the last.
+        process = self.receive()
+        try:
+            result = self.succeed(
+                address='somewhere', join=shlex.join(
+                    [sys.executable, '-m', join.__name__]),
+                ssh=('sh', '-c', self._cut(cuts)), attempts=len(cuts) + 1,
+                **changes)
+        finally:
+            self.end(process)
         self.assertEqual(
             sum(self.pmem.size(new) for _old, new in self.pairs),
             result.last['bytes'])
