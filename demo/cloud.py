@@ -108,7 +108,6 @@ class Cloud(base.ServersTestBase):
         # one wraps.
         self.useFixture(hosts.HostsFixture({
             host: self._options(host) for host in ADDRESSES}))
-        self.flags(pmem_copy_running_passes=4, group='libvirt')
         self._make_real()
         self._guests = self.useFixture(pmem_guests.Guests())
         for host in ADDRESSES:

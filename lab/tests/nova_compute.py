@@ -81,7 +81,7 @@ MIGRATIONS, INSTANCES = Table(), Table()
 PROVIDER = 'provider'
 
 #: The moves of which something was copied while their guests ran.
-PRECOPIED = set()
+PRECOPIED = {}
 
 POOL = futures.ThreadPoolExecutor(1)
 
@@ -96,12 +96,12 @@ def stand_in(name, **content):
 
 stand_in('nova.context', get_admin_context=lambda **_options: CONTEXT)
 stand_in('nova.objects', LibvirtVPMEMDevice=LibvirtVPMEMDevice,
-         Migration=MIGRATIONS, Instance=INSTANCES)
+         Migration=MIGRATIONS, Instance=INSTANCES, InstanceActionEvent=Row(
+             event_start=lambda *_values, **_options: None,
+             event_finish_with_failure=lambda *_values, **_options: None))
 stand_in('nova.compute.task_states', DELETING='deleting',
          RESIZE_MIGRATING='resize_migrating', RESIZE_PREP='resize_prep',
          RESIZE_REVERTING='resize_reverting', SOFT_DELETING='soft-deleting')
-stand_in('nova.compute.utils',
-         EventReporter=lambda *_arguments: contextlib.nullcontext())
 stand_in('nova.thread_pool_factory', ExecutorType=Row(LONG_TASK=None),
          spawn_on=lambda _kind, *call: POOL.submit(*call))
 sys.modules['lxml'] = types.ModuleType('lxml')
@@ -240,7 +240,6 @@ def configure():
         cfg.StrOpt('host', default=socket.gethostname()),
         cfg.StrOpt('state_path')])
     cfg.CONF(args=[], project='nova', prog='nova-compute')
-    cfg.CONF.set_override('pmem_copy_running_passes', 4, 'libvirt')
 
 
 def become(name):

@@ -116,11 +116,9 @@ Related options:
 """),
     cfg.IntOpt(
         'pmem_copy_running_passes',
-        default=0, min=0, max=20,
+        default=4, min=0, max=20,
         help="""
 How many times vPMEM data is copied at most while the guest still runs.
-
-4 are enough for most guests.
 
 The first pass copies everything, each later one what the guest has written
 meanwhile, as long as that becomes clearly less. Then the guest is switched off
@@ -130,8 +128,7 @@ slow link. The price is that more is read and sent, and that memory errors in a
 device that is read may stop the guest, as in a live migration.
 
 0 means that data is copied only when the guest is off, as Nova does it with
-disks; so it is for servers that are off anyway, and within a host. That is the
-default as long as this has not been used on real hardware.
+disks; so it is for servers that are off anyway, and within a host.
 
 Related options:
 

@@ -17,7 +17,7 @@ from oslo_utils import timeutils
 
 from nova.compute import pmem_copy as compute_pmem_copy
 from nova.compute import task_states
-from nova.compute import utils as compute_utils
+import nova.conf
 from nova import context as nova_context
 from nova import exception
 from nova.i18n import _
@@ -35,6 +35,7 @@ from nova.virt.libvirt.pmem import transfer
 from nova.virt.pmem_transfer import extents
 from nova.virt.pmem_transfer import users
 
+CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
 
 #: Seconds that confirming a move waits for its wipe. Deleting a server
@@ -49,7 +50,7 @@ class API(owners.Owners):
     def __init__(self, driver) -> None:
         super().__init__(driver)
         # The uuids of moves of which something was copied.
-        self._precopied: set[str] = set()
+        self._precopied: dict[str, passes.Running] = {}
 
     def namespaces(self) -> pmem_namespaces.Namespaces:
         return pmem_namespaces.list_namespaces()
@@ -126,12 +127,20 @@ class API(owners.Owners):
             return
         self._check_sources(pairs)
         with self._passes(instance, migration, pairs,
-                          'compute_precopy_pmem_devices',
-                          task_states.RESIZE_PREP) as copy:
+                          'compute_check_pmem_copy',
+                          task_states.RESIZE_PREP) as (copy, __):
             copy.try_out()
-            if is_on and migration.source_compute != migration.dest_compute:
-                if copy.run_with_guest():
-                    self._precopied.add(migration.uuid)
+        if not is_on:
+            return
+        if (CONF.libvirt.pmem_copy_running_passes and
+                migration.source_compute != migration.dest_compute):
+            with self._passes(instance, migration, pairs,
+                              'compute_precopy_pmem_devices',
+                              task_states.RESIZE_PREP) as (copy, event):
+                self._precopied[migration.uuid] = copy.run_with_guest()
+                event.details = self._precopied[migration.uuid].text()
+        instance.migration_context.pmem_copy_off_since = timeutils.utcnow(
+            with_timezone=True)
 
     @staticmethod
     def _check_sources(pairs: list[pairing.DevicePair]) -> None:
@@ -153,25 +162,22 @@ class API(owners.Owners):
         if not pairs:
             return
         migration = _migration_of(instance)
-        instance.migration_context.pmem_copy_off_since = timeutils.utcnow(
-            with_timezone=True)
         with self._passes(instance, migration, pairs,
                           'compute_copy_pmem_devices',
-                          task_states.RESIZE_MIGRATING) as copy:
-            is_first = migration.uuid not in self._precopied
-            self._precopied.discard(migration.uuid)
-            copy.run_without_guest(is_first)
+                          task_states.RESIZE_MIGRATING) as (copy, event):
+            before = self._precopied.pop(migration.uuid, None)
+            event.details = copy.run_without_guest(before)
 
     @contextlib.contextmanager
     def _passes(self, instance: 'objects.Instance',
                 migration: 'objects.Migration',
                 pairs: list[pairing.DevicePair], event: str,
-                task_state: str) -> abc.Iterator[passes.Passes]:
+                task_state: str) -> abc.Iterator[
+                    tuple[passes.Passes, reports.Event]]:
         """Have what a copy needs on this host, and tell what comes of it."""
         tracker = self._driver.job_tracker
-        with compute_utils.EventReporter(
-                instance._context, event, migration.source_compute,
-                instance.uuid), \
+        with reports.Event(
+                instance, event, migration.source_compute) as told, \
                 reports.named_failure(instance, migration, pairs), \
                 settle.held(self.host, instance, migration,
                             [source for source, __ in pairs]), \
@@ -185,7 +191,7 @@ class API(owners.Owners):
                 transfer.job_of(instance, migration, pairs, nodes),
                 lambda process: tracker.add_job(instance, process.pid),
                 lambda process: tracker.remove_job(instance, process.pid),
-                task_state)
+                task_state), told
 
     def finish(self, instance: 'objects.Instance',
                migration: 'objects.Migration') -> None:
@@ -250,7 +256,7 @@ class API(owners.Owners):
             # A later delete undefines the guest, which then does not start.
             compute_pmem_copy.check_stays(
                 nova_context.get_admin_context(), instance)
-            reports.tell_downtime(instance)
+            reports.tell_downtime(instance, self.host)
         self._close_arrived(instance)
 
     def has_started(self, instance: 'objects.Instance') -> bool:

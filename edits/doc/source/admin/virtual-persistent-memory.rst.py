@@ -28,14 +28,11 @@ EDITS = [
         Other clients send ``copy_pmem_devices`` in the body of the ``resize``
         or ``migrate`` action.
 
-        The data is copied while the server is off. What can't work, such as a
-        login that is refused, fails the move before that, and the server has
-        not been off. If
-        :oslo.config:option:`libvirt.pmem_copy_running_passes` of the source is
-        set to 4, say, most of the data is copied while the server still runs:
-        first all of it, and then, a few times, what has changed since. Then
-        the server is switched off for a last pass, which compares everything
-        and copies the rest.
+        Most of the data is copied while the server runs: first all of it, and
+        then, a few times, what has changed since. Only then is the server
+        switched off, for a last pass that compares everything and copies the
+        rest. What can't work, such as a login that is refused, fails the move
+        before that, and the server has not been off.
 
         The data goes through ``ssh`` to a process of the destination's
         ``nova-compute``, which has ``daxio`` write it. Each part is read back
@@ -48,7 +45,7 @@ EDITS = [
         that is left. A server that is stopped, or resized on its host, is
         copied in one pass.
 
-        Copying a server while it runs takes memory bandwidth of both hosts. A
+        Copying a server that runs takes memory bandwidth of both hosts. A
         memory error in what is read may end the guest, as in a live migration.
 
         **Without the option the data is not moved.** The server starts with

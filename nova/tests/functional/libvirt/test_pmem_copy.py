@@ -356,15 +356,22 @@ class PmemPrecopyTests(PmemFailureTestsBase):
         self.assertEqual([self.pmem.digest(self.old)], self.digests(server))
         # The node of a guest that runs was lent, and is not ours any more.
         self.assertFalse(self.pmem.is_lent(self.old))
-        for event in ('compute_precopy_pmem_devices',
-                      'compute_copy_pmem_devices'):
-            self._wait_for_instance_action_event(
+        for event, details in (
+                ('compute_check_pmem_copy', '^None$'),
+                ('compute_precopy_pmem_devices',
+                 r'^2 pass\(es\) while the server ran sent \d MiB$'),
+                ('compute_copy_pmem_devices',
+                 r'with the server off 0 MiB were sent in \S+ seconds$'),
+                ('compute_start_with_pmem',
+                 r'^the server starts \S+ seconds after it was told to end')):
+            found = self._wait_for_instance_action_event(
                 server, 'migrate', event, 'success')
+            self.assertRegex(str(found['details']), details)
         self.assertRegex(
             self.stdlog.logger.output, r'Copied 4 MiB of vPMEM data to host2 '
             r'in \S+ seconds and found it equal; 0 MiB differed')
         self.assertRegex(
-            self.stdlog.logger.output, r'The guest starts \S+ seconds after')
+            self.stdlog.logger.output, r'the server starts \S+ seconds after')
 
     def test_what_can_not_work_costs_nothing(self):
         """Nobody listens where it is to go."""

@@ -57,3 +57,23 @@ class MigrationContextWishTestCase(test.NoDBTestCase):
         stored = jsonutils.dumps(move.obj_to_primitive('1.2'))
         self.assertNotIn('copy_pmem_devices',
                          objects.MigrationContext.obj_from_db_obj(stored))
+
+
+class EventTestCase(test.NoDBTestCase):
+    """What an event of a server tells when it ends."""
+
+    def _end(self, **values):
+        return objects.InstanceActionEvent.pack_action_event_finish(
+            mock.Mock(request_id='x'), uuids.instance, 'copy', **values)
+
+    def test_success(self):
+        self.assertNotIn('details', self._end())
+        values = self._end(exc_val='it was %s' % ('long' * 99))
+        self.assertEqual('Success', values['result'])
+        self.assertEqual('it was long', values['details'][:11])
+        self.assertEqual(255, len(values['details']))
+
+    def test_failure(self):
+        values = self._end(exc_val='no luck', exc_tb='the traceback')
+        self.assertEqual(('Error', 'no luck', 'the traceback'), (
+            values['result'], values['details'], values['traceback']))

@@ -11,12 +11,14 @@ waited for.
 
 import dataclasses
 import functools
+import typing as ty
 
 from oslo_log import log as logging
 from oslo_utils import units
 
 import nova.conf
 from nova import exception
+from nova.i18n import _
 from nova import objects
 from nova.virt.libvirt.pmem import reports
 from nova.virt.libvirt.pmem import transfer
@@ -42,6 +44,22 @@ def pays(before: transfer.Totals | None, last: transfer.Totals) -> bool:
     goal = last.bytes * CONF.libvirt.pmem_copy_running_goal / 100
     return last.differed > goal and (
         before is None or last.differed < before.differed * SHRINKS)
+
+
+class Running(ty.NamedTuple):
+    """What was copied while the guest ran.
+
+    :ivar wire: bytes that were sent
+    """
+
+    passes: int
+    wire: int
+
+    def text(self) -> str:
+        """Tell users of it."""
+        return _('%(passes)d pass(es) while the server ran sent %(wire)d '
+                 'MiB') % {'passes': self.passes,
+                           'wire': self.wire // units.Mi}
 
 
 class Passes:
@@ -74,30 +92,33 @@ class Passes:
             dataclasses.replace(self._job, is_trial=True, patience=0),
             lambda _done, _total: None)
 
-    def run_with_guest(self) -> int:
+    def run_with_guest(self) -> Running:
         """Copy while the guest runs, as long as that pays.
 
-        :returns: the number of passes
-        :raises TransferFailed: if one can't be done
+        :raises TransferFailed: if a pass can't be done
         """
         before = last = None
-        count = 0
+        count = wire = 0
         while count < CONF.libvirt.pmem_copy_running_passes and (
                 last is None or pays(before, last)):
             before, last = last, self._pass(
                 count * SENDERS, 'while the guest runs, pass %d' % (count + 1))
-            count += 1
-        return count
+            count, wire = count + 1, wire + last.wire
+        return Running(count, wire)
 
-    def run_without_guest(self, is_first: bool) -> None:
+    def run_without_guest(self, before: Running | None) -> str:
         """Copy what is missing; prove that everything has arrived.
 
-        :param is_first: whether nothing was copied before
+        :param before: what was copied while the guest ran, if that was tried
+        :returns: what users are told of it
         :raises TransferFailed: if it can't be done
         """
-        self._pass(0 if is_first else
-                   CONF.libvirt.pmem_copy_running_passes * SENDERS,
-                   'and found it equal')
+        totals = self._pass(before.passes * SENDERS if before else 0,
+                            'and found it equal')
+        last = _('with the server off %(wire)d MiB were sent in %(seconds).1f '
+                 'seconds') % {'wire': totals.wire // units.Mi,
+                               'seconds': totals.seconds}
+        return '%s; %s' % (before.text(), last) if before else last
 
     def _pass(self, first_sender: int, how: str) -> transfer.Totals:
         with reports.Progress(self._instance, self._is_wanted) as progress:

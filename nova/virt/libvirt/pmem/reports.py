@@ -11,6 +11,7 @@ from oslo_log import log as logging
 from oslo_utils import timeutils
 from oslo_utils import units
 
+from nova.compute import task_states
 from nova import exception
 from nova.i18n import _
 from nova import objects
@@ -69,16 +70,54 @@ def _reason(message: str) -> str:
     return _('the log of nova-compute on the source has the reason')
 
 
-def tell_downtime(instance: 'objects.Instance') -> None:
-    """Log how long the guest is off for its data, as it starts."""
+class Event:
+    """An event of a server, whose details tell also of a success."""
+
+    def __init__(self, instance: 'objects.Instance', name: str,
+                 host: str) -> None:
+        """Describe it.
+
+        :param host: on which it happens
+        """
+        self._context = instance._context
+        self._where = instance.uuid, name
+        self._host = host
+        self.details: str | None = None
+
+    def __enter__(self) -> 'Event':
+        objects.InstanceActionEvent.event_start(
+            self._context, *self._where, want_result=False, host=self._host)
+        return self
+
+    def __exit__(self, _kind: ty.Any, error: ty.Any, trace: ty.Any) -> None:
+        objects.InstanceActionEvent.event_finish_with_failure(
+            self._context, *self._where, exc_val=error or self.details,
+            exc_tb=trace, want_result=False)
+
+
+def tell_downtime(instance: 'objects.Instance', host: str) -> None:
+    """Tell how long the guest was off for its data, as it starts.
+
+    It is told by the clocks of two hosts, and for information only.
+
+    :param host: on which it starts
+    """
     move = instance.migration_context
-    if 'pmem_copy_off_since' in move and move.pmem_copy_off_since:
-        LOG.info('The guest starts %(seconds).1f seconds after the last pass '
-                 'of copying its vPMEM data has begun.',
-                 {'seconds': timeutils.delta_seconds(
-                     move.pmem_copy_off_since,
-                     timeutils.utcnow(with_timezone=True))},
-                 instance=instance)
+    if ('pmem_copy_off_since' not in move or not move.pmem_copy_off_since or
+            # What it did on its destination meanwhile is no downtime.
+            instance.task_state == task_states.RESIZE_REVERTING):
+        return
+    text = _('the server starts %.1f seconds after it was told to '
+             'end') % timeutils.delta_seconds(
+                 move.pmem_copy_off_since, timeutils.utcnow(
+                     with_timezone=True))
+    LOG.info('vPMEM data has arrived: %s.', text, instance=instance)
+    try:
+        with Event(instance, 'compute_start_with_pmem', host) as event:
+            event.details = text
+    except Exception:
+        LOG.debug('The event could not be noted.', exc_info=True,
+                  instance=instance)
 
 
 class Progress:

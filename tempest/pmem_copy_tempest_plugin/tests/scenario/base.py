@@ -149,12 +149,25 @@ class PmemScenario(base.PmemMixin, manager.ScenarioTest):
         :returns: the names of those that did, and the reasons
         """
         def failed() -> dict[str, str]:
-            action = self.admin_servers.show_instance_action(
-                server_id, request_id)['instanceAction']
             return {event['event']: event.get('details') or ''
-                    for event in action['events']
+                    for event in self._events(server_id, request_id)
                     if event['result'] == 'Error'}
         return self.eventually(failed, bool, 'an event that failed')
+
+    def until_under_way(self, server_id: str, request_id: str,
+                        *names: str) -> None:
+        """Wait until one of some events of an action has begun."""
+        self.eventually(
+            lambda: [event['event']
+                     for event in self._events(server_id, request_id)
+                     if not event['result']],
+            lambda under_way: bool(set(names) & set(under_way)),
+            ' or '.join(names))
+
+    def _events(self, server_id: str, request_id: str) -> list[
+            dict[str, Any]]:
+        return self.admin_servers.show_instance_action(
+            server_id, request_id)['instanceAction']['events']
 
     # What is left where
 

@@ -9,7 +9,9 @@ from unittest import mock
 
 import ddt
 import fixtures
+from oslo_utils import fixture as utils_fixture
 from oslo_utils.fixture import uuidsentinel as uuids
+from oslo_utils import timeutils
 
 from nova import context
 from nova import exception
@@ -25,7 +27,8 @@ from nova.virt.libvirt.pmem import transfer
 from nova.virt.libvirt import pmem_copy
 from nova.virt.pmem_transfer import users
 
-SIZE = 4 * 1024 * 1024
+MIB = 1024 * 1024
+SIZE = 4 * MIB
 
 
 class PmemCopyTestCase(test.NoDBTestCase):
@@ -634,6 +637,36 @@ class StartTestCase(PmemCopyTestCase):
         self.api.started(self.instance)
         self.assertEqual([], self._open())
 
+    def _start_after(self, seconds):
+        """Start it so late; return what the event tells."""
+        self.instance._context = self.context
+        since = timeutils.utcnow(with_timezone=True)
+        now = self.useFixture(utils_fixture.TimeFixture(since))
+        self.instance.migration_context.pmem_copy_off_since = since
+        now.advance_time_seconds(seconds)
+        with mock.patch('nova.objects.InstanceActionEvent') as event:
+            self.api.started(self.instance)
+        return [call.kwargs['exc_val'] for call in
+                event.event_finish_with_failure.call_args_list]
+
+    def test_how_long_it_was_off(self):
+        self.assertEqual(
+            ['the server starts 4.5 seconds after it was told to end'],
+            self._start_after(4.5))
+        self.assertIn('4.5 seconds after', self.stdlog.logger.output)
+
+    def test_one_that_is_taken_back_was_not_off(self):
+        self.instance.task_state = 'resize_reverting'
+        self.assertEqual([], self._start_after(86400))
+
+    def test_it_starts_whether_or_not_that_can_be_noted(self):
+        with mock.patch('nova.virt.libvirt.pmem.reports.Event',
+                        side_effect=exception.InstanceActionNotFound(
+                            request_id='x', instance_uuid='y')):
+            self._start_after(1)
+        self.assertIn('1.0 seconds after', self.stdlog.logger.output)
+        self.assertEqual([], self._open())
+
     def test_deleted_as_it_was_to_start(self):
         instance, self.instance = self.instance, None
         self.assertRaises(exception.InstanceNotFound,
@@ -839,7 +872,6 @@ class CopyTestCase(PmemCopyTestCase):
 
     def setUp(self):
         super().setUp()
-        self.flags(pmem_copy_running_passes=4, group='libvirt')
         self.totals = transfer.Totals(2 * SIZE, SIZE, 1.5, 0)
         self.transfer = self.useFixture(fixtures.MockPatch(
             'nova.virt.libvirt.pmem.transfer.transfer',
@@ -857,8 +889,8 @@ class CopyTestCase(PmemCopyTestCase):
             pairing.DevicePair(self.namespaces['old_' + name],
                                self.owned[name])
             for name in ('ns_1', 'ns_2')]
-        self.useFixture(fixtures.MockPatch(
-            'nova.compute.utils.EventReporter'))
+        self.event = self.useFixture(fixtures.MockPatch(
+            'nova.objects.InstanceActionEvent')).mock
         self.bad_block = self.useFixture(fixtures.MockPatch(
             'nova.virt.libvirt.pmem.namespaces.bad_block',
             return_value=None)).mock
@@ -947,7 +979,7 @@ class CopyTestCase(PmemCopyTestCase):
         self._precopy()
         self.assertEqual([-1, 0, 1000, 2000], self._passes())
         self._copy()
-        self.assertEqual([-1, 0, 1000, 2000, 4000], self._passes())
+        self.assertEqual([-1, 0, 1000, 2000, 3000], self._passes())
         # The next move is another one.
         self.transfer.side_effect = None
         self._copy()
@@ -983,14 +1015,50 @@ class CopyTestCase(PmemCopyTestCase):
         self.assertEqual([-1], self._passes())
 
     def test_precopy_that_fails(self):
-        self.transfer.side_effect = transfer.TransferFailed('link cut')
-        self.assertRaises(exception.PMEMCopyFailed, self._precopy)
-        self.assertEqual(4, self.chown.call_count)
-        self.assertEqual([], list(tickets.open_tickets()))
+        for good in range(2):
+            self.transfer.side_effect = [
+                *[self.totals] * good, transfer.TransferFailed('link cut')]
+            self.chown.reset_mock()
+            self.assertRaises(exception.PMEMCopyFailed, self._precopy)
+            self.assertEqual(4 + 4 * good, self.chown.call_count)
+            self.assertEqual([], list(tickets.open_tickets()))
+            self.assertNotIn('pmem_copy_off_since',
+                             self.instance.migration_context)
+
+    def _told(self):
+        """Return the events, with their details, in their order."""
+        return [(call.args[2], call.kwargs['exc_val']) for call in
+                self.event.event_finish_with_failure.call_args_list]
+
+    def test_what_events_tell(self):
+        self.transfer.side_effect = [
+            transfer.Totals(0, 0, 0, 0),
+            transfer.Totals(64 * MIB, 60 * MIB, 1, 0),
+            transfer.Totals(64 * MIB, 3 * MIB, 1, 0, 64 * MIB),
+            transfer.Totals(64 * MIB, 2 * MIB, 0.51, 0, 62 * MIB)]
+        self._precopy()
+        self._copy()
+        self.assertEqual([
+            ('compute_check_pmem_copy', None),
+            ('compute_precopy_pmem_devices',
+             '2 pass(es) while the server ran sent 63 MiB'),
+            ('compute_copy_pmem_devices',
+             '2 pass(es) while the server ran sent 63 MiB; with the server '
+             'off 2 MiB were sent in 0.5 seconds')], self._told())
+
+    def test_what_events_tell_of_a_guest_that_is_off(self):
+        self._precopy(is_on=False)
+        self._copy()
+        self.assertEqual([
+            ('compute_check_pmem_copy', None),
+            ('compute_copy_pmem_devices', 'with the server off %d MiB were '
+             'sent in 1.5 seconds' % (SIZE // MIB))], self._told())
+        self.assertNotIn('pmem_copy_off_since',
+                         self.instance.migration_context)
 
     def test_sources_are_held_from_the_precopy_on(self):
         self._precopy()
-        self.assertEqual(4, self.chown.call_count)
+        self.assertEqual(8, self.chown.call_count)
         self.assertEqual(['hold'],
                          [each.kind for each in tickets.open_tickets()])
 

@@ -224,6 +224,46 @@ class RandomCopyTestCase(SenderTestCase):
             result.last['bytes'])
         self.assertLessEqual(result.last['retries'], len(cuts))
 
+    @settings(deadline=None, database=None, max_examples=8)
+    @given(data=st.data())
+    def test_what_changes_while_it_is_copied(self, data):
+        """Passes over what a guest writes, and one when it is off.
+
+        Whatever it has written when: in the end bytes are equal, and the last
+        pass has sent no more than what may have changed since the one before.
+        """
+        self._draw_pairs(data)
+        writes = st.lists(st.tuples(
+            st.sampled_from([old for old, _new in self.pairs]),
+            st.integers(0, 2 * MIB - 1), st.integers(1, 100 * KIB),
+            st.booleans()), max_size=4)
+        passes = data.draw(st.lists(
+            st.tuples(writes, writes), min_size=1, max_size=3))
+        changes = dict(streams=data.draw(st.integers(1, 3)),
+                       extent=data.draw(st.sampled_from([MIB, 8 * MIB])))
+        process = self.receive()
+        try:
+            for number, (meanwhile, afterwards) in enumerate(passes):
+                sender = self.start(attempt=number * 1000, **changes)
+                self._write(meanwhile)
+                result = self.result(sender)
+                self.assertEqual('done', result.last.get('event'),
+                                 (result.events, result.errors))
+                self._write(afterwards)
+            result = self.succeed(attempt=len(passes) * 1000, **changes)
+        finally:
+            self.end(process)
+        since = [*meanwhile, *afterwards]
+        self.assertLessEqual(result.last['wire'], sum(
+            length + 2 * 64 * KIB for _name, _offset, length, _ in since) +
+            MIB)
+
+    def _write(self, writes):
+        for name, offset, length, is_zero in writes:
+            length = min(length, self.pmem.size(name) - offset)
+            self.pmem.write(name, offset, bytes(length) if is_zero else
+                            os.urandom(length))
+
     def _draw_pairs(self, data):
         self.pairs = []
         known = len(self.pmem._namespaces)
