@@ -45,7 +45,7 @@ class _Rounds:
 
     def _run(self, manager):
         while True:
-            settle(manager)
+            settle(manager, is_asked=True)
             with self._lock:
                 if not self._again:
                     return
@@ -64,17 +64,25 @@ def settle_soon(manager):
         return _ROUNDS.setdefault(manager, _Rounds()).ask(manager)
 
 
-def settle_for_a_while(manager):
-    """Give what an earlier move has left here the time of a usual wipe."""
-    with_future = settle_soon(manager)
-    if with_future is not None:
-        futures.wait([with_future], PATIENCE)
+def settle_for_a_while(manager, node):
+    """Give what an earlier move has left here the time of a usual wipe.
+
+    In any case the resource tracker knows what is free on the node: a server
+    that came and was deleted, or failed to come, between two updates still
+    has what it was given, for it.
+    """
+    done, __ = futures.wait([settle_soon(manager)], PATIENCE)
+    if not done:
+        refresh(manager, node)
 
 
-def settle(manager):
+def settle(manager, is_asked=False):
     """Wipe and give back what moves that came to nothing have left here.
 
     What was wiped is offered to the scheduler at once.
+
+    :param is_asked: whether a move has just begun or ended. What that has had
+        wiped in the background may be done by now, and leaves no ticket.
     """
     # Records of all tenants are looked at.
     context = nova_context.get_admin_context()
@@ -83,10 +91,10 @@ def settle(manager):
     except Exception:
         LOG.exception('The tickets of vPMEM could not be looked at now; this '
                       'host tries again each minute.')
-        return
+        settled = []
     for ticket in settled:
         _release(manager, context, ticket)
-    if settled:
+    if settled or is_asked:
         for node in manager.driver.get_available_nodes():
             refresh(manager, node)
 

@@ -44,10 +44,7 @@ def arrives_or_stays(manager, context, instance, flavor, node, request_spec):
         waits to be wiped can't be claimed, which is no reason to fail it
     """
     if hardware.get_vpmems(flavor) and manager.driver.has_pmem():
-        pmem_leftovers.settle_for_a_while(manager)
-        # A server that came and was deleted, or failed to come, between two
-        # updates still has what it was given, for the resource tracker.
-        pmem_leftovers.refresh(manager, node)
+        pmem_leftovers.settle_for_a_while(manager, node)
         if (instance.host != manager.host and
                 instance.uuid in manager.rt.tracked_migrations):
             manager.rt.drop_move_claim(context, instance, node)

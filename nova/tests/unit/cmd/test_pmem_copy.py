@@ -116,8 +116,10 @@ class CheckTestCase(CommandTestCase):
         self.assertEqual(
             ['configuration', 'state path', 'sockets', 'ndctl', 'namespaces',
              'device nodes', 'daxio', 'ssh', 'cipher', 'clock', 'speed',
-             'forwarding'], [line.name for line in lines], lines)
-        self.assertEqual([True] * 12, [line.ok for line in lines], lines)
+             'forwarding', 'peer'], [line.name for line in lines], lines)
+        # The command is not on the PATH of the login.
+        self.assertEqual([True] * 12 + [None],
+                         [line.ok for line in lines], lines)
         self.assertEqual([], os.listdir(state))
 
 

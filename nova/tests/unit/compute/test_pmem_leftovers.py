@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
+from concurrent import futures
 from unittest import mock
 
 import ddt
@@ -87,6 +88,37 @@ class SettleTestCase(pmem_base.MoveTestCase):
         run(manager)
         self.assertEqual(
             2, self.manager.driver.settle_pmem_copies.call_count)
+
+    def _settle_soon(self):
+        """Have somebody ask for a round, in which nothing is found."""
+        self.manager.driver.has_pmem.return_value = True
+        with mock.patch('nova.thread_pool_factory.spawn_on') as spawn:
+            pmem_leftovers.settle_soon(self.manager)
+        __, run, manager = spawn.call_args.args
+        run(manager)
+        self.manager.rt.update_available_resource.assert_called_once_with(
+            mock.ANY, 'node1')
+
+    def test_what_the_background_has_wiped_meanwhile_is_offered(self):
+        self.manager.driver.settle_pmem_copies.return_value = []
+        self._settle_soon()
+
+    def test_claim_knows_what_is_free_though_tickets_do_not_tell(self):
+        self.manager.driver.settle_pmem_copies.side_effect = OSError('no disk')
+        self._settle_soon()
+
+    @ddt.data(True, False)
+    def test_move_waits_for_a_while(self, is_done):
+        self.manager.driver.has_pmem.return_value = True
+        with mock.patch('nova.thread_pool_factory.spawn_on',
+                        return_value=futures.Future()) as spawn, \
+                mock.patch.object(pmem_leftovers, 'PATIENCE', 0):
+            if is_done:
+                spawn.return_value.set_result(None)
+            pmem_leftovers.settle_for_a_while(self.manager, 'node2')
+        self.assertEqual(
+            [] if is_done else [mock.call(mock.ANY, 'node2')],
+            self.manager.rt.update_available_resource.call_args_list)
 
     def test_host_without_vpmem(self):
         self.assertIsNone(pmem_leftovers.settle_soon(self.manager))

@@ -8,6 +8,7 @@ takes care of that.
 
 from collections import abc
 import contextlib
+import json
 import os
 import re
 import secrets
@@ -46,6 +47,9 @@ WORDS = 256 * units.Ki
 
 #: What the peer does to tell its clock, and how fast it is reached.
 ANSWER = 'date +%s.%N; cat > /dev/null; echo end'
+
+#: How a peer is asked for what it finds itself.
+OWN = 'nova-pmem-copy check --json'
 
 #: Where something listens on many hosts, for any user.
 LISTENERS = ('/run/dbus/system_bus_socket', '/run/systemd/journal/stdout')
@@ -281,5 +285,34 @@ def _is_open(path: str) -> bool:
         return not select.select([ours], [], [], OPEN)[0] or bool(ours.recv(1))
 
 
+def check_own(peer: str) -> abc.Iterator[Line]:
+    """What a peer finds when it looks at itself."""
+    yield judge_own(check_host.run(*_argv(peer, [], OWN))[1])
+
+
+def judge_own(answer: str) -> Line:
+    """Say what a peer finds.
+
+    The login may lead beside its nova-compute, to another container say. Then
+    it finds nothing, or no configuration, which is not its own fault.
+
+    :param answer: to ``OWN``
+    """
+    try:
+        wrong = {str(check['name']): str(check['text'])
+                 for check in json.loads(answer)['checks']  # noqa: N324
+                 if not check['ok'] and check['ok'] is not None}
+    except (ValueError, KeyError, TypeError):
+        return Line('peer', None, 'its login does not run "%s": run that '
+                    'there by hand' % OWN)
+    if 'configuration' in wrong:
+        return Line('peer', None, 'its login has not the configuration of '
+                    'nova-compute: run "%s" there by hand' % OWN)
+    if wrong:
+        return Line('peer', False, 'it finds there: ' + '; '.join(
+            '%s: %s' % item for item in wrong.items()))
+    return Line('peer', True, 'it finds nothing wrong there')
+
+
 #: What is looked at, in this order; the first that is wrong is the last.
-CHECKS = {'ssh': check_login, 'forwarding': check_way}
+CHECKS = {'ssh': check_login, 'forwarding': check_way, 'peer': check_own}

@@ -88,6 +88,24 @@ class JudgeTestCase(test.NoDBTestCase):
                          check_peer._argv('-oProxyCommand=x', ['-N'],
                                           'date')[-4:])
 
+    @ddt.data(
+        ('', None, 'does not run'), ('[]', None, 'does not run'),
+        ('{"checks": 5}', None, 'does not run'),
+        ('{"checks": [5]}', None, 'does not run'),
+        ('{"checks": []}', True, 'nothing wrong'),
+        ('{"checks": [{"name": "speed", "ok": null, "text": "?"}]}', True,
+         'nothing wrong'),
+        ('{"checks": [{"name": "daxio", "ok": false, "text": "gone"}, '
+         '{"name": "ndctl", "ok": true, "text": ""}]}', False,
+         'it finds there: daxio: gone'),
+        ('{"checks": [{"name": "configuration", "ok": false, "text": "x"}]}',
+         None, 'configuration of nova-compute'))
+    @ddt.unpack
+    def test_what_a_peer_finds(self, answer, ok, words):
+        line = check_peer.judge_own(answer)
+        self.assertIs(ok, line.ok)
+        self.assertIn(words, line.text)
+
     def test_join_command(self):
         self.flags(pmem_copy_join_command='join', group='libvirt')
         self.assertEqual('join', check_peer.judge_join(
@@ -155,6 +173,21 @@ class LoginTestCase(PeerTestCase):
 
     def test_way(self):
         self.assert_ok('forwarding', 'forwards')
+
+    def test_peer_without_the_command(self):
+        line, = self.lines('peer')
+        self.assertIsNone(line.ok)
+        self.assertIn('by hand', line.text)
+
+    def test_peer_with_the_command(self):
+        command = os.path.join(self.pmem.bin, 'nova-pmem-copy')
+        with open(command, 'w') as file:
+            file.write('#!/bin/sh\necho \'{"checks": [{"name": "daxio", '
+                       '"ok": false, "text": "gone"}]}\'\n')
+        os.chmod(command, 0o755)
+        line, = self.lines('peer')
+        self.assertIs(False, line.ok)
+        self.assertIn('daxio: gone', line.text)
 
     def test_join_command_that_is_not_there(self):
         self.flags(pmem_copy_join_command='nonsuch', group='libvirt')
