@@ -52,7 +52,7 @@ test-functional: work .venv/nova
 test-unpatched: work .venv/nova
 	$(IN) tools/unpatched
 
-## make bench            how fast the copy is, against plain pipes (15 minutes)
+## make bench            how fast the copy is, against plain pipes (5 to 10 minutes)
 bench: work .venv/nova
 	$(IN) env PYTHONPATH=work/nova:. python -m bench $(BENCH)
 

@@ -116,15 +116,18 @@ class Bench:
         self.report.ratio('resume_vs_whole' + '_large' * large, taken, name,
                           'ours')
 
-    def last_pass(self, where: place.Place, large: bool = False) -> None:
-        """How long a guest is off, that was copied while it ran."""
+    def last_pass(self, where: place.Place, of: str = '', title: str = '',
+                  **options: object) -> None:
+        """How long a guest is off, that was copied while it ran.
+
+        :param of: ends the name of the number
+        """
         where.fill_random()
         name = 'ours, the last pass, 1 % written'
-        taken = self.rounds(where, 'random' + _size(where, large),
-                            {'ours': ours, name: last_pass},
-                            onto=name)
-        self.report.ratio('downtime_vs_whole' + '_large' * large, taken, name,
-                          'ours')
+        taken = self.rounds(where, 'random' + title, {
+            'ours': functools.partial(ours, **options),
+            name: functools.partial(last_pass, **options)}, onto=name)
+        self.report.ratio('downtime_vs_whole' + of, taken, name, 'ours')
 
     def sparse(self, where: place.Place, large: bool = False) -> None:
         non_zero = where.fill_sparse()
@@ -192,18 +195,32 @@ class Bench:
         self.report.numbers['gigabit_vs_ideal'] = round(
             bench_report.median(takens) * link.GIGABIT / where.size, 3)
 
+    def last_pass_on_a_link(self, size: int) -> None:
+        """The same on a link that is slower than comparing."""
+        with self.link() as is_real, place.Place(size) as where:
+            self.last_pass(
+                where, '_gigabit', ', %s1 Gb/s%s' % (
+                    '' if is_real else 'limit of ', _size(where)),
+                **({} if is_real else {'bandwidth': link.GIGABIT}))
+
     def on_a_link(self, size: int) -> None:
-        """Run the lines of 1 Gb/s, on a real link if there can be one."""
+        """Run the other lines of 1 Gb/s."""
+        with self.link() as is_real, place.Place(size) as where:
+            (self.gigabit if is_real else self.limited)(where)
+
+    @contextlib.contextmanager
+    def link(self) -> abc.Iterator[bool]:
+        """Have a link of 1 Gb/s; give whether it could be had."""
         with contextlib.ExitStack() as stack:
-            line = self.gigabit
+            is_real = True
             try:
                 stack.enter_context(link.gigabit())
-                self.report.numbers['gigabit_by'] = 'a network namespace'
             except OSError as error:
                 print('no network namespace: %s' % error)
-                self.report.numbers['gigabit_by'] = 'the bandwidth limit'
-                line = self.limited
-            line(stack.enter_context(place.Place(size)))
+                is_real = False
+            self.report.numbers['gigabit_by'] = (
+                'a network namespace' if is_real else 'the bandwidth limit')
+            yield is_real
 
     def run(self, size: int, large: int) -> None:
         """Run the lines that something is asked of.
@@ -222,7 +239,8 @@ class Bench:
             with place.Place(large) as where:
                 self.sparse(where, large=True)
                 self.resumed(where, large=True)
-                self.last_pass(where, large=True)
+                self.last_pass(where, '_large', _size(where))
+        self.last_pass_on_a_link(size // 2)
 
     def run_others(self, size: int) -> None:
         with place.Place(size) as where:

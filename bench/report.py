@@ -22,6 +22,7 @@ AT_MOST = {
     'resume_vs_whole_large': 0.17,
     'downtime_vs_whole': 0.3,
     'downtime_vs_whole_large': 0.17,
+    'downtime_vs_whole_gigabit': 0.15,
 }
 
 #: And at least.

@@ -329,6 +329,8 @@ def run(lifeline: int) -> int:
             try:
                 sys.stdout.write(READY)
                 sys.stdout.flush()
+                # Its import takes a while, for which nobody waits now.
+                wire.tags(bytes(wire.KEY), b'')
                 receiver.run()
             finally:
                 receiver.close()

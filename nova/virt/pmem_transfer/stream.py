@@ -41,12 +41,12 @@ class Item:
     """What is sent in a frame.
 
     :ivar number: of the extent
-    :ivar tags: by how many tags it is compared; 0 where data is sent
+    :ivar is_asked: whether it is asked what of it is there; data is sent else
     :ivar runs: which of its bytes are sent, if the rest is there already
     """
 
     number: int
-    tags: int = 0
+    is_asked: bool = False
     runs: tuple[extents.Run, ...] = ()
 
 
@@ -136,7 +136,7 @@ class Stream:
         return self._sent[0].number if self._sent else None
 
     def _send_all(self, numbers: abc.Iterable[int]) -> None:
-        waiting = (Item(number, tags=int(self._job.attempt > 0))
+        waiting = (Item(number, is_asked=self._job.attempt > 0)
                    for number in numbers)
         while True:
             following = (self._again.popleft() if self._again else
@@ -163,9 +163,10 @@ class Stream:
         try:
             with self._at_hand(extent) as data:
                 self._sent.append(item)
-                if item.tags:
-                    self._frame(wire.COMPARE, extent, item.tags,
-                                wire.proof(data, item.tags))
+                if item.is_asked:
+                    self._frame(
+                        wire.COMPARE, extent, wire.count_tags(extent.length),
+                        wire.proof(data))
                 elif item.runs:
                     self._send_data(wire.PATCH, extent, data, item.runs)
                 else:
@@ -275,22 +276,15 @@ class Stream:
         if kind == 'failed':
             self._failed(item, str(fields.get('error'))[:wire.QUOTED * 2])
         elif kind == 'differs':
-            self._again.append(self._closer(item, fields, length))
+            self._again.append(self._rest(item, fields, length))
         else:
             sent = 0 if kind == 'same' else sum(
                 run.length for run in item.runs) or length
             self._tell(done=item.number, resumed=length - sent)
 
-    def _closer(self, item: Item, fields: dict[str, ty.Any],
-                length: int) -> Item:
-        """Return what to send of an extent that differs.
-
-        First it is asked which parts of it do: a guest often has written a
-        page here and there.
-        """
-        tags = wire.count_tags(length)
-        if item.tags < tags:
-            return dataclasses.replace(item, tags=tags)
+    def _rest(self, item: Item, fields: dict[str, ty.Any],
+              length: int) -> Item:
+        """Return what to send of an extent that differs."""
         runs = wire.parse_runs(fields.get('runs'), length)
         if self._plan[item.number].source_offset is None or (
                 sum(run.length for run in runs) == length):
@@ -305,7 +299,7 @@ class Stream:
         if self._sent:
             item = self._sent[0]
             for kind in ('failed', *(
-                    ('same', 'differs') if item.tags else ('stored',))):
+                    ('same', 'differs') if item.is_asked else ('stored',))):
                 if fields.get(kind) == self._plan[item.number].place:
                     return kind
         raise wire.ProtocolError('it answers %s to %s' % (

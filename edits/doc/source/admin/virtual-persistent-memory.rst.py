@@ -38,12 +38,13 @@ EDITS = [
         ``nova-compute``, which has ``daxio`` write it. Each part is read back
         from the target, and compared, before it counts as copied. Zeros are
         not sent. ``openstack server show`` has the percentage of the present
-        pass in ``progress``, ``openstack server event show`` the event
-        ``compute_precopy_pmem_devices`` while the server runs and
-        ``compute_copy_pmem_devices`` when it is off, and the log of
-        ``nova-compute`` on the source what each pass has sent, and the time
-        that is left. A server that is stopped, or resized on its host, is
-        copied in one pass.
+        pass in ``progress``. ``openstack server event show`` has the events
+        ``compute_precopy_pmem_devices`` while the server runs,
+        ``compute_copy_pmem_devices`` when it is off, and
+        ``compute_start_with_pmem``; their details tell what was sent, and how
+        long the server was off. The log of ``nova-compute`` on the source has
+        each pass, and the time that is left. A server that is stopped, or
+        resized on its host, is copied in one pass.
 
         Copying a server that runs takes memory bandwidth of both hosts. A
         memory error in what is read may end the guest, as in a live migration.

@@ -74,11 +74,14 @@ class WriterTestCase(base.CopyTestCase):
             return [json.loads(line) for line in _all(ours).splitlines()]  # noqa: N324,E501
 
     def frame(self, sequence, offset=0, data=b'', device=0, kind=wire.DATA,
-              length=None, runs=None, text=b'', tags=1):
+              length=None, runs=None, text=b'', tags=None):
         if runs is None:
             runs = [extents.Run(0, len(data))] if data else []
-        header = wire.Header(kind, sequence, device, offset,
-                             len(data) if length is None else length,
+        if length is None:
+            length = len(data)
+        if tags is None:
+            tags = wire.count_tags(length)
+        header = wire.Header(kind, sequence, device, offset, length,
                              tags if kind == wire.COMPARE else len(runs))
         return header.pack() + wire.pack_runs(runs) + text + data
 
@@ -184,9 +187,13 @@ class FrameTestCase(WriterTestCase):
 @ddt.ddt
 class AnswerTestCase(WriterTestCase):
 
-    def compare(self, sequence, data, offset=0, tags=1):
-        return self.frame(sequence, offset, kind=wire.COMPARE, tags=tags,
-                          length=len(data), text=wire.proof(data, tags))
+    def compare(self, sequence, data, offset=0):
+        return self.frame(sequence, offset, kind=wire.COMPARE,
+                          length=len(data), text=wire.proof(data))
+
+    @staticmethod
+    def all_parts(length):
+        return [list(run) for run in wire.parts(length)]
 
     def test_what_is_stored(self):
         lines = self.serve(
@@ -207,7 +214,8 @@ class AnswerTestCase(WriterTestCase):
         self.assertEqual(
             [{'same': [0, 100, 9]},
              {'differs': [0, 101, 9], 'runs': [[0, 9]]},
-             {'differs': [0, 0, MIB], 'runs': [[0, MIB]]}, {'end': True}],
+             {'differs': [0, 0, MIB], 'runs': self.all_parts(MIB)},
+             {'end': True}],
             lines)
         self.assertEqual(self.before, self.pmem.digest('new0'))
 
@@ -216,21 +224,21 @@ class AnswerTestCase(WriterTestCase):
         for place in (5, 2 * wire.PART, len(there) - 1):
             there[place] ^= 1
         differs, _end = self.serve(
-            self.compare(0, there, 100, tags=4), self.frame(1, kind=wire.END))
+            self.compare(0, there, 100), self.frame(1, kind=wire.END))
         self.assertEqual(
             {'differs': [0, 100, len(there)], 'runs': [
                 [0, wire.PART], [2 * wire.PART, wire.PART],
                 [3 * wire.PART, 9]]}, differs)
 
     def test_equal_parts_have_tags_of_their_own(self):
-        text = wire.proof(b'x' * 2 * wire.PART, 2)
+        text = wire.proof(b'x' * 2 * wire.PART)
         self.assertNotEqual(text[-2 * wire.TAG:-wire.TAG], text[-wire.TAG:])
 
     def test_part_that_was_begun_is_not_believed(self):
         notes.Unfinished(self.notes).begin(0, wire.PART + 5, 7)
         there = self.pmem.read('new0', 0, MIB)
         differs, _end = self.serve(
-            self.compare(0, there, tags=16), self.frame(1, kind=wire.END))
+            self.compare(0, there), self.frame(1, kind=wire.END))
         self.assertEqual([[wire.PART, wire.PART]], differs['runs'])
 
     @settings(deadline=None, database=None, max_examples=20)
@@ -373,8 +381,11 @@ class AnswerTestCase(WriterTestCase):
 class SpansTestCase(test.NoDBTestCase):
 
     @settings(deadline=None, database=None)
-    @given(st.lists(st.integers(1, 3 * MIB), max_size=9), st.booleans())
-    def test_spans_and_what_is_between_are_all(self, lengths, data_first):
+    @given(st.lists(st.integers(1, 3 * MIB) | st.integers(7 * MIB, 9 * MIB),
+                    max_size=9),
+           st.booleans(), st.sampled_from([wire.DATA, wire.PATCH]))
+    def test_spans_and_what_is_between_are_all(self, lengths, data_first,
+                                               kind):
         runs, end = [], 0
         for number, length in enumerate(lengths):
             if number % 2 != data_first:
@@ -382,7 +393,7 @@ class SpansTestCase(test.NoDBTestCase):
             end += length
         total = end + 5
         cleared = []
-        frame = writer.Frame(wire.Header(wire.DATA, 0), runs)
+        frame = writer.Frame(wire.Header(kind, 0), runs)
         spans = writer._spans(frame, cleared.append)
         between = list(writer._between(spans, total))
         end = 0
@@ -391,11 +402,11 @@ class SpansTestCase(test.NoDBTestCase):
             self.assertGreater(part.length, 0)
             end = part.end
         self.assertEqual(total, end)
-        # A span is made of runs, and zeros that are put into the buffer.
+        # A span is made of runs, and what is put into the buffer between.
         end = None
         for part in sorted([*runs, *cleared]):
             if part.offset not in [span.offset for span in spans]:
                 self.assertEqual(end, part.offset)
             end = part.end
         for one, two in zip(spans, spans[1:]):
-            self.assertGreater(two.offset - one.end, writer.RUN_COST)
+            self.assertGreater(two.offset - one.end, writer.GAPS[kind])
