@@ -8,15 +8,15 @@ IN := $(TOX) exec -qq -e nova --
 
 .PHONY: help demo lab lab-moves test test-tool test-client test-tempest \
 	test-unit test-functional test-unpatched test-unwiped test-faults \
-	faults bench lint work upstream export series wheel cloud cloud-env \
+	faults bench lint work upstream export series wheel docs cloud cloud-env \
 	cloud-up cloud-down clean
 
 help:
 	@sed -n 's/^## //p' Makefile
 
-## make demo             move a server's vPMEM data with the real client
+## make demo             move a server's vPMEM data with the real client (DEMO=--help)
 demo: work .venv/nova
-	$(IN) python -m demo
+	$(IN) python -m demo $(DEMO)
 
 ## make test             all tests
 test: lint test-tool test-client test-tempest test-unit test-functional \
@@ -102,6 +102,11 @@ lab-moves: work .venv/nova
 		--durations=0 --durations-min=1 --lab-must-run \
 		--lab-folder work/lab lab/moves
 
+## make docs             Nova's docs, API reference and notes; these pages
+docs: export
+	@tools/packages docs
+	$(TOX) exec -qq -e docs -- tools/docs
+
 ## make work             make or refresh the patched tree in work/nova
 work: $(TOX)
 	.venv/bin/python -m novapatch work
@@ -119,9 +124,9 @@ series: export .venv/nova
 wheel: export
 	PATH="$$PWD/.venv/bin:$$PATH" tools/wheel
 
-## make upstream         Nova's own unit tests around the change (20 minutes)
+## make upstream         Nova's own tests on both trees (UPSTREAM='unit REGEX')
 upstream: work .venv/nova
-	$(IN) tools/stestr unit $$(cat tools/upstream-tests)
+	$(IN) tools/upstream $(UPSTREAM)
 
 ## make clean            remove what the targets have made
 clean:

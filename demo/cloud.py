@@ -21,6 +21,7 @@ the ssh between the hosts is real; see nova/tests/fixtures/pmem.py.
 Import this when the tree of Nova to use is on sys.path.
 """
 
+import contextlib
 import os
 import threading
 from typing import Any
@@ -44,6 +45,7 @@ from nova import utils  # noqa: E402
 from nova.virt.libvirt import driver  # noqa: E402
 from nova.virt.libvirt.pmem import namespaces as pmem_namespaces  # noqa: E402
 from oslo_middleware import request_id  # noqa: E402
+import psutil  # noqa: E402
 from werkzeug import serving  # noqa: E402
 
 from demo import hosts  # noqa: E402
@@ -150,6 +152,17 @@ class Cloud(base.ServersTestBase):
     def limit_bandwidth(self, mib_per_second: int) -> None:
         """Let copies take their time; 0 lets them be as fast as they can."""
         self.flags(pmem_copy_bandwidth=mib_per_second, group='libvirt')
+
+    def cut_connections(self) -> int:
+        """Kill each ssh of a copy; return how many there were."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if (process.name() == 'ssh' and
+                        self.pmem.root in ' '.join(process.cmdline())):
+                    process.kill()
+                    found.append(process)
+        return len(found)
 
     def guest_on(self, host: str) -> pmem_guests.Guest | None:
         """Return the guest that runs on a host, if one does."""

@@ -14,6 +14,30 @@ WRITE, LOOK = 0.2, 0.05
 PAGE = 4096
 
 
+class Cut(threading.Thread):
+    """Cuts the connections of a copy, once something has arrived.
+
+    :ivar connections: how many it has cut
+    """
+
+    def __init__(self, nova: cloud.Cloud) -> None:
+        super().__init__(daemon=True)
+        self._cloud = nova
+        self._over = threading.Event()
+        self.connections = 0
+
+    def run(self) -> None:
+        while not self._over.wait(LOOK):
+            server, = self._cloud.api.get_servers()
+            if server['progress'] > 0:
+                self.connections = self._cloud.cut_connections()
+                return
+
+    def end(self) -> None:
+        self._over.set()
+        self.join()
+
+
 class Guest(threading.Thread):
     """Writes to the server's persistent memory on a host.
 

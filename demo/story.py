@@ -52,12 +52,20 @@ class Story:
 
     :param nova: the cloud
     :param copy: whether to ask for the copy; without, the story goes wrong
+    :param failures: whether to show also what fails
     """
 
     SERVER = 'vm1'
 
-    def __init__(self, nova: cloud.Cloud, copy: bool = True) -> None:
+    def __init__(self, nova: cloud.Cloud, copy: bool = True,
+                 failures: bool = True) -> None:
         self.cloud = nova
+        self.acts = [self.begin, self.resize, self.confirm,
+                     *[self.fail] * failures, self.migrate, self.revert,
+                     self.delete]
+        self.cuts = failures
+        self.steps = 0
+        self.started = time.monotonic()
         self.environment = client_environment(nova.url)
         self.option = ['--copy-pmem-devices'] if copy else []
         self.digest = ''
@@ -67,12 +75,8 @@ class Story:
 
         :raises: Failure
         """
-        self.begin()
-        self.resize()
-        self.confirm()
-        self.migrate()
-        self.revert()
-        self.delete()
+        for act in self.acts:
+            act()
 
     def begin(self) -> None:
         self.say('Two flavors with persistent memory; the second has more '
@@ -125,10 +129,43 @@ class Story:
         self.show('host2', 'ACTIVE')
         self.look(host1=None, host2=self.digest)
 
+    def fail(self) -> None:
+        self.say('A migration that fails: the device on host1 can not be '
+                 'written. The server goes on where it was, its data as well, '
+                 'and the exit status tells.')
+        fault = self.cloud.pmem.inject(
+            'exit', NAMESPACES['host1'], status=1, repeat=True,
+            message='daxio: failed to perform I/O')
+        try:
+            self.openstack('server', 'migrate', *self.option, '--wait',
+                           self.SERVER, status=1)
+        finally:
+            fault.cancel()
+        self.show('host2', 'ACTIVE')
+        self.look(host1=None, host2=self.digest)
+
     def migrate(self) -> None:
-        self.say('A cold migration, back to host1.')
-        self.openstack('server', 'migrate', *self.option,
-                       '--wait', self.SERVER)
+        cut = None
+        if self.cuts:
+            self.say('The same again, and well; but all connections are cut '
+                     'on the way. The copy goes on where it was.')
+            cut = guest.Cut(self.cloud)
+            cut.start()
+            self.cloud.limit_bandwidth(max(1, self.cloud.pmem.size(
+                NAMESPACES['host1']) // MIB * 2 // SLOWLY))
+        else:
+            self.say('A cold migration, back to host1.')
+        try:
+            self.openstack('server', 'migrate', *self.option,
+                           '--wait', self.SERVER)
+        finally:
+            if cut is not None:
+                cut.end()
+                self.cloud.limit_bandwidth(0)
+        if cut is not None and self.option:
+            if not cut.connections:
+                raise Failure('no connection was cut')
+            print('%d connections were cut.' % cut.connections, flush=True)
         self.show('host1', 'VERIFY_RESIZE')
         self.look(host1=self.digest, host2=self.digest)
 
@@ -144,13 +181,15 @@ class Story:
         self.openstack('server', 'delete', '--wait', self.SERVER)
         self.look(host1=None, host2=None)
 
-    @staticmethod
-    def say(text: str) -> None:
-        print('\n# %s' % text, flush=True)
+    def say(self, text: str) -> None:
+        self.steps += 1
+        print('\n# %d. (%.0f s) %s' % (
+            self.steps, time.monotonic() - self.started, text), flush=True)
 
-    def openstack(self, *args: str) -> str:
+    def openstack(self, *args: str, status: int = 0) -> str:
         """Run the command-line client, and return what it prints.
 
+        :param status: with which it has to end
         :raises: Failure
         """
         print('$ %s' % shlex.join(['openstack', *args]), flush=True)
@@ -166,8 +205,10 @@ class Story:
         if done.stdout.strip():
             print(done.stdout.strip(), flush=True)
         if done.returncode:
-            raise Failure('openstack ended with exit status %d'
-                          % done.returncode)
+            print('(exit status %d)' % done.returncode, flush=True)
+        if done.returncode != status:
+            raise Failure('openstack ended with exit status %d, not %d'
+                          % (done.returncode, status))
         return done.stdout
 
     def show(self, host: str, status: str) -> None:
@@ -220,7 +261,7 @@ class Story:
 
 
 def _text(digest: str | None) -> str:
-    return 'zeros only' if digest is None else 'sha256 %s' % digest
+    return 'zeros only' if digest is None else 'sha256 %s…' % digest[:12]
 
 
 def namespaces(size: int) -> Mapping[str, tuple[str, str, int]]:
