@@ -185,6 +185,8 @@ def copy(move):
 
 def finish(move):
     """Do what is done around the start of the guest, which there is not."""
+    # The source has told that everything was copied.
+    move.instance.migration_context.pmem_copy_socket = None
     _api().finish(move.instance, move.migration)
     _api().started(move.instance)
 

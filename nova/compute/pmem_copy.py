@@ -16,6 +16,9 @@ from nova.virt import hardware
 #: may still write there.
 LEAVING = ('accepted', 'pre-migrating', 'migrating', 'post-migrating')
 
+#: The key in a server's system metadata for the request that asks for a copy.
+WISH = 'pmem_copy_request'
+
 
 def check_request(context, instance, host_name, oldest, required):
     """Refuse a request that this deployment can't carry out.
@@ -41,6 +44,25 @@ def check_request(context, instance, host_name, oldest, required):
     if host.cell_mapping.uuid != server.cell_mapping.uuid:
         raise exception.PMEMCopyAcrossCells(
             instance_uuid=instance.uuid, host=host_name)
+
+
+def note_wish(context, instance):
+    """Note what is asked for where the source finds it.
+
+    A destination that can copy notes it for the move, too. One that can't,
+    whatever its service version says, does not: see ``is_overlooked``.
+    """
+    instance.system_metadata[WISH] = context.request_id
+
+
+def is_overlooked(context, instance):
+    """Whether a copy was asked for, and the destination knows nothing of it.
+
+    What an earlier request has noted does not count.
+    """
+    noted = instance.system_metadata.get(WISH)
+    return (noted is not None and noted == context.request_id and
+            not is_wanted(instance))
 
 
 def check_flavors(current_flavor, new_flavor):

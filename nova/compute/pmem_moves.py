@@ -23,6 +23,7 @@ from nova.compute import pmem_work
 from nova.compute import task_states
 from nova.compute import vm_states
 from nova import exception
+from nova.i18n import _
 from nova import objects
 from nova import thread_pool_factory
 from nova.virt import hardware
@@ -289,6 +290,10 @@ def goes_on_here_on_failure(manager, context, instance, migration):
 
     :raises InstanceFaultRollback: with the failure, when the guest is back
     """
+    if pmem_copy.is_overlooked(context, instance):
+        raise exception.InstanceFaultRollback(
+            inner_exception=exception.PMEMCopyFailed(
+                reason=_('the destination does not know how to copy')))
     if pmem_copy.is_wanted(instance):
         _precopy(manager, context, instance, migration)
     try:

@@ -33,6 +33,7 @@ EDITS = [
     insert_after('API.resize', 'request_spec.ignore_hosts = $X', '''
         if copy_pmem_devices:
             request_spec.copy_pmem_devices = True
+            pmem_copy.note_wish(context, instance)
         '''),
     replace('API._delete',
             'self._confirm_resize_on_deleting(context, instance)', '''

@@ -167,6 +167,8 @@ class API(owners.Owners):
                           task_states.RESIZE_MIGRATING) as (copy, event):
             before = self._precopied.pop(migration.uuid, None)
             event.details = copy.run_without_guest(before)
+        # So the destination sees that it was copied.
+        instance.migration_context.pmem_copy_socket = None
 
     @contextlib.contextmanager
     def _passes(self, instance: 'objects.Instance',
@@ -203,6 +205,8 @@ class API(owners.Owners):
         :raises PMEMTicketInvalid: if the ticket can't be read
         :raises PMEMNamespaceNotFound: if a device is not the one any more
             that was written
+        :raises PMEMCopyFailed: if the source has sent the server without its
+            data, as one does that does not know how to copy
         """
         if not _is_wanted(instance):
             return
@@ -210,6 +214,9 @@ class API(owners.Owners):
                 exception.PMEMTicketNotFound):
             tickets.mend()
             ticket = tickets.read(migration.uuid)
+            if instance.migration_context.pmem_copy_socket:
+                raise exception.PMEMCopyFailed(
+                    reason=_('the source does not know how to copy'))
             nodes = pmem_namespaces.list_namespaces()
             pmem_namespaces.take_back(ticket.targets, nodes)
             receivers.end(ticket)

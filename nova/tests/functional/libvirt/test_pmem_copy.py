@@ -299,6 +299,40 @@ class PmemFailureTestsBase(pmem_base.PmemServersTestBase):
         self.assertEqual(self.data, self.digests(server))
 
 
+class PmemStrangerTests(PmemFailureTestsBase):
+    """One of the two hosts has a Nova that does not know how to copy.
+
+    Its service version does not tell: upstream may use the number for
+    something else.
+    """
+
+    def test_destination(self):
+        guest = self.guest_of('host1', self.server)
+        with mock.patch('nova.compute.pmem_moves.prepare'):
+            self.migrate(self.server, status='ACTIVE')
+        self.assertIs(guest, self.guest_of('host1', self.server))
+        self.assertTrue(guest.lives)
+        self.assertIn('the destination does not know how to copy',
+                      self.stdlog.logger.output)
+        self.assert_as_before()
+
+    def test_source(self):
+        with mock.patch.multiple('nova.virt.libvirt.pmem_copy.API',
+                                 precopy=mock.DEFAULT, copy=mock.DEFAULT):
+            self.migrate(self.server, status='ACTIVE')
+        self.assertIn('the source does not know how to copy',
+                      self.stdlog.logger.output)
+        self.assert_as_before()
+
+    def test_wish_of_an_earlier_request(self):
+        """Without the option a move copies nothing, as ever."""
+        self.fail_to_copy()
+        self.run_periodic_tasks()
+        server = self.migrate(self.server, copy=False)
+        self.assert_zero(self.new)
+        self.assertEqual('host2', server['OS-EXT-SRV-ATTR:host'])
+
+
 class PmemPrecopyTests(PmemFailureTestsBase):
     """Nearly everything is copied while the guest runs."""
 

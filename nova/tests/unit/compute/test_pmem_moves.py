@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 
+import contextlib
 from unittest import mock
 
 import ddt
 from oslo_utils.fixture import uuidsentinel as uuids
+import testtools
 
+from nova.compute import pmem_copy
 from nova.compute import pmem_moves
 from nova.compute import pmem_work
 from nova.compute import power_state
@@ -40,6 +43,23 @@ class GoesOnHereTestCase(pmem_base.MoveTestCase):
         self.revert.assert_not_called()
         self.manager.driver.precopy_pmem_devices.assert_called_once_with(
             mock.sentinel.context, self.instance, self.migration, False)
+
+    def test_destination_that_knows_nothing_of_the_copy(self):
+        """It is a Nova without the patch set, whatever its version says."""
+        context = mock.Mock(request_id='req-1')
+        self.instance.migration_context.copy_pmem_devices = False
+        for wish, is_refused in (('req-0', False), ('req-1', True)):
+            self.instance.system_metadata[pmem_copy.WISH] = wish
+            with contextlib.ExitStack() as stack:
+                if is_refused:
+                    stack.enter_context(testtools.ExpectedException(
+                        exception.InstanceFaultRollback))
+                with pmem_moves.goes_on_here_on_failure(
+                        self.manager, context, self.instance,
+                        self.migration):
+                    self.assertFalse(is_refused)
+        self.manager.driver.precopy_pmem_devices.assert_not_called()
+        self.revert.assert_not_called()
 
     def test_guest_that_runs(self):
         self.manager.driver.get_info.return_value.state = power_state.RUNNING

@@ -137,6 +137,10 @@ class PmemCopyTestCase(test.NoDBTestCase):
     def _prepare(self):
         self.api.prepare(self.instance, self.migration)
 
+    def has_copied(self):
+        """Have the source say that everything has arrived."""
+        self.instance.migration_context.pmem_copy_socket = None
+
     def _settle(self, host='host2'):
         self.api.host = host
         return {ticket.instance_uuid
@@ -242,8 +246,23 @@ class PrepareTestCase(PmemCopyTestCase):
 
 class FinishTestCase(PmemCopyTestCase):
 
+    def _prepare(self):
+        super()._prepare()
+        self.has_copied()
+
     def test_no_ticket(self):
         self.api.finish(self.instance, self.migration)
+
+    def test_source_that_has_not_copied(self):
+        """It does not know how to, or was told to by nobody."""
+        super()._prepare()
+        self.chown.reset_mock()
+        error = self.assertRaises(
+            exception.PMEMCopyFailed, self.api.finish, self.instance,
+            self.migration)
+        self.assertIn('does not know how', error.format_message())
+        self.chown.assert_not_called()
+        self.assertEqual('open', tickets.read(uuids.migration).state)
 
     def test_nodes_are_taken_back_and_the_data_stays(self):
         self._prepare()
@@ -624,6 +643,7 @@ class StartTestCase(PmemCopyTestCase):
     def setUp(self):
         super().setUp()
         self._prepare()
+        self.has_copied()
         self.api.finish(self.instance, self.migration)
         self.instance.host = 'host2'
         self.instance.resources = self._resources('ns_1', 'ns_2')
@@ -982,6 +1002,7 @@ class CopyTestCase(PmemCopyTestCase):
         self.assertEqual([-1, 0, 1000, 2000, 3000], self._passes())
         # The next move is another one.
         self.transfer.side_effect = None
+        self.instance.migration_context.pmem_copy_socket = '/there'
         self._copy()
         self.assertEqual(0, self._passes()[-1])
 
@@ -1082,6 +1103,19 @@ class CopyTestCase(PmemCopyTestCase):
         held, = tickets.open_tickets('host1')
         self.assertEqual(['old_ns_1', 'old_ns_2'],
                          [target.name for target in held.targets])
+
+    def test_destination_is_told_when_all_was_copied(self):
+        self._precopy()
+        self.assertEqual(
+            '/there', self.instance.migration_context.pmem_copy_socket)
+        self._copy()
+        self.assertIsNone(self.instance.migration_context.pmem_copy_socket)
+
+    def test_destination_is_told_nothing_by_a_copy_that_fails(self):
+        self.transfer.side_effect = transfer.TransferFailed('link cut')
+        self._fails('link cut')
+        self.assertEqual(
+            '/there', self.instance.migration_context.pmem_copy_socket)
 
     def test_every_pair_over_ssh(self):
         self._copy()
