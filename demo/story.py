@@ -142,6 +142,10 @@ class Story:
         finally:
             fault.cancel()
         self.show('host2', 'ACTIVE')
+        self.say('What host1 had received by then is wiped within a minute.')
+        deadline = time.monotonic() + 2 * PATIENCE
+        while self._content('host1') and time.monotonic() < deadline:
+            time.sleep(0.5)
         self.look(host1=None, host2=self.digest)
 
     def migrate(self) -> None:
