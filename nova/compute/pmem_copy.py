@@ -56,13 +56,27 @@ def note_wish(context, instance):
 
 
 def is_overlooked(context, instance):
-    """Whether a copy was asked for, and the destination knows nothing of it.
+    """Whether a copy was asked for, and one of the hosts knows nothing of it.
 
     What an earlier request has noted does not count.
     """
     noted = instance.system_metadata.get(WISH)
     return (noted is not None and noted == context.request_id and
+            instance.migration_context is not None and
             not is_wanted(instance))
+
+
+def recall(context, instance):
+    """Note again what a source has lost that does not know of it.
+
+    Such a one has not copied anything, either: so somebody seems to listen
+    still, for the destination.
+    """
+    if instance.task_state == task_states.RESIZE_MIGRATED and (
+            is_overlooked(context, instance)):
+        instance.migration_context.copy_pmem_devices = True
+        instance.migration_context.pmem_copy_socket = 'lost'
+        instance.save()
 
 
 def check_flavors(current_flavor, new_flavor):

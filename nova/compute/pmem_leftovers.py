@@ -44,12 +44,17 @@ class _Rounds:
             return self._running
 
     def _run(self, manager):
-        while True:
-            settle(manager, is_asked=True)
-            with self._lock:
-                if not self._again:
-                    return
-                self._again = False
+        again = True
+        while again:
+            try:
+                settle(manager, is_asked=True)
+            finally:
+                with self._lock:
+                    again, self._again = self._again, False
+                    if not again:
+                        # Who asks from now on gets another one, though the
+                        # pool has not noticed yet that this one is done.
+                        self._running = None
 
 
 _ROUNDS = weakref.WeakKeyDictionary()
@@ -71,8 +76,9 @@ def settle_for_a_while(manager, node):
     that came and was deleted, or failed to come, between two updates still
     has what it was given, for it.
     """
-    done, __ = futures.wait([settle_soon(manager)], PATIENCE)
-    if not done:
+    asked = settle_soon(manager)
+    done = asked and futures.wait([asked], PATIENCE).done
+    if not done or asked.exception():
         refresh(manager, node)
 
 

@@ -144,6 +144,7 @@ def only_for_copies(handle):
                 manager, context, *args, **kwargs)
             call = functools.partial(
                 function, manager, context, *args, **kwargs)
+            pmem_copy.recall(context, arguments['instance'])
             if pmem_copy.is_wanted(arguments['instance']):
                 return handle(call, manager, context, arguments)
             result = call()

@@ -210,13 +210,14 @@ class API(owners.Owners):
         """
         if not _is_wanted(instance):
             return
+        move = instance.migration_context
+        if 'pmem_copy_socket' in move and move.pmem_copy_socket:
+            raise exception.PMEMCopyFailed(
+                reason=_('the source does not know how to copy'))
         with settle.alone(migration.uuid), contextlib.suppress(
                 exception.PMEMTicketNotFound):
             tickets.mend()
             ticket = tickets.read(migration.uuid)
-            if instance.migration_context.pmem_copy_socket:
-                raise exception.PMEMCopyFailed(
-                    reason=_('the source does not know how to copy'))
             nodes = pmem_namespaces.list_namespaces()
             pmem_namespaces.take_back(ticket.targets, nodes)
             receivers.end(ticket)
@@ -263,8 +264,8 @@ class API(owners.Owners):
             # A later delete undefines the guest, which then does not start.
             compute_pmem_copy.check_stays(
                 nova_context.get_admin_context(), instance)
+        if self._close_arrived(instance):
             reports.tell_downtime(instance, self.host)
-        self._close_arrived(instance)
 
     def has_started(self, instance: 'objects.Instance') -> bool:
         """Whether a server's guest is known here, and may have run."""
@@ -277,11 +278,14 @@ class API(owners.Owners):
             ticket.instance_uuid == instance.uuid
             for ticket in tickets.open_tickets(self.host))
 
-    def _close_arrived(self, instance: 'objects.Instance') -> None:
-        for ticket in tickets.open_tickets(self.host):
-            if (ticket.instance_uuid == instance.uuid and
-                    ticket.state == tickets.ARRIVED):
-                tickets.close(ticket)
+    def _close_arrived(self, instance: 'objects.Instance') -> bool:
+        """Close the ticket of data that has arrived; say if there was one."""
+        found = [ticket for ticket in tickets.open_tickets(self.host)
+                 if ticket.instance_uuid == instance.uuid and
+                 ticket.state == tickets.ARRIVED]
+        for ticket in found:
+            tickets.close(ticket)
+        return bool(found)
 
     # Wiping
 

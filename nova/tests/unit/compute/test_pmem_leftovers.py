@@ -107,18 +107,32 @@ class SettleTestCase(pmem_base.MoveTestCase):
         self.manager.driver.settle_pmem_copies.side_effect = OSError('no disk')
         self._settle_soon()
 
-    @ddt.data(True, False)
-    def test_move_waits_for_a_while(self, is_done):
-        self.manager.driver.has_pmem.return_value = True
+    @ddt.data('done', 'failed', 'running', 'none')
+    def test_move_waits_for_a_while(self, state):
+        self.manager.driver.has_pmem.return_value = state != 'none'
         with mock.patch('nova.thread_pool_factory.spawn_on',
                         return_value=futures.Future()) as spawn, \
                 mock.patch.object(pmem_leftovers, 'PATIENCE', 0):
-            if is_done:
+            if state == 'done':
                 spawn.return_value.set_result(None)
+            elif state == 'failed':
+                spawn.return_value.set_exception(OSError())
             pmem_leftovers.settle_for_a_while(self.manager, 'node2')
         self.assertEqual(
-            [] if is_done else [mock.call(mock.ANY, 'node2')],
+            [] if state == 'done' else [mock.call(mock.ANY, 'node2')],
             self.manager.rt.update_available_resource.call_args_list)
+
+    def test_who_asks_as_a_round_ends_gets_another_one(self):
+        """Also if that one fails; and though its future is not done yet."""
+        self.manager.driver.has_pmem.return_value = True
+        with mock.patch('nova.thread_pool_factory.spawn_on') as spawn:
+            spawn.side_effect = lambda *_: mock.Mock(
+                done=mock.Mock(return_value=False))
+            first = pmem_leftovers.settle_soon(self.manager)
+            __, run, manager = spawn.call_args.args
+            self.manager.driver.get_available_nodes.side_effect = OSError()
+            self.assertRaises(OSError, run, manager)
+            self.assertIsNot(first, pmem_leftovers.settle_soon(self.manager))
 
     def test_host_without_vpmem(self):
         self.assertIsNone(pmem_leftovers.settle_soon(self.manager))

@@ -287,7 +287,12 @@ def _is_open(path: str) -> bool:
 
 def check_own(peer: str) -> abc.Iterator[Line]:
     """What a peer finds when it looks at itself."""
-    yield judge_own(check_host.run(*_argv(peer, [], OWN))[1])
+    try:
+        answer = check_host.run(*_argv(peer, [], OWN))[1]
+    except Wrong as error:
+        yield Line('peer', None, '%s: run "%s" there by hand' % (error, OWN))
+        return
+    yield judge_own(answer)
 
 
 def judge_own(answer: str) -> Line:

@@ -11,7 +11,6 @@ from oslo_log import log as logging
 from oslo_utils import timeutils
 from oslo_utils import units
 
-from nova.compute import task_states
 from nova import exception
 from nova.i18n import _
 from nova import objects
@@ -103,14 +102,12 @@ def tell_downtime(instance: 'objects.Instance', host: str) -> None:
     :param host: on which it starts
     """
     move = instance.migration_context
-    if ('pmem_copy_off_since' not in move or not move.pmem_copy_off_since or
-            # What it did on its destination meanwhile is no downtime.
-            instance.task_state == task_states.RESIZE_REVERTING):
+    if 'pmem_copy_off_since' not in move or not move.pmem_copy_off_since:
         return
+    seconds = timeutils.delta_seconds(
+        move.pmem_copy_off_since, timeutils.utcnow(with_timezone=True))
     text = _('the server starts %.1f seconds after it was told to '
-             'end') % timeutils.delta_seconds(
-                 move.pmem_copy_off_since, timeutils.utcnow(
-                     with_timezone=True))
+             'end') % max(0, seconds)
     LOG.info('vPMEM data has arrived: %s.', text, instance=instance)
     try:
         with Event(instance, 'compute_start_with_pmem', host) as event:

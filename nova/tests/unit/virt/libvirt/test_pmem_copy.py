@@ -675,8 +675,13 @@ class StartTestCase(PmemCopyTestCase):
             self._start_after(4.5))
         self.assertIn('4.5 seconds after', self.stdlog.logger.output)
 
+    def test_clocks_that_differ(self):
+        self.assertEqual(
+            ['the server starts 0.0 seconds after it was told to end'],
+            self._start_after(-2))
+
     def test_one_that_is_taken_back_was_not_off(self):
-        self.instance.task_state = 'resize_reverting'
+        self._start_after(1)
         self.assertEqual([], self._start_after(86400))
 
     def test_it_starts_whether_or_not_that_can_be_noted(self):
