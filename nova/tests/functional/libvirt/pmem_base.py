@@ -54,6 +54,10 @@ PREFIX = 'CUSTOM_PMEM_NAMESPACE_'
 #: Where the hosts are reached.
 ADDRESSES = {'host%d' % number: '127.0.0.%d' % number for number in (1, 2, 3)}
 
+#: How often a state is looked for, twice a second. A slow machine shared by
+#: several tests needs most of it.
+RETRIES = 240
+
 
 class _InFlight:
     """Counts the calls of functions that are under way."""
@@ -364,13 +368,13 @@ class PmemServersTestBase(base.ServersTestBase):
         """Wait until nothing goes on with a server any more."""
         self._wait_for_server_parameter(
             server, {'status': status, 'OS-EXT-STS:task_state': None},
-            max_retries=60)
+            max_retries=RETRIES)
         # What has failed clears the task state once more at its very end, be
         # it that of the next action by then.
         self._moving.wait()
         return self._wait_for_server_parameter(
             server, {'status': status, 'OS-EXT-STS:task_state': None},
-            max_retries=60)
+            max_retries=RETRIES)
 
     def refused(self, status, server, action, body, version=None):
         """Assert that an action is refused; return what the API says."""
@@ -405,7 +409,7 @@ class PmemServersTestBase(base.ServersTestBase):
     def wait_for_log(self, text):
         self._wait_for_assert(
             lambda: self.assertIn(text, self.stdlog.logger.output),
-            max_retries=60)
+            max_retries=RETRIES)
 
     def fail_next(self, name, times=1):
         """Let a function of Nova's fail when it is called next.

@@ -360,8 +360,11 @@ class PmemPrecopyTests(PmemFailureTestsBase):
 
     def _write_until_off(self):
         numbers = random.Random(0)
+        pause = threading.Event()
         try:
             for self.written in itertools.count():
+                # Some hundred times a pass; Nova needs the interpreter, too.
+                pause.wait(0.002)
                 self.guest.write(numbers.randrange(SIZE - 1000),
                                  numbers.randbytes(1000))
         except (EOFError, ValueError):
