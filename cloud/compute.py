@@ -107,8 +107,9 @@ class Compute(Host):
         self.write('/etc/ssh/sshd_config', self.sshd_config())
         self._install_keys()
         # As a package would: on the PATH of whoever comes by ssh.
-        self.path('/usr/local/bin/nova-pmem-join').symlink_to(
-            ENV / 'bin' / 'nova-pmem-join')
+        for command in 'nova-pmem-join', 'nova-pmem-copy':
+            self.path('/usr/local/bin/' + command).symlink_to(
+                ENV / 'bin' / command)
 
     def sshd_config(self, **options: object) -> str:
         return SSHD_CONFIG.format(

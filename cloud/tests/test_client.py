@@ -113,3 +113,14 @@ def test_reader_is_refused(scene, source):
                      'large', server.uuid, user='reader')
     assert done.returncode == 1
     server.becomes('ACTIVE')
+
+
+@pytest.mark.core
+def test_check_of_a_host_and_of_its_peer(source, target):
+    """All is set up well, and each host says so, as nova's user there."""
+    done = source.run('nova-pmem-copy', 'check', '--peer', target.address,
+                      '--json', user='nova', check=False)
+    told = {each['name']: each for each in json.loads(done.stdout)['checks']}
+    assert done.returncode == 0, done.stdout
+    assert [name for name, each in told.items() if not each['ok']] == []
+    assert 'nothing wrong' in told['peer']['text']

@@ -11,6 +11,7 @@ has its own name, state path and namespaces. Their namespaces have the same
 names on all hosts; a test calls one by host and name.
 """
 
+from concurrent import futures
 import contextlib
 import functools
 import logging
@@ -40,6 +41,7 @@ CONF = nova.conf.CONF
 
 # Some of these tests run on a Nova without the patch set, too.
 namespaces = importutils.try_import('nova.virt.libvirt.pmem.namespaces')
+pmem_leftovers = importutils.try_import('nova.compute.pmem_leftovers')
 pmem_moves = importutils.try_import('nova.compute.pmem_moves')
 pmem_recovery = importutils.try_import('nova.compute.pmem_recovery')
 receiver = importutils.try_import('nova.virt.pmem_transfer.receiver')
@@ -446,8 +448,14 @@ class PmemServersTestBase(base.ServersTestBase):
             'not wiped')
 
     def wait_until_zero(self, *names):
-        """Wait for a wipe that keeps nobody waiting, without the clock."""
+        """Wait for a wipe that keeps nobody waiting, without the clock.
+
+        And for what comes after it: its ticket is closed, the scheduler knows.
+        """
         self._wait_for_assert(lambda: self.assert_zero(*names))
+        if pmem_leftovers:
+            futures.wait([rounds._running for rounds in list(
+                pmem_leftovers._ROUNDS.values()) if rounds._running])
 
     def assert_data(self, data, server):
         """A server has its data, as ``fill`` gave it."""
