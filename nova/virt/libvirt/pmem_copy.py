@@ -125,7 +125,7 @@ class API(owners.Owners):
         pairs = self._pairs(instance, instance.new_flavor)
         if not pairs:
             return
-        self._check_sources(pairs)
+        pmem_namespaces.check_readable([source for source, __ in pairs])
         with self._passes(instance, migration, pairs,
                           'compute_check_pmem_copy',
                           task_states.RESIZE_PREP) as (copy, __):
@@ -141,16 +141,6 @@ class API(owners.Owners):
                 event.details = self._precopied[migration.uuid].text()
         instance.migration_context.pmem_copy_off_since = timeutils.utcnow(
             with_timezone=True)
-
-    @staticmethod
-    def _check_sources(pairs: list[pairing.DevicePair]) -> None:
-        namespaces = pmem_namespaces.list_namespaces()
-        for source, __ in pairs:
-            pmem_namespaces.resolve(source, namespaces)
-            damage = pmem_namespaces.bad_block(source.name)
-            if damage:
-                raise exception.PMEMNamespaceDamaged(
-                    name=source.name, damage=damage)
 
     def copy(self, instance: 'objects.Instance',
              new_flavor: 'objects.Flavor') -> None:

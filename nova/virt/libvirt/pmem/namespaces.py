@@ -180,6 +180,21 @@ def resolve(wanted: Wanted, namespaces: Namespaces) -> str:
     return found.devpath
 
 
+def check_readable(wanted: abc.Iterable[Wanted]) -> None:
+    """Check that namespaces are there, and have no bad blocks.
+
+    :raises PMEMNamespaceNotFound: if one is not, see ``resolve``
+    :raises PMEMNamespaceDamaged: if one has
+    """
+    namespaces = list_namespaces()
+    for each in wanted:
+        resolve(each, namespaces)
+        damage = bad_block(each.name)
+        if damage:
+            raise exception.PMEMNamespaceDamaged(
+                name=each.name, damage=damage)
+
+
 def target(device: 'objects.LibvirtVPMEMDevice', node: str,
            source_size: int) -> tickets.Target:
     """Return what a ticket says of a device that has this node now."""
