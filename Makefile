@@ -7,7 +7,7 @@ TOX := .venv/bin/tox
 IN := $(TOX) exec -qq -e nova --
 
 .PHONY: help demo lab lab-moves test test-tool test-client test-tempest \
-	test-unit test-functional test-unpatched test-unwiped test-faults \
+	test-unit test-releases test-functional test-unpatched test-unwiped test-faults \
 	faults bench lint work upstream export series wheel docs cloud cloud-env \
 	cloud-up cloud-down clean
 
@@ -19,8 +19,8 @@ demo: work .venv/nova
 	$(IN) python -m demo $(DEMO)
 
 ## make test             all tests
-test: lint test-tool test-client test-tempest test-unit test-functional \
-		test-unpatched test-unwiped
+test: lint test-tool test-client test-tempest test-unit test-releases \
+		test-functional test-unpatched test-unwiped
 	@echo 'make test: everything passed'
 
 ## make test-tool        the patch tool and the stand-ins of the tests
@@ -38,6 +38,10 @@ test-tempest: $(TOX)
 ## make test-unit        our unit tests, and some of Nova's
 test-unit: work .venv/nova
 	$(IN) tools/stestr unit $$(cat tools/unit-tests)
+
+## make test-releases   our unit tests on the newest of each supported series
+test-releases: work .venv/nova
+	$(IN) tools/releases
 
 ## make test-functional  our functional tests, and Nova's for vPMEM
 test-functional: work .venv/nova

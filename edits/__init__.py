@@ -10,11 +10,12 @@ from novapatch.edit import this_version
 
 # The release of each series that this was tried with. Others of the series are
 # judged by their places.
-RELEASES = ('34.0.0',)
+RELEASES = ('33.0.2', '34.0.0')
 
 _MICROVERSION = 'nova/api/openstack/api_version_request.py', '_MAX_API_VERSION'
 
-# What new files have instead is in "here".
+# What new files have instead is in "here", and no tree gets less: 2.104 means
+# something else in Nova 34, so 33 has 2.105, too, and nothing new in 2.104.
 VALUES = {
     'microversion': next_version(*_MICROVERSION, here='2.105'),
     'microversion_before': this_version(*_MICROVERSION, here='2.104'),

@@ -21,14 +21,22 @@ from novapatch import values
 _NEW = ('nova', 'api-ref', 'doc/source', 'doc/api_samples',
         'doc/notification_samples', 'releasenotes')
 
+# Modules of newer releases, as far as the new files need them.  A tree that
+# has such a file keeps its own.
+_BACKPORTS = 'backports'
+
 
 @dataclass(frozen=True)
 class PatchSet:
-    """Edits and new files, by the path they have in the tree."""
+    """Edits and new files, by the path they have in the tree.
+
+    ``backports`` are new files for trees that have no such file.
+    """
 
     root: Path
     edits: dict[str, tuple[Edit, ...]]
     new_files: dict[str, Path]
+    backports: dict[str, Path] = field(default_factory=dict)
     releases: tuple[str, ...] = ()
     values: dict[str, NextVersion] = field(default_factory=dict)
 
@@ -50,7 +58,8 @@ class PatchSet:
     def digest(self) -> str:
         """What identifies this very version of the patch set."""
         total = hashlib.sha256()
-        for path in [*_modules(self.root), *self.new_files.values()]:
+        for path in [*_modules(self.root), *self.new_files.values(),
+                     *self.backports.values()]:
             name = path.relative_to(self.root).as_posix()
             one = hashlib.sha256(path.read_bytes()).hexdigest()
             total.update(f'{name}\0{one}\0'.encode())
@@ -61,18 +70,23 @@ class PatchSet:
         total = hashlib.sha256()
         for path in _modules(self.root):
             total.update(path.read_bytes() + b'\0')
-        total.update('\0'.join(self.new_files).encode())
+        total.update('\0'.join([*self.new_files, *self.backports]).encode())
         return total.hexdigest()
 
     def read_values(self, tree: Tree) -> dict[str, str]:
-        """The values that edits of a pristine tree may use as ``{{name}}``."""
+        """The values that edits of a pristine tree may use as ``{{name}}``.
+
+        None is below what new files have: an older release must not use a
+        number for what a newer one has given it away for.
+        """
         found = {}
         for name, wanted in self.values.items():
             try:
                 source = tree.file(wanted.path).source
                 version = values.version_at(source, wanted.target)
-                found[name] = values.raised(version) if (
-                    wanted.is_raised) else version
+                found[name] = max(values.raised(version) if (
+                    wanted.is_raised) else version, wanted.here,
+                    key=values.order)
             except errors.EditError as error:
                 raise errors.PatchSetError(
                     path='edits/__init__.py', reason=(
@@ -129,11 +143,13 @@ def load(root: Path) -> PatchSet:
     if not all(isinstance(value, NextVersion) for value in known.values()):
         raise errors.PatchSetError(path='edits/__init__.py', reason=(
             'VALUES must be made with next_version()'))
-    new_files = dict(_new_files(root))
+    new_files = {path: origin for top in _NEW
+                 for path, origin in _files(root, top)}
     for path in sorted(new_files.keys() & edits.keys()):
         raise errors.PatchSetError(path=path, reason=(
             'the patch set both adds and changes this file'))
     return PatchSet(root, edits, new_files,
+                    dict(_files(root / _BACKPORTS, '.')),
                     tuple(about.get('RELEASES', ())), known)
 
 
@@ -155,12 +171,11 @@ def _modules(root: Path) -> list[Path]:
                   if _is_ours(path.relative_to(root)))
 
 
-def _new_files(root: Path) -> Iterator[tuple[str, Path]]:
-    for top in _NEW:
-        for path in sorted((root / top).rglob('*')):
-            inside = path.relative_to(root)
-            if path.is_file() and _is_ours(inside):
-                yield inside.as_posix(), path
+def _files(root: Path, top: str) -> Iterator[tuple[str, Path]]:
+    for path in sorted((root / top).rglob('*')):
+        inside = path.relative_to(root)
+        if path.is_file() and _is_ours(inside):
+            yield inside.as_posix(), path
 
 
 def _run(root: Path, module: Path) -> dict[str, Any]:

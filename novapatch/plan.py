@@ -91,7 +91,10 @@ def _change(tree: Tree, path: str, edits: tuple[Edit, ...],
 def _new_files(tree: Tree, patch_set: PatchSet, known: dict[str, str],
                link: bool) -> tuple[list[Change], list[str]]:
     changes, skipped, there = [], [], []
-    for path, origin in sorted(patch_set.new_files.items()):
+    wanted = patch_set.new_files | {
+        path: origin for path, origin in patch_set.backports.items()
+        if not tree.has(path)}
+    for path, origin in sorted(wanted.items()):
         if tree.skips(path):
             skipped.append(path)
             continue

@@ -123,13 +123,16 @@ def split(series: Series,
                 if owners[path, index] <= number)
                 for path, edits in patch_set.edits.items() if path in paths},
             new_files={path: origin for path, origin
-                       in patch_set.new_files.items() if path in paths})
+                       in patch_set.new_files.items() if path in paths},
+            backports={path: origin for path, origin
+                       in patch_set.backports.items() if path in paths})
 
 
 def _owners(series: Series, patch_set: PatchSet) -> dict[tuple, int]:
     """The number of the commit of each (new path,) and (path, edit)."""
     wanted: dict[tuple, tuple[str, Edit | None]] = {
-        (path,): (path, None) for path in patch_set.new_files}
+        (path,): (path, None)
+        for path in [*patch_set.new_files, *patch_set.backports]}
     wanted |= {(path, index): (path, edit)
                for path, edits in patch_set.edits.items()
                for index, edit in enumerate(edits)}

@@ -28,6 +28,11 @@ def raised(version: str) -> str:
     return f'{found[1]}{int(found[2]) + 1}'
 
 
+def order(version: str) -> list[int]:
+    """What versions are compared by: 2.104 is more than 2.99."""
+    return [int(number) for number in version.split('.') if number]
+
+
 def version_at(source: Source, target: str | Target) -> str:
     """The version that is assigned to a target.
 

@@ -129,6 +129,44 @@ def test_new_files_have_the_versions_of_the_tree(root, project):
     assert text.link is None and found['nova/anchor.py'].link
 
 
+def test_an_older_release_has_the_same_number(root, project):
+    write(project, {'edits/__init__.py': """
+        from novapatch.edit import next_version
+        from novapatch.edit import this_version
+
+        VALUES = {
+            'micro': next_version('nova/version.py', 'MICRO', here='2.13'),
+            'before': this_version('nova/version.py', 'MICRO', here='2.12'),
+        }
+        """})
+    loaded = patchset.load(project)
+    assert loaded.read_values(Tree(root)) == {
+        'micro': '2.13', 'before': '2.12'}
+    write(root, {'nova/version.py': "VERSION = 3\nMICRO = '2.100'\n"})
+    assert loaded.read_values(Tree(root)) == {
+        'micro': '2.101', 'before': '2.100'}
+
+
+@pytest.mark.parametrize('is_there', [False, True])
+def test_a_backport_is_for_trees_that_have_no_such_file(
+        root, project, is_there):
+    write(project, {'backports/nova/rope.py': 'tie = None\n'})
+    if is_there:
+        write(root, {'nova/rope.py': 'tie = knot = None\n'})
+    found = {change.path: change.after
+             for change in make(root, project).changes}
+    assert found.get('nova/rope.py') == (
+        None if is_there else b'tie = None\n')
+
+
+def test_backports_count_for_the_digest(project):
+    first = patchset.load(project)
+    write(project, {'backports/nova/rope.py': 'tie = None\n'})
+    second = patchset.load(project)
+    assert first.digest() != second.digest()
+    assert first.digest_of_edits() != second.digest_of_edits()
+
+
 def test_file_missing(root, project):
     (root / 'nova/boat.py').unlink()
     with pytest.raises(errors.FileMissing) as caught:

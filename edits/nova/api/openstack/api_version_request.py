@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 from novapatch.edit import append_string
-from novapatch.edit import bump
+from novapatch.edit import set_value
 
 EDITS = [
     append_string('REST_API_VERSION_HISTORY', '''
@@ -8,5 +8,5 @@ EDITS = [
                   ``migrate`` server actions, which copies the contents of the
                   server's virtual persistent memory to the new host.
         '''),
-    bump('_MAX_API_VERSION'),
+    set_value('_MAX_API_VERSION', "'{{microversion}}'"),
 ]
