@@ -9,6 +9,9 @@ import enum
 
 from nova import utils
 
+#: Threads of the pool for long tasks, should no compute manager have made it.
+_SIZE = 1
+
 
 class ExecutorType(enum.Enum):
     """Which pool of threads a function runs in."""
@@ -17,19 +20,11 @@ class ExecutorType(enum.Enum):
 
 
 def spawn_on(executor_type, func, *args, **kwargs):
-    """Run a function in a thread of a pool, and return its Future.
-
-    :param executor_type: there is only one here, that for long tasks; the
-        compute manager has given it its size
-    """
+    """Run a function in a thread of a pool, and return its Future."""
     if executor_type is not ExecutorType.LONG_TASK:
         raise ValueError('there is no pool %s' % executor_type)
     return utils.spawn_on(
         utils.get_long_task_executor(_SIZE), func, *args, **kwargs)
-
-
-#: Threads of the pool, if there is no compute manager yet that tells.
-_SIZE = 1
 
 
 def spawn(func, *args, **kwargs):

@@ -92,8 +92,9 @@ def test_change_ids_last_and_differ(project):
 def test_every_file_of_this_project_has_its_commit():
     patch_set = patchset.load(PROJECT)
     parts = list(series.split(series.load(patch_set), patch_set))
-    assert set().union(*(part.new_files for commit, part in parts)) == set(
-        patch_set.new_files)
+    for kind in 'new_files', 'backports':
+        assert set().union(*(getattr(part, kind) for commit, part in parts)
+                           ) == set(getattr(patch_set, kind))
 
 
 def test_no_file_of_this_project_is_empty():
