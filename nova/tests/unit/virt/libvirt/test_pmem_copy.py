@@ -893,6 +893,7 @@ class ToStartOnTestCase(PmemCopyTestCase):
             self.instance, self._resources('ns_1', provider=uuids.elsewhere))
 
 
+@ddt.ddt
 class CopyTestCase(PmemCopyTestCase):
 
     def setUp(self):
@@ -1023,6 +1024,29 @@ class CopyTestCase(PmemCopyTestCase):
         self._precopy()
         self._copy()
         self.assertEqual([-1, 0, 1000], self._passes())
+
+    @ddt.data((0, 99, 3), (0, 100, 2), (100, 0, 1))
+    @ddt.unpack
+    def test_goal_at_both_ends(self, goal, equal, passes):
+        """The guest writes ever less; or nothing; or all the time."""
+        self.flags(pmem_copy_running_goal=goal, pmem_copy_running_passes=3,
+                   group='libvirt')
+        self.transfer.side_effect = [
+            transfer.Totals(0, 0, 0, 0), transfer.Totals(100, 0, 1, 0),
+            transfer.Totals(100, 0, 1, 0, equal),
+            transfer.Totals(100, 0, 1, 0, 100)]
+        self._precopy()
+        self.assertEqual([-1, 0, 1000, 2000][:1 + passes], self._passes())
+
+    def test_most_passes_that_may_be(self):
+        self.flags(pmem_copy_running_passes=20, pmem_copy_running_goal=0,
+                   group='libvirt')
+        self.transfer.side_effect = [
+            transfer.Totals(0, 0, 0, 0), *(
+                transfer.Totals(2 ** 40, 0, 1, 0, 2 ** 40 - 2 ** (40 - each))
+                for each in range(30))]
+        self._precopy()
+        self.assertEqual(20 * 1000 - 1000, self._passes()[-1])
 
     def test_no_passes(self):
         self.flags(pmem_copy_running_passes=0, group='libvirt')

@@ -2,14 +2,46 @@
 
 """Copies as a whole: what arrives, what is sent, and what goes wrong."""
 
+import dataclasses
 import os
 
 import ddt
+from oslo_config import cfg
 
+from nova.conf import pmem_copy as pmem_options
 from nova.tests.unit.virt.pmem_transfer import base
+from nova.virt.libvirt.pmem import transfer
 
 KIB = base.KIB
 MIB = base.MIB
+GIB = 1024 * MIB
+
+#: A large number for options that have no largest one.
+LARGE = 10 ** 9
+
+#: Each option that is a number, and both ends of its range.
+ENDS = [(option.name, end) for option in pmem_options.OPTS
+        if isinstance(option, cfg.IntOpt)
+        for end in (option.type.min, option.type.max or LARGE)]
+
+
+@ddt.ddt
+class OptionsTestCase(base.CopyTestCase):
+
+    @ddt.data(*ENDS)
+    @ddt.unpack
+    def test_both_ends(self, name, value):
+        self.flags(**{name: value}, group='libvirt')
+        self.add_pair(4 * MIB)
+        self.receive()
+        job = transfer.new_job(
+            base.MIGRATION, self.socket, base.ADDRESS, self.job().devices)
+        # As many extents as there may be streams.
+        job = dataclasses.replace(
+            job, local=self.job().local, extent=4 * MIB // max(4, job.streams))
+        result = self.result(self.start_text(job.to_json()))
+        self.assertEqual('done', result.last.get('event'), result.events)
+        self.assert_copied()
 
 
 @ddt.ddt
@@ -136,6 +168,26 @@ class WholeCopyTestCase(base.CopyTestCase):
         result = self.succeed(address='', streams=64, extent=64 * KIB,
                               stall_timeout=120)
         self.assertEqual(0, result.last['retries'])
+
+    def test_places_that_32_bits_do_not_hold(self):
+        size = 4 * GIB + 6 * MIB
+        self.add_pair(size, size + 2 * MIB, fill=False)
+        # The last ones are in the label area, which moves to the new end.
+        places = {at: at + (2 * MIB if at >= size - 2 * MIB else 0)
+                  for at in (0, 4 * GIB - 3, 4 * GIB + MIB, size - 8)}
+        for at in places:
+            self.pmem.write('old0', at, b'%8d' % (at % MIB))
+        self.receive()
+        result = self.copy(address='', streams=2, extent=8 * MIB,
+                           stall_timeout=100)
+        self.assertEqual('done', result.last['event'], result.events)
+        self.assertEqual(size + 2 * MIB, result.last['bytes'])
+        self.assertLess(result.last['wire'], 64 * KIB)
+        for at, there in places.items():
+            self.assertEqual(b'%8d' % (at % MIB),
+                             self.pmem.read('new0', there, 8))
+        self.assertEqual(b'', self.pmem.read(
+            'new0', size - 2 * MIB, 2 * MIB).strip(b'\0'))
 
     def test_low_bandwidth(self):
         """An extent takes longer than a stream may stand still."""
