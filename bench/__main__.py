@@ -27,12 +27,16 @@ MIB = 1024 * 1024
 #: What nova-compute asks for, but for the streams: two cores feed no more.
 OPTIONS = {'streams': 2, 'extent': 8 * MIB}
 
+#: What a guest writes together, if it writes 1 % here and there.
+PIECES = {'': MIB, '_scattered': 64 * 1024}
+
 #: Streams at once, and the cores from which on it makes sense to try.
 SCALE, SCALE_CORES = (1, 2, 4, 8, 16), 8
 
 ours = functools.partial(measure.mover, **OPTIONS)
 again = functools.partial(measure.again, **OPTIONS)
 last_pass = functools.partial(measure.last_pass, **OPTIONS)
+fast_guest = functools.partial(measure.fast_guest, **OPTIONS)
 Rounds = dict[str, list[measure.Taken]]
 
 
@@ -44,15 +48,16 @@ class Bench:
         self.report = bench_report.Report()
 
     def rounds(self, where: place.Place, title: str,
-               copies: dict[str, measure.Copy], onto: str = '') -> Rounds:
+               copies: dict[str, measure.Copy],
+               onto: abc.Collection[str] = ()) -> Rounds:
         """Run copies in turns, and check each.
 
-        :param onto: the one that finds what the one before it has left
+        :param onto: those that find what the one before has left
         """
         taken: Rounds = {name: [] for name in copies}
         for _ in range(self._number):
             for name, copy in copies.items():
-                if name != onto:
+                if name not in onto:
                     where.prepare()
                 before = where.cpu()
                 taken[name].append(copy(where))
@@ -112,7 +117,7 @@ class Bench:
         where.fill_random()
         name = 'ours, all is there'
         taken = self.rounds(where, 'random' + _size(where, large),
-                            {'ours': ours, name: again}, onto=name)
+                            {'ours': ours, name: again}, onto=[name])
         self.report.ratio('resume_vs_whole' + '_large' * large, taken, name,
                           'ours')
 
@@ -120,14 +125,30 @@ class Bench:
                   **options: object) -> None:
         """How long a guest is off, that was copied while it ran.
 
-        :param of: ends the name of the number
+        :param of: ends the names of the numbers
         """
         where.fill_random()
-        name = 'ours, the last pass, 1 % written'
+        names = {kind: 'ours, the last pass, 1 %% written, by %d KiB' % (
+            piece // 1024) for kind, piece in PIECES.items()}
         taken = self.rounds(where, 'random' + title, {
             'ours': functools.partial(ours, **options),
-            name: functools.partial(last_pass, **options)}, onto=name)
-        self.report.ratio('downtime_vs_whole' + of, taken, name, 'ours')
+            **{names[kind]: functools.partial(
+                last_pass, piece=piece, **options)
+               for kind, piece in PIECES.items()}}, onto=names.values())
+        for kind, name in names.items():
+            self.report.ratio('downtime_vs_whole%s%s' % (of, kind), taken,
+                              name, 'ours')
+
+    def fast_guest(self, where: place.Place, title: str,
+                   **options: object) -> None:
+        """A guest that writes four times as fast as the link carries."""
+        where.fill_random()
+        where.prepare()
+        count, taken = fast_guest(where, 4 * link.GIGABIT, **options)
+        self.report.numbers['passes_of_a_fast_guest'] = count
+        self.report.add('random' + title, {
+            'ours, the last pass, after %d that the guest outran' % count:
+            [taken]})
 
     def sparse(self, where: place.Place, large: bool = False) -> None:
         non_zero = where.fill_sparse()
@@ -198,10 +219,11 @@ class Bench:
     def last_pass_on_a_link(self, size: int) -> None:
         """The same on a link that is slower than comparing."""
         with self.link() as is_real, place.Place(size) as where:
-            self.last_pass(
-                where, '_gigabit', ', %s1 Gb/s%s' % (
-                    '' if is_real else 'limit of ', _size(where)),
-                **({} if is_real else {'bandwidth': link.GIGABIT}))
+            title = ', %s1 Gb/s%s' % (
+                '' if is_real else 'limit of ', _size(where))
+            options = {} if is_real else {'bandwidth': link.GIGABIT}
+            self.last_pass(where, '_gigabit', title, **options)
+            self.fast_guest(where, title, **options)
 
     def on_a_link(self, size: int) -> None:
         """Run the other lines of 1 Gb/s."""
@@ -240,7 +262,7 @@ class Bench:
                 self.sparse(where, large=True)
                 self.resumed(where, large=True)
                 self.last_pass(where, '_large', _size(where))
-        self.last_pass_on_a_link(size // 2)
+        self.last_pass_on_a_link(size)
 
     def run_others(self, size: int) -> None:
         with place.Place(size) as where:

@@ -16,6 +16,7 @@ import psutil
 
 from bench import acknowledge
 from bench import place
+from nova.virt.libvirt.pmem import passes
 from nova.virt.libvirt.pmem import transfer
 from nova.virt.pmem_transfer import job as pmem_job
 from nova.virt.pmem_transfer import sender
@@ -118,10 +119,32 @@ def again(where: place.Place, **options: object) -> Taken:
     return taken
 
 
-def last_pass(where: place.Place, **options: object) -> Taken:
-    """What is done with the guest off, that has written to 1 % before."""
-    where.write_here_and_there()
+def last_pass(where: place.Place, piece: int, **options: object) -> Taken:
+    """What is done with the guest off, that has written to 1 % before.
+
+    :param piece: bytes that it has written together
+    """
+    where.write_here_and_there(piece)
     return _copy(where.job(attempt=1, **options))
+
+
+def fast_guest(where: place.Place, rate: int, **options: object) -> tuple[
+        int, Taken]:
+    """Ours, while a guest writes faster than the link carries.
+
+    :returns: the number of passes while it ran, and what the last one took
+    """
+    where.receive()
+
+    def run_pass(number: int) -> transfer.Totals:
+        event = _send(where.job(attempt=number, **options))
+        return transfer.Totals(event['bytes'], event['wire'],
+                               event['seconds'], event['retries'],
+                               event['resumed'])
+
+    with where.guest_that_writes(rate):
+        done = passes.repeat(run_pass)
+    return len(done), _copy(where.job(attempt=len(done), **options))
 
 
 def ceiling(where: place.Place, streams: int, **options: object) -> Taken:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where the benchmark takes place: devices in memory, a sshd on loopback."""
 
+from collections import abc
 import compileall
 import contextlib
 import dataclasses
@@ -33,6 +34,21 @@ TOOLS = pathlib.Path(__file__).parent / 'tools'
 
 #: Data that is neither zero nor random comes in pieces of so many bytes.
 PIECE = MIB
+
+#: Write a device piece by piece, from its beginning on and again; say when the
+#: first piece is written.
+GUEST = """
+import itertools, os, sys, time
+with open(sys.argv[1], 'r+b', buffering=0) as device:
+    piece, pause = int(sys.argv[2]), float(sys.argv[3])
+    for number in itertools.count():
+        if not number % (os.path.getsize(sys.argv[1]) // piece):
+            device.seek(0)
+        device.write(os.urandom(piece))
+        if not number:
+            print(flush=True)
+        time.sleep(pause)
+"""
 
 
 def _load_fixture() -> ty.Any:
@@ -156,16 +172,33 @@ class Place(contextlib.ExitStack):
                 device.write(chance.randbytes(PIECE))
         return len(chosen) * PIECE
 
-    def write_here_and_there(self, share: float = 0.01) -> None:
-        """Change a part of it, in pieces of 64 KiB, as a guest does."""
+    def write_here_and_there(self, piece: int, share: float = 0.01) -> None:
+        """Change a part of it, as a guest does.
+
+        :param piece: bytes that are written together, at a random place
+        """
         chance = random.Random(self.size)
-        piece = 64 * 1024
         with open(self.source, 'r+b') as device:
             for place in chance.sample(range(self.size // piece),
                                        round(self.size / piece * share)):
                 device.seek(place * piece)
                 # Other bytes in each round.
                 device.write(os.urandom(piece))
+
+    @contextlib.contextmanager
+    def guest_that_writes(self, rate: int) -> abc.Iterator[None]:
+        """Have somebody write all over it, again and again.
+
+        :param rate: bytes per second, about
+        """
+        with subprocess.Popen(
+                [sys.executable, '-c', GUEST, self.source, str(PIECE),
+                 str(PIECE / rate)], stdout=subprocess.PIPE) as guest:
+            try:
+                guest.stdout.read(1)
+                yield
+            finally:
+                guest.kill()
 
     def fill_text(self) -> int:
         """Fill it with what compresses well, and has no zeros."""

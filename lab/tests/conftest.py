@@ -26,9 +26,9 @@ def move(hosts):
     """Begin a move from a source to a target, which go with the test."""
     created = []
 
-    def begin(near, far):
-        source, target = (near.create('old', 16 * MIB),
-                          far.create('new', 16 * MIB))
+    def begin(near, far, aligns=(2 * MIB, 2 * MIB), target_size=16 * MIB):
+        source, target = (near.create('old', 16 * MIB, aligns[0]),
+                          far.create('new', target_size, aligns[1]))
         created.extend([(near, source.name), (far, target.name)])
         write_data(source)
         target.fill(b'\xee')

@@ -206,8 +206,9 @@ class Host:
         self.kill(COMPUTE)
         self._boots = 0
 
-    def create(self, name: str, size: int) -> guests.Namespace:
-        return self.guest.create_namespace(name, size, nvdimm=1)
+    def create(self, name: str, size: int,
+               align: int = 2 * MIB) -> guests.Namespace:
+        return self.guest.create_namespace(name, size, nvdimm=1, align=align)
 
     def can_open(self, node: str) -> bool:
         """Ask the kernel whether nova's user can open a node.

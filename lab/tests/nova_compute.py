@@ -107,13 +107,14 @@ stand_in('nova.thread_pool_factory', ExecutorType=Row(LONG_TASK=None),
 sys.modules['lxml'] = types.ModuleType('lxml')
 sys.modules['lxml'].etree = None
 stand_in('nova.virt.hardware')
-# Of its options only those of the copy, and two of the host.
+# Of its options only those of the copy, and three of the host.
 stand_in('nova.conf', CONF=cfg.CONF, __path__=[os.path.join(
     os.path.dirname(os.path.abspath(__file__)), 'nova', 'conf')])
 
 from nova.conf import pmem_copy as options  # noqa: E402
 from nova import exception  # noqa: E402
 import nova.privsep  # noqa: E402
+from nova.virt.libvirt.pmem import check_host  # noqa: E402
 from nova.virt.libvirt.pmem import namespaces  # noqa: E402
 from nova.virt.libvirt.pmem import pairing  # noqa: E402
 from nova.virt.libvirt import pmem_copy  # noqa: E402
@@ -205,8 +206,16 @@ def dirty(_move):
     return sorted(_api().dirty_names())
 
 
+def check(move):
+    """Return the lines of nova-pmem-copy, by their names, for the sources."""
+    cfg.CONF.set_override('pmem_namespaces', ['LABEL:' + '|'.join(
+        source.name for source, _ in move.pairs)], group='libvirt')
+    return {line.name: line for look in check_host.CHECKS.values()
+            for line in look()}
+
+
 CALLS = {call.__name__: call for call in (
-    prepare, precopy, copy, finish, settle, wipe_old, dirty)}
+    prepare, precopy, copy, finish, settle, wipe_old, dirty, check)}
 
 
 class Handler(socketserver.StreamRequestHandler):
@@ -236,8 +245,14 @@ class Server(socketserver.ThreadingUnixStreamServer):
 
 # The service
 
+# It looks from a fork, which has no thread that hears privsep's answers: the
+# command itself starts privsep only there.
+check_host.apart = lambda function: function()
+
+
 def configure():
-    cfg.CONF.register_opts(options.OPTS, group='libvirt')
+    cfg.CONF.register_opts(
+        [*options.OPTS, cfg.ListOpt('pmem_namespaces')], group='libvirt')
     cfg.CONF.register_opts([
         cfg.StrOpt('host', default=socket.gethostname()),
         cfg.StrOpt('state_path')])

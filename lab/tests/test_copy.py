@@ -182,6 +182,24 @@ def test_a_copy_within_a_host(hosts, move):
     assert_copied(source, target)
 
 
+@pytest.mark.parametrize('aligns', [(4096, 2 * MIB), (2 * MIB, 4096)])
+def test_a_copy_between_alignments(hosts, move, aligns):
+    """What is aligned to 4 KiB has a size that large pages do not divide."""
+    near, _ = hosts
+    moving = move(near, near, aligns, target_size=32 * MIB)
+    (source, target), = moving.pairs
+    assert [each.align for each in (source, target)] == list(aligns)
+    assert any(each.size % (2 * MIB) for each in (source, target))
+    near.call('prepare', moving)
+    near.call('precopy', moving)
+    source.write(source.size - 1, b'!')
+    near.call('copy', moving)
+    near.call('finish', moving)
+    assert_copied(source, target)
+    near.call('wipe_old', moving)
+    assert source.is_zero()
+
+
 def test_a_copy_goes_on_after_who_was_killed_at_either_end(hosts, move):
     """All in one, since each connection takes seconds under emulation."""
     near, far = hosts

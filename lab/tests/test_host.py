@@ -118,6 +118,29 @@ def hanging(prepared, daxio):
     guest.check('rm', '/run/hanging')
 
 
+# The check
+
+def test_what_the_check_command_says(hosts, move):
+    moving = move(*hosts)
+    (source, _), = moving.pairs
+    lines = {name: line[1:] for name, line in
+             hosts[0].call('check', moving).items()}
+    assert all(is_ok for is_ok, _ in lines.values()), lines
+    assert lines['namespaces'] == [True, 'old 14 MiB by 2']
+    assert lines['device nodes'] == [True, source.node]
+    assert lines['daxio'][1].startswith('/usr/bin/daxio, version')
+
+
+def test_what_the_check_command_says_of_what_is_not_there(hosts, move):
+    moving = move(*hosts)
+    (source, _), = moving.pairs
+    source.name = 'gone'
+    lines = hosts[0].call('check', moving)
+    assert lines['namespaces'][1:] == [
+        False, 'gone is missing: see ndctl list -X -M']
+    source.name = 'old'
+
+
 # Receiving
 
 def test_a_receiver_may_write_what_is_lent_to_it(prepared):

@@ -37,8 +37,8 @@ def check(peer: str | None) -> abc.Iterator[Line]:
     """Look at this host, and at the way to another one."""
     for name, look in check_host.CHECKS.items():
         yield from _lines(name, look)
-    for name, look in check_peer.CHECKS.items() if peer else ():
-        lines = list(_lines(name, look, peer))
+    for name, look_at in check_peer.CHECKS.items() if peer else ():
+        lines = list(_lines(name, look_at, peer))
         yield from lines
         if any(line.ok is False for line in lines):
             break

@@ -48,6 +48,7 @@ class Target:
                 'source_size': self.source_size}
 
 
+@dataclasses.dataclass(frozen=True)
 class _Job:
     """Goes over a pipe as one line of JSON."""
 

@@ -20,7 +20,7 @@ from nova.virt.pmem_transfer import processes
 _RECORD = struct.Struct('=?IQQ')
 
 #: What identifies an extent: device, offset, length.
-Place = tuple[int, int, int]
+Place = tuple[int, ...]
 
 
 class Unfinished:

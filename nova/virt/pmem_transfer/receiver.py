@@ -198,11 +198,10 @@ class Receiver:
 
     def run(self) -> None:
         while True:
-            ready = select.select(
-                [self._lifeline, self._listener, *self._callers,
-                 *self._streams.values(),
-                 *(each.fence for each in self._ended)],
-                [], [], self._timeout())[0]
+            sources: list[ty.Any] = [
+                self._lifeline, self._listener, *self._callers,
+                *self._streams.values(), *(each.fence for each in self._ended)]
+            ready = select.select(sources, [], [], self._timeout())[0]
             if self._lifeline in ready:
                 return
             if self._listener in ready:
@@ -267,7 +266,9 @@ class Receiver:
                    held: int) -> None:
         """Serve a stream: in a process of its own."""
         self._listener.close()
-        for each in (*self._callers, *self._streams.values()):
+        others: list[Caller | Stream] = [
+            *self._callers, *self._streams.values()]
+        for each in others:
             each.connection.close()
         connection.settimeout(hello.stall_timeout)
         try:

@@ -66,7 +66,7 @@ def written_by(pid: int) -> set[Key]:
     try:
         with open('/proc/%d/maps' % pid) as maps:
             for line in maps:
-                __, rights, __, device, inode, *__ = line.split(maxsplit=5)
+                _, rights, _, device, inode, *_rest = line.split(maxsplit=5)
                 if 'w' in rights:
                     major, minor = (
                         int(part, 16) for part in device.split(':'))

@@ -139,9 +139,9 @@ class Writer:
     def _answer_meanwhile(self) -> None:
         """Wait until something comes; what is written by then is answered."""
         while self._stored is not None:
-            ready = select.select(
-                [self._connection, self._stored.process], [], [], max(
-                    0, self._stored.until - time.monotonic()))[0]
+            sources: list[ty.Any] = [self._connection, self._stored.process]
+            ready = select.select(sources, [], [], max(
+                0, self._stored.until - time.monotonic()))[0]
             if self._connection in ready and self._stored.process not in ready:
                 return
             self._finish_stored()

@@ -12,6 +12,7 @@ from collections import abc
 import contextlib
 import os
 import re
+import typing as ty
 
 from oslo_log import log as logging
 from oslo_serialization import jsonutils
@@ -30,7 +31,7 @@ LOG = logging.getLogger(__name__)
 Namespaces = abc.Mapping[str, 'objects.LibvirtVPMEMDevice']
 
 #: What is asked for: by a ticket, or by what Nova has stored of it.
-Wanted = 'tickets.Target | objects.LibvirtVPMEMDevice'
+Wanted: ty.TypeAlias = 'tickets.Target | objects.LibvirtVPMEMDevice'
 
 _NODE = re.compile(r'dax[0-9]+\.[0-9]+')
 

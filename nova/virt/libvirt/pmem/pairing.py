@@ -45,7 +45,8 @@ def pair_devices(
             _('%(old)d vPMEM devices are to be copied and %(new)d claimed') %
             {'old': len(sources), 'new': len(targets)})
 
-    waiting = collections.defaultdict(collections.deque)
+    waiting: dict[str, collections.deque[int]] = (
+        collections.defaultdict(collections.deque))
     for position, target in enumerate(targets):
         waiting[target.label].append(position)
     taken = {

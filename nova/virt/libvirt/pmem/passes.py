@@ -9,6 +9,7 @@ half new differs then. A guest that writes faster than the link carries is not
 waited for.
 """
 
+from collections import abc
 import dataclasses
 import functools
 import typing as ty
@@ -36,14 +37,28 @@ SENDERS = 1000
 SHRINKS = 0.7
 
 
-def pays(before: transfer.Totals | None, last: transfer.Totals) -> bool:
+def pays(done: ty.Sequence[transfer.Totals]) -> bool:
     """Say whether another pass would make the one with the guest off shorter.
 
-    :param before: what came of the pass before the last one, if there was one
+    :param done: what came of those before
     """
-    goal = last.bytes * CONF.libvirt.pmem_copy_running_goal / 100
-    return last.differed > goal and (
-        before is None or last.differed < before.differed * SHRINKS)
+    differed = [each.differed for each in done]
+    goal = done[-1].bytes * CONF.libvirt.pmem_copy_running_goal / 100
+    return differed[-1] > goal and (
+        len(done) == 1 or differed[-1] < differed[-2] * SHRINKS)
+
+
+def repeat(run_pass: abc.Callable[[int], transfer.Totals]) -> list[
+        transfer.Totals]:
+    """Run passes as long as that pays, and return what came of each.
+
+    :param run_pass: called with the number of the pass, from 0
+    """
+    done: list[transfer.Totals] = []
+    while len(done) < CONF.libvirt.pmem_copy_running_passes and (
+            not done or pays(done)):
+        done.append(run_pass(len(done)))
+    return done
 
 
 class Running(ty.NamedTuple):
@@ -97,14 +112,9 @@ class Passes:
 
         :raises TransferFailed: if a pass can't be done
         """
-        before = last = None
-        count = wire = 0
-        while count < CONF.libvirt.pmem_copy_running_passes and (
-                last is None or pays(before, last)):
-            before, last = last, self._pass(
-                count * SENDERS, 'while the guest runs, pass %d' % (count + 1))
-            count, wire = count + 1, wire + last.wire
-        return Running(count, wire)
+        done = repeat(lambda number: self._pass(
+            number * SENDERS, 'while the guest runs, pass %d' % (number + 1)))
+        return Running(len(done), sum(each.wire for each in done))
 
     def run_without_guest(self, before: Running | None) -> str:
         """Copy what is missing; prove that everything has arrived.
