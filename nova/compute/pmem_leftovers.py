@@ -7,12 +7,14 @@ for it. The tickets are the driver's.
 """
 
 from concurrent import futures
+import functools
 import threading
 import weakref
 
 from oslo_log import log as logging
 
 from nova.compute import pmem_copy
+from nova.compute import vm_states
 from nova import context as nova_context
 from nova import exception
 from nova import objects
@@ -93,7 +95,8 @@ def settle(manager, is_asked=False):
     # Records of all tenants are looked at.
     context = nova_context.get_admin_context()
     try:
-        settled = manager.driver.settle_pmem_copies(context)
+        settled = manager.driver.settle_pmem_copies(
+            context, functools.partial(_give_back, manager, context))
     except Exception:
         LOG.exception('The tickets of vPMEM could not be looked at now; this '
                       'host tries again each minute.')
@@ -103,6 +106,32 @@ def settle(manager, is_asked=False):
     if settled or is_asked:
         for node in manager.driver.get_available_nodes():
             refresh(manager, node)
+
+
+def _give_back(manager, context, ticket, instance):
+    """Have a server that is back hold what its move had allocated for it.
+
+    Nova sees to that before, and goes on if placement can't be reached.
+
+    :returns: whether that is so
+    """
+    if (instance.task_state is not None or
+            instance.vm_state == vm_states.RESIZED):
+        # What it has allocated while it moves is not for us to change.
+        return False
+    try:
+        held = manager.reportclient.get_allocs_for_consumer(
+            context, ticket.migration_uuid)
+        if held['allocations']:
+            manager.reportclient.move_allocations(
+                context, ticket.migration_uuid, instance.uuid)
+    except Exception:
+        LOG.exception('What migration %(migration)s has allocated could not '
+                      'be given back to the server now; this host tries again '
+                      'each minute.', {'migration': ticket.migration_uuid},
+                      instance=instance)
+        return False
+    return True
 
 
 def refresh(manager, node):

@@ -28,10 +28,13 @@ EDITS = [
             """Whether a guest that came by a copy may have run here."""
             return False
 
-        def settle_pmem_copies(self, context):
+        def settle_pmem_copies(self, context, give_back):
             """Wipe what moves have left here; return the tickets of it.
 
             A ticket tells ``instance_uuid``, ``migration_uuid``, ``kind``.
+
+            :param give_back: called with a ticket, and with its server, that
+                is back; the ticket stays if that returns False
             """
             return []
 

@@ -346,8 +346,8 @@ class API(owners.Owners):
         tickets.write(ticket)
         return ticket
 
-    def settle(self, context) -> list[tickets.Ticket]:
-        return settle.settle(context, self)
+    def settle(self, context, give_back) -> list[tickets.Ticket]:
+        return settle.settle(context, self, give_back)
 
     def _pairs(self, instance: 'objects.Instance',
                new_flavor: 'objects.Flavor') -> list[pairing.DevicePair]:

@@ -93,8 +93,8 @@ EDITS = [
         def precopy_pmem_devices(self, context, instance, migration, is_on):
             self.pmem_api.precopy(instance, migration, is_on)
 
-        def settle_pmem_copies(self, context):
-            return self.pmem_api.settle(context)
+        def settle_pmem_copies(self, context, give_back):
+            return self.pmem_api.settle(context, give_back)
 
         def unavailable_pmem_namespaces(self):
             return self.pmem_api.unavailable_names()

@@ -78,6 +78,43 @@ class SettleTestCase(pmem_base.MoveTestCase):
         self._settle('hold', 'over')
         self.assertIn('no placement', self.stdlog.logger.output)
 
+    def _give_back(self, task_state=None, vm_state='active', held=True):
+        """Return whether a server that is back has what it had allocated."""
+        client = self.manager.reportclient
+        client.get_allocs_for_consumer.return_value = {
+            'allocations': {'source': {}} if held else {}}
+        self.instance.task_state = task_state
+        self.instance.vm_state = vm_state
+        pmem_leftovers.settle(self.manager)
+        give_back = self.manager.driver.settle_pmem_copies.call_args.args[1]
+        return give_back(mock.Mock(migration_uuid=uuids.migration),
+                         self.instance)
+
+    def test_what_is_still_held_is_given_back(self):
+        self.assertTrue(self._give_back())
+        self.manager.reportclient.move_allocations.assert_called_once_with(
+            mock.ANY, uuids.migration, uuids.instance)
+
+    def test_what_was_given_back_already(self):
+        self.assertTrue(self._give_back(held=False))
+        self.manager.reportclient.move_allocations.assert_not_called()
+
+    @ddt.data(('resize_reverting', 'resized'), ('resize_prep', 'active'),
+              (None, 'resized'))
+    @ddt.unpack
+    def test_server_that_is_still_on_its_way(self, task_state, vm_state):
+        self.assertFalse(self._give_back(task_state, vm_state))
+        self.manager.reportclient.move_allocations.assert_not_called()
+
+    @ddt.data('get_allocs_for_consumer', 'move_allocations')
+    def test_placement_that_is_away_as_a_server_is_back(self, call):
+        getattr(self.manager.reportclient, call).side_effect = (
+            exception.AllocationMoveFailed(
+                source_consumer='x', target_consumer='y', error='away'))
+        self.assertFalse(self._give_back())
+        self.assertIn('this host tries again each minute',
+                      self.stdlog.logger.output)
+
     def test_one_round_and_then_another_one(self):
         self.manager.driver.has_pmem.return_value = True
         with mock.patch('nova.thread_pool_factory.spawn_on') as spawn:

@@ -38,20 +38,25 @@ def alone(migration_uuid: str):
         'pmem-copy-%s' % migration_uuid, lock_file_prefix='nova-')
 
 
-def settle(context, here: owners.Owners) -> list[tickets.Ticket]:
+def settle(
+    context, here: owners.Owners,
+    give_back: abc.Callable[[tickets.Ticket, 'objects.Instance'], bool],
+) -> list[tickets.Ticket]:
     """Wipe and close the tickets whose servers are not on this host.
 
+    :param give_back: called with a ticket whose server is back, and the
+        server; says whether this has what its move had allocated for it
     :returns: the tickets that were closed
     """
     _mend(context, here.host)
     settled = []
     for ticket in tickets.open_tickets(here.host):
         try:
+            instance = _find(objects.Instance, context, ticket.instance_uuid)
             left = leftovers(
                 ticket, _find(objects.Migration, context,
                               ticket.migration_uuid),
-                _find(objects.Instance, context, ticket.instance_uuid),
-                here.provider)
+                instance, here.provider)
         except Exception:
             LOG.exception('What became of migration %(migration)s is not '
                           'known now; its namespaces %(names)s stay as they '
@@ -61,6 +66,10 @@ def settle(context, here: owners.Owners) -> list[tickets.Ticket]:
             continue
         if left is None:
             _go_on(ticket, here)
+        elif ticket.kind == tickets.HOLD and not left and (
+                not give_back(ticket, instance)):
+            # The ticket tells the next round that there is something to do.
+            continue
         elif close(ticket, left, here):
             settled.append(ticket)
     return settled

@@ -79,6 +79,7 @@ class PmemCopyTestCase(test.NoDBTestCase):
         self.save = self.useFixture(fixtures.MockPatch(
             'nova.objects.Instance.save')).mock
         self.api = self._new_api()
+        self.give_back = mock.Mock(return_value=True)
         self.migration = objects.Migration(
             id=7, uuid=uuids.migration, status='migrating',
             source_compute='host1', dest_compute='host2',
@@ -144,7 +145,8 @@ class PmemCopyTestCase(test.NoDBTestCase):
     def _settle(self, host='host2'):
         self.api.host = host
         return {ticket.instance_uuid
-                for ticket in self.api.settle(self.context)}
+                for ticket in self.api.settle(
+                    self.context, self.give_back)}
 
     def _wiped(self):
         return [os.path.basename(call.args[0])
@@ -585,12 +587,26 @@ class HoldTestCase(PmemCopyTestCase):
         self._settle()
         self.assertEqual([], self._wiped())
         self.assertEqual([], self._held())
+        (ticket, instance), _ = self.give_back.call_args
+        self.assertEqual((uuids.migration, self.instance),
+                         (ticket.migration_uuid, instance))
+
+    def test_server_that_is_back_without_what_it_had_allocated(self):
+        self._back()
+        self.migration.status = 'reverted'
+        self.give_back.return_value = False
+        self.assertEqual(set(), self._settle())
+        self.assertEqual(['open'], self._held())
+        self.give_back.return_value = True
+        self._settle()
+        self.assertEqual([], self._held())
 
     def test_server_that_was_deleted(self):
         self.instance = None
         self._settle()
         self.assertEqual(['ns_1', 'ns_2'], self._wiped())
         self.assertEqual([], self._held())
+        self.give_back.assert_not_called()
 
     def test_failed_move_is_named_in_the_log(self):
         self.migration.status = 'error'
