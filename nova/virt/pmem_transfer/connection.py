@@ -70,6 +70,15 @@ def connected(job: pmem_job.Sending, guard: processes.Guard) -> abc.Iterator[
                 yield connection
 
 
+def advice(said: str) -> str:
+    """Return what to look at after what ssh has said, if that is known."""
+    # sshd does not tell the one from the other.
+    return (' (nobody listens there, or sshd on the other host forbids '
+            'forwarding, by DisableForwarding or AllowStreamLocalForwarding: '
+            'allow it, or set [libvirt] pmem_copy_join_command)'
+            if 'open failed' in said else '')
+
+
 def local_path(beginning: str) -> str:
     """Return a path for a socket of ssh that nothing else has."""
     return beginning + secrets.token_hex(4)

@@ -16,8 +16,12 @@ import struct
 
 from nova.virt.pmem_transfer import processes
 
-#: Whether it ended, device, offset, length; native sizes, the file stays here.
-_RECORD = struct.Struct('=?IQQ')
+#: How a record begins: one that is cut short shifts all that come after it.
+_MARK = b'pmem'
+
+#: That, whether it ended, device, offset, length; native sizes, as the file
+#: stays here.
+_RECORD = struct.Struct('=4s?IQQ')
 
 #: What identifies an extent: device, offset, length.
 Place = tuple[int, ...]
@@ -37,14 +41,13 @@ class Unfinished:
             data = os.pread(fd, os.fstat(fd).st_size, 0)
         except OSError as error:
             raise _unnoted(error)
-        # A disk that was full has cut one short, and all that came after it
-        # is shifted.
+        # A disk that was full has cut one short.
         self._is_torn = len(data) % _RECORD.size != 0
         self._left: set[Place] = set()
-        if not self._is_torn:
-            for ended, *place in _RECORD.iter_unpack(data):
-                (self._left.discard if ended else self._left.add)(
-                    tuple(place))
+        whole = len(data) // _RECORD.size * _RECORD.size
+        for mark, ended, *place in _RECORD.iter_unpack(data[:whole]):
+            self._is_torn |= mark != _MARK
+            (self._left.discard if ended else self._left.add)(tuple(place))
 
     def begin(self, *place: int) -> None:
         """Note that an extent is about to be written.
@@ -65,7 +68,7 @@ class Unfinished:
 
     def _note(self, ended: bool, place: Place) -> None:
         try:
-            count = os.write(self._fd, _RECORD.pack(ended, *place))
+            count = os.write(self._fd, _RECORD.pack(_MARK, ended, *place))
         except OSError as error:
             raise _unnoted(error)
         if count < _RECORD.size:

@@ -141,6 +141,7 @@ class Fork:
         """Start it.
 
         :param body: what it does; its status is 1 if that raises anything
+        :raises OSError: if there are too many processes or files
         """
         self._status: int | None = None
         sys.stdout.flush()
@@ -156,7 +157,12 @@ class Fork:
             # The group is killed, whether or not the child has got to that.
             with contextlib.suppress(OSError):
                 os.setpgid(self.pid, guard.group)
-            self._pidfd = os.pidfd_open(self.pid)
+            try:
+                self._pidfd = os.pidfd_open(self.pid)
+            except OSError:
+                os.kill(self.pid, signal.SIGKILL)
+                os.waitpid(self.pid, 0)
+                raise
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 

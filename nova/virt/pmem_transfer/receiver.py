@@ -36,6 +36,9 @@ HELLO_TIMEOUT = 60
 #: Seconds that a stream waits for those before it to end.
 FENCE_TIMEOUT = 10
 
+#: Seconds before another connection is taken, if that failed.
+PAUSE = 0.2
+
 #: Bytes of the longest path of a socket.
 LONGEST_PATH = 107
 
@@ -135,7 +138,9 @@ def refuse(connection: socket.socket, error: Exception) -> None:
         # It has the form of a handshake, as it may be the first line.
         connection.settimeout(1)
         connection.sendall(wire.hello(error=reason, again=again))
-    sys.stderr.write('%s\n' % reason)
+    with contextlib.suppress(OSError):
+        sys.stderr.write('%s\n' % reason)
+        sys.stderr.flush()
 
 
 class Stream:
@@ -205,11 +210,18 @@ class Receiver:
             if self._lifeline in ready:
                 return
             if self._listener in ready:
-                self._callers.append(Caller(self._listener.accept()[0]))
+                self._accept()
             self._reap(ready)
             for caller in self._callers[:]:
                 if caller in ready or time.monotonic() > caller.until:
                     self._hear(caller)
+
+    def _accept(self) -> None:
+        try:
+            self._callers.append(Caller(self._listener.accept()[0]))
+        except OSError:
+            # Too many files, as a rule; the sender waits meanwhile.
+            time.sleep(PAUSE)
 
     def _reap(self, ready: list[ty.Any]) -> None:
         for number, each in list(self._streams.items()):
@@ -230,25 +242,26 @@ class Receiver:
     def _hear(self, caller: Caller) -> None:
         try:
             hello = caller.hello()
-            if hello is None and time.monotonic() > caller.until:
+            if hello is not None:
+                # Who is let in does not close its own connection.
+                self._callers.remove(caller)
+                self._let_in(caller.connection, hello)
+            elif time.monotonic() > caller.until:
                 raise TimeoutError(
                     'no handshake in %d seconds' % HELLO_TIMEOUT)
-            if hello is not None:
-                self._check_generation(hello)
         except Exception as error:
-            self._callers.remove(caller)
+            if caller in self._callers:
+                self._callers.remove(caller)
             caller.refuse(error)
-            return
-        if hello is not None:
-            self._callers.remove(caller)
-            self._let_in(caller.connection, hello)
-
-    def _check_generation(self, hello: Hello) -> None:
-        if hello.generation < self._generation:
-            raise wire.ProtocolError('a later sender has taken over')
 
     def _let_in(self, connection: socket.socket, hello: Hello) -> None:
-        """Start a stream; what was before it is ended first."""
+        """Start a stream; what was before it is ended first.
+
+        :raises wire.ProtocolError: if it is of a sender that is over
+        :raises OSError: if there are too many processes or files
+        """
+        if hello.generation < self._generation:
+            raise wire.ProtocolError('a later sender has taken over')
         older = (list(self._streams) if hello.generation > self._generation
                  else [hello.stream])
         self._generation = hello.generation
@@ -257,10 +270,16 @@ class Receiver:
                 self._streams[number].end()
                 self._ended.append(self._streams.pop(number))
         fence, held = os.pipe()
-        self._streams[hello.stream] = Stream(processes.Fork(
-            self._guard, functools.partial(
-                self._be_stream, connection, hello, held)), fence, connection)
-        os.close(held)
+        try:
+            self._streams[hello.stream] = Stream(processes.Fork(
+                self._guard, functools.partial(
+                    self._be_stream, connection, hello, held)),
+                fence, connection)
+        except OSError:
+            os.close(fence)
+            raise
+        finally:
+            os.close(held)
 
     def _be_stream(self, connection: socket.socket, hello: Hello,
                    held: int) -> None:

@@ -67,9 +67,8 @@ def environment() -> dict[str, str]:
     root = __file__
     for _ in __name__.split('.'):
         root = os.path.dirname(root)
-    paths = [root, os.environ.get('PYTHONPATH')]
-    return dict(os.environ,
-                PYTHONPATH=os.pathsep.join(filter(None, paths)))
+    paths = filter(None, [root, os.environ.get('PYTHONPATH')])
+    return dict(os.environ, PYTHONPATH=os.pathsep.join(paths))
 
 
 class Failed(Exception):
@@ -112,8 +111,7 @@ class Copy:
         # The extent that each stream reads; memory that is damaged kills it.
         self._looks = mmap.mmap(-1, _NUMBER.size * job.streams)
         self._bytes = self._resumed = self._wire = self._retries = 0
-        self._is_reached = False
-        self._reason = 'no stream could be started'
+        self._is_reached, self._reason = False, 'no stream could be started'
         self._start = time.monotonic()
         self._lost_at: float | None = None
         self._told_at = self._start - PROGRESS_INTERVAL
@@ -152,6 +150,15 @@ class Copy:
                 time.monotonic() >= self._lost_at + self._job.patience):
             raise Failed(self._reason)
 
+    def _check_link(self, slots: list[stream_slot.Slot]) -> None:
+        """Give up in mid-round, too: it takes longer the more streams try."""
+        if not self._is_reached or any(slot.is_greeted for slot in slots):
+            return
+        if self._lost_at is None:
+            self._lost_at = time.monotonic()
+        if any(slot.is_lost for slot in slots):
+            self._check_patience()
+
     # A round
 
     def _round(self, number: int, slots: list[stream_slot.Slot]) -> None:
@@ -167,6 +174,7 @@ class Copy:
             for slot in slots:
                 if slot.fork is not None:
                     self._watch(slot)
+            self._check_link(slots)
             self._tell_progress()
             self._check_time()
 
@@ -179,10 +187,13 @@ class Copy:
                     not slot.is_over and
                     time.monotonic() >= slot.not_before):
                 share = self._share(before, slot.number, len(slots))
-                slot.start(self._guard, functools.partial(
-                    self._stream, number, slot.number, share,
-                    self._job.bandwidth / len(slots)))
-                connecting += 1
+                try:
+                    slot.start(self._guard, functools.partial(
+                        self._stream, number, slot.number, share,
+                        self._job.bandwidth / len(slots)))
+                    connecting += 1
+                except OSError as error:
+                    self._broken(slot, 'no process: %s' % error, None)
 
     def _share(self, before: bytes, number: int,
                of: int) -> ty.Iterator[int]:
@@ -205,7 +216,9 @@ class Copy:
                 one.run(link, wire.hello(
                     stream=number, extent=self._job.extent,
                     stall_timeout=self._job.stall_timeout,
-                    generation=[self._job.attempt, round_number]), share)
+                    # One that copies nothing takes over from nobody.
+                    generation=[] if self._job.is_trial else [
+                        self._job.attempt, round_number]), share)
             tell(over=True)
         except connection.Broken as error:
             tell(broken=str(error), at=one.at_work)
@@ -268,12 +281,8 @@ class Copy:
                 '%s: %s' % (reason, said) if reason.startswith('ssh ')
                 else reason, fields['at'])
         reason = '%s: %s' % (fields['broken'], said or 'no message')
-        if 'open failed' in said and not self._is_reached:
-            # sshd does not tell the one from the other.
-            reason += (' (nobody listens there, or sshd on the other host '
-                       'forbids forwarding, by DisableForwarding or '
-                       'AllowStreamLocalForwarding: allow it, or set '
-                       '[libvirt] pmem_copy_join_command)')
+        if not self._is_reached:
+            reason += connection.advice(said)
         self._broken(slot, reason, fields['at'])
 
     def _broken(self, slot: stream_slot.Slot, reason: str,
@@ -337,11 +346,10 @@ class Copy:
                        wire=self._wire)
 
     def totals(self) -> dict[str, ty.Any]:
-        return {
-            'bytes': self._bytes, 'wire': self._wire,
-            'seconds': round(time.monotonic() - self._start, 3),
-            'retries': self._retries, 'extents': len(self._plan),
-            'resumed': self._resumed}
+        return dict(
+            bytes=self._bytes, wire=self._wire, retries=self._retries,
+            seconds=round(time.monotonic() - self._start, 3),
+            extents=len(self._plan), resumed=self._resumed)
 
 
 def _tell(event: str, **fields: ty.Any) -> None:
@@ -351,10 +359,7 @@ def _tell(event: str, **fields: ty.Any) -> None:
 
 
 def _die_with_parent() -> None:
-    """Be killed when our parent ends, however it does.
-
-    To be exact, when that thread of it ends that has started us.
-    """
+    """Be killed when the thread of our parent ends that has started us."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 

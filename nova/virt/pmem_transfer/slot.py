@@ -36,9 +36,23 @@ class Slot:
         """Start a stream.
 
         :param body: what it does, with a function that tells us something
+        :raises OSError: if there are too many processes or files
         """
-        self.told, tells = os.pipe()
-        self.stderr, words = os.pipe()
+        fds = list(os.pipe())
+        try:
+            fds += os.pipe()
+            self._start(guard, body, *fds)
+        except OSError:
+            for fd in fds:
+                os.close(fd)
+            raise
+        for fd in fds[1::2]:
+            os.close(fd)
+
+    def _start(self, guard: processes.Guard,
+               body: ty.Callable[[ty.Callable[..., None]], None],
+               told: int, tells: int, stderr: int, words: int) -> None:
+        self.told, self.stderr = told, stderr
         self.lines = wire.Lines(functools.partial(os.read, self.told))
         self.words = b''
         self.ended = {}
@@ -52,8 +66,6 @@ class Slot:
             body(functools.partial(_say, tells))
 
         self.fork = processes.Fork(guard, run)
-        os.close(tells)
-        os.close(words)
 
     def sources(self) -> list[int]:
         return [fd for fd in (self.told, self.stderr) if fd != -1]

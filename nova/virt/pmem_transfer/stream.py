@@ -28,6 +28,10 @@ from nova.virt.pmem_transfer import wire
 #: ones arrive. They lie in no buffer here, so this costs no memory.
 WINDOW = 8
 
+#: Seconds to wait at most before an extent that has failed is sent again: one
+#: for each failure but the first.
+LONGEST_PAUSE = 3
+
 #: Seconds between two times that the sender hears how much was sent.
 INTERVAL = 0.5
 
@@ -313,4 +317,7 @@ class Stream:
         if self._failures[number] >= self._job.attempts:
             raise pmem_connection.Refused('%s (tried %d times)' % (
                 reason, self._failures[number]), number)
-        self._again.append(item)
+        # What it would only patch is not what it was any more. And what is
+        # short at the moment, such as processes, may not be so a moment later.
+        self._again.append(dataclasses.replace(item, runs=()))
+        time.sleep(min(self._failures[number] - 1, LONGEST_PAUSE))

@@ -52,6 +52,7 @@ class Frame:
 
     :ivar runs: where in the buffer data has come; the rest of the extent is
         not cleared yet
+    :ivar is_doubtful: whether what is there already may not last
     :ivar proof: the key and the tags of a frame that compares
     :ivar spans: what is written of it, each at once
     :ivar process: the daxio that writes the first span
@@ -60,6 +61,7 @@ class Frame:
 
     header: wire.Header
     runs: list[extents.Run] = dataclasses.field(default_factory=list)
+    is_doubtful: bool = False
     buffer: pmem_memory.Buffer | None = None
     proof: bytes = b''
     spans: list[extents.Run] = dataclasses.field(default_factory=list)
@@ -189,6 +191,7 @@ class Writer:
             if frame.header.kind == wire.COMPARE:
                 self._compare(frame)
                 return
+            frame.is_doubtful = self._notes.has(*frame.header.place)
             self._notes.begin(*frame.header.place)
             frame.spans = _spans(frame, functools.partial(
                 self._keep if frame.header.kind == wire.PATCH else _clear,
@@ -196,12 +199,12 @@ class Writer:
             self._put_off(frame)
             if frame.spans:
                 frame.process = self._daxio(frame, frame.spans[0])
-                self._stored = frame
-                return
+            self._stored = frame
         except processes.Failed as error:
             self._fail(frame, error)
             return
-        self._finish(frame)
+        if not frame.spans:
+            self._finish_stored()
 
     def _finish(self, frame: Frame) -> None:
         try:
@@ -255,8 +258,8 @@ class Writer:
             self._wait(frame, frame.process if number == 0 else
                        self._daxio(frame, span))
         # A target that was wiped has the zeros between already.
-        dirty = [gap for gap in gaps
-                 if not self._is_there(frame, gap, zero=True)]
+        dirty = [gap for gap in gaps if frame.is_doubtful or
+                 not self._is_there(frame, gap, zero=True)]
         for gap in dirty:
             self._wait(frame, self._daxio(frame, gap, zero=True))
         # All of it is read after the last write.

@@ -36,6 +36,27 @@ def changed(module, **values):
             'm.%s = %r' % item for item in values.items()))]
 
 
+#: Have a call fail that the kernel refuses as long as something is short.
+FAILS_ONCE = """
+import os, socket
+import {module}
+call, left = {owner}.{name}, [1]
+def once(*args):
+    if left:
+        left.pop()
+        raise OSError(24, 'there is none left')
+    return call(*args)
+{owner}.{name} = once
+{module}.main()
+"""
+
+
+def fails_once(module, owner, name):
+    """Return a command that starts a module in which a call fails once."""
+    return [sys.executable, '-c', FAILS_ONCE.format(
+        module=module.__name__, owner=owner, name=name)]
+
+
 class Result:
     """How a sender ended, and what it told."""
 

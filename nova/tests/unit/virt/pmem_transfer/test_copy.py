@@ -11,6 +11,7 @@ from oslo_config import cfg
 from nova.conf import pmem_copy as pmem_options
 from nova.tests.unit.virt.pmem_transfer import base
 from nova.virt.libvirt.pmem import transfer
+from nova.virt.pmem_transfer import wire
 
 KIB = base.KIB
 MIB = base.MIB
@@ -57,6 +58,13 @@ class WholeCopyTestCase(base.CopyTestCase):
             result.last['event'], result.last['bytes'], result.status))
         self.assertEqual(before, self.pmem.digest('new0'))
         self.assertEqual([], self.pmem.calls('daxio'))
+
+    def test_trial_that_was_started_again(self):
+        self.add_pair(2 * MIB)
+        self.receive()
+        self.assertEqual('done', self.copy(
+            is_trial=True, attempt=1).last['event'])
+        self.succeed()
 
     def test_trial_that_fails(self):
         self.add_pair(4 * MIB)
@@ -222,6 +230,14 @@ class FaultTestCase(base.CopyTestCase):
         super().setUp()
         self.add_pair(4 * MIB)
         self.receive()
+
+    def test_patch_that_spoils_what_it_leaves_alone(self):
+        self.succeed()
+        for part in (0, 2):
+            self.pmem.write('old0', part * wire.PART, b'changed')
+        self.pmem.inject('flip', 'new0', at=wire.PART + 5)
+        result = self.succeed(attempt=1)
+        self.assertEqual(1, result.last['retries'])
 
     @ddt.data('exit', 'kill', 'short', 'flip')
     def test_extent_that_fails_once(self, action):

@@ -96,6 +96,12 @@ class StreamTestCase(FaultTestCase):
         self.streams(process)[0].terminate()
         self.assertEqual(1, self.go_on(process).last['retries'])
 
+    def test_process_can_not_be_started(self):
+        process = self.start_both(
+            command=base.fails_once(sender, 'os', 'fork'))
+        retry, = self.go_on(process).told('retry')
+        self.assertIn('there is none left', retry['message'])
+
     def test_process_is_stopped(self):
         process = self.start_both(
             command=base.changed(sender, SLACK=1), stall_timeout=4)
@@ -192,6 +198,17 @@ class ReceiverTestCase(FaultTestCase):
     @staticmethod
     def next_retry(process):
         return next(line for line in process.stdout if '"retry"' in line)
+
+    def test_patience_ends_as_soon_as_one_stream_has_given_up(self):
+        """Others would take ever longer, the more there are."""
+        hangs = self.hang(2 * MIB + 5)
+        process = self.start(
+            command=base.changed(sender, CONNECTING=1), attempts=2, streams=4)
+        hangs[0].wait()
+        self.end(self.receiver)
+        result = self.result(process)
+        self.assertIn('tried 2 times', result.last['message'])
+        self.assertLess(len(result.told('retry')), 8)
 
     def test_no_patience(self):
         hang, = self.hang(2 * MIB + 5)
@@ -328,12 +345,14 @@ class DamageTestCase(FaultTestCase):
         self.assertEqual([], result.told('retry'))
 
     def test_target(self):
-        # Zeros there: they are read, but not written.
+        # Zeros there: they are read, and written if that has failed.
         self.pmem.write('old0', DAMAGE, bytes(2 * MIB))
         result = self.copy_of_what_breaks('new0', DAMAGE)
+        self.assertRegex(result.told('retry')[0]['message'],
+                         'it can not be read: .*Bad address')
         self.assertRegex(
-            result.last['message'], '^%d bytes at offset %d: it can not be '
-            'read: .*Bad address' % (MIB, DAMAGE))
+            result.last['message'], '^%d bytes at offset %d: daxio was killed '
+            'by SIGBUS' % (MIB, DAMAGE))
 
     def do_not_ask(self):
         """Have each Python that starts from here not ask the kernel.

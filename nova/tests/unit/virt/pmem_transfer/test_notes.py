@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
+import contextlib
 import os
 from unittest import mock
 
@@ -82,6 +83,19 @@ class UnfinishedTestCase(test.NoDBTestCase):
         later.end(*PLACE)
         for notes in (self.notes, later, self._open()):
             self.assertTrue(notes.has(0, 0, 1))
+
+    def test_notes_that_are_cut_short_twice(self):
+        """Both together are as long as a note, and hide one in between."""
+        write = os.write
+        size = pmem_notes._RECORD.size
+        for cut in range(1, size):
+            os.truncate(self.path, 0)
+            for length in cut, size, size - cut:
+                with mock.patch('os.write', lambda fd, data: write(
+                        fd, data[:length])), contextlib.suppress(
+                            processes.Failed):
+                    self._open().begin(*PLACE)
+            self.assertTrue(self._open().has(*PLACE), cut)
 
     def test_notes_that_can_not_be_read(self):
         reader, other = os.pipe()

@@ -152,6 +152,24 @@ class ReceiverTestCase(base.CopyTestCase):
         self.assertIsNone(sender.line())
 
 
+class ShortageTestCase(ReceiverTestCase):
+    """What is short for a moment costs one stream its connection at most."""
+
+    def test_process(self):
+        self.receive(base.fails_once(receiver, 'os', 'fork'))
+        self.refused(self.connect(), 'there is none left', True)
+        self.is_over(self.admitted())
+
+    def test_file(self):
+        self.receive(base.fails_once(receiver, 'os', 'pidfd_open'))
+        self.refused(self.connect(), 'there is none left', True)
+        self.is_over(self.admitted())
+
+    def test_connection(self):
+        self.receive(base.fails_once(receiver, 'socket.socket', 'accept'))
+        self.is_over(self.admitted())
+
+
 @ddt.ddt
 class AdmissionTestCase(ReceiverTestCase):
 

@@ -3,6 +3,7 @@
 """What is done with what comes over a stream."""
 
 import contextlib
+import functools
 import json
 import os
 import socket
@@ -268,6 +269,42 @@ class AnswerTestCase(WriterTestCase):
         self.assertEqual([0, 0, MIB], differs['differs'])
         self.assertEqual({'stored': [0, 0, MIB]}, stored)
         self.assertEqual({'same': [0, 0, MIB]}, same)
+
+    def test_zeros_that_were_begun_are_written_again(self):
+        """They may be in the caches of the CPU only."""
+        hang = self.pmem.inject(
+            'hang', 'new0', side='zero', at=2 * MIB, flushes=True)
+        zeros = functools.partial(self.frame, offset=2 * MIB, length=MIB)
+        failed, stored, _end = self.serve(
+            zeros(0), zeros(1), self.frame(2, kind=wire.END), stall_timeout=2)
+        hang.wait()
+        self.assertEqual([2 * MIB, 2 * MIB], [
+            failed['failed'][1], stored['stored'][1]])
+        self.assertEqual(2, sum('-z' in call['args'] for call in
+                                self.pmem.calls('daxio')))
+        self.assertFalse(
+            notes.Unfinished(self.notes).has(0, 2 * MIB, MIB))
+
+    def test_zeros_that_somebody_else_has_begun(self):
+        self.pmem.write('new0', 2 * MIB, bytes(MIB))
+        notes.Unfinished(self.notes).begin(0, 2 * MIB, MIB)
+        stored, _end = self.serve(
+            self.frame(0, 2 * MIB, length=MIB), self.frame(1, kind=wire.END))
+        self.assertEqual({'stored': [0, 2 * MIB, MIB]}, stored)
+        self.assertEqual(1, len(self.pmem.calls('daxio')))
+
+    def test_zeroing_that_is_given_up_takes_daxio_with_it(self):
+        self.pmem.inject('hang', 'new0', side='zero', at=2 * MIB + 5)
+
+        def wait(process, _timeout):
+            while not self.pmem.tools():
+                pass
+            raise SystemExit
+
+        with mock.patch.object(processes.Process, 'wait', wait):
+            self.assertRaises(SystemExit, self.serve,
+                              self.frame(0, 2 * MIB, length=MIB))
+        self.assertEqual([], self.pmem.tools())
 
     def test_write_that_fails_is_noted(self):
         self.pmem.inject('exit', 'new0', at=0, message='daxio: on fire\n')
