@@ -27,18 +27,20 @@ def reverts_until_done(call, manager, context, arguments):
     twice, because a message was only late, is ignored.
     """
     instance, migration = arguments['instance'], arguments['migration']
+    kept, status = None, migration.status
     with pmem_work.work_of(manager).on(instance.uuid, call.func) as alone, \
             pmem_work.keeping_state(instance):
-        if not alone or not pmem_work.is_in(
-                context, instance, task_states.RESIZE_REVERTING):
-            LOG.info('Somebody else has reverted the move, or does so.',
-                     instance=instance)
-            return
-        kept = _what_goes_at_the_end(instance)
-        status = migration.status
         try:
+            if not alone or not pmem_work.is_in(
+                    context, instance, task_states.RESIZE_REVERTING):
+                LOG.info('Somebody else has reverted the move, or does so.',
+                         instance=instance)
+                return
+            kept = _what_goes_at_the_end(instance)
             call()
-        except Exception:
+        except Exception as error:
+            if kept is None and isinstance(error, exception.InstanceNotFound):
+                raise
             LOG.exception('Reverting migration %(migration)s to %(source)s '
                           'failed; it is tried again each minute. The data '
                           'is intact there. Do not reset the state of the '
@@ -46,9 +48,10 @@ def reverts_until_done(call, manager, context, arguments):
                           {'migration': migration.uuid,
                            'source': migration.source_compute},
                           instance=instance)
-            pmem_work.keep(context, instance, migration, status,
-                           vm_state=vm_states.RESIZED,
-                           task_state=task_states.RESIZE_REVERTING, **kept)
+            if kept is not None:
+                pmem_work.keep(context, instance, migration, status,
+                               vm_state=vm_states.RESIZED,
+                               task_state=task_states.RESIZE_REVERTING, **kept)
             return
         if instance.host == manager.host == migration.source_compute and (
                 instance.task_state != task_states.RESIZE_REVERTING):

@@ -32,11 +32,12 @@ class _Rounds:
     def __init__(self):
         self._lock = threading.Lock()
         self._running = None
-        self._again = False
+        self._again = self._is_asked = False
 
-    def ask(self, manager):
+    def ask(self, manager, is_asked):
         """Return the future of a round that begins from now on."""
         with self._lock:
+            self._is_asked |= is_asked
             if self._running is None or self._running.done():
                 self._running = thread_pool_factory.spawn_on(
                     thread_pool_factory.ExecutorType.LONG_TASK,
@@ -48,8 +49,10 @@ class _Rounds:
     def _run(self, manager):
         again = True
         while again:
+            with self._lock:
+                is_asked, self._is_asked = self._is_asked, False
             try:
-                settle(manager, is_asked=True)
+                settle(manager, is_asked)
             finally:
                 with self._lock:
                     again, self._again = self._again, False
@@ -62,13 +65,14 @@ class _Rounds:
 _ROUNDS = weakref.WeakKeyDictionary()
 
 
-def settle_soon(manager):
+def settle_soon(manager, is_asked=True):
     """Have what moves have left here wiped and given back.
 
+    :param is_asked: whether a move has just begun or ended, see settle()
     :returns: a future; nothing on a host without vPMEM
     """
     if manager.driver.has_pmem():
-        return _ROUNDS.setdefault(manager, _Rounds()).ask(manager)
+        return _ROUNDS.setdefault(manager, _Rounds()).ask(manager, is_asked)
 
 
 def settle_for_a_while(manager, node):
@@ -95,15 +99,14 @@ def settle(manager, is_asked=False):
     # Records of all tenants are looked at.
     context = nova_context.get_admin_context()
     try:
-        settled = manager.driver.settle_pmem_copies(
-            context, functools.partial(_give_back, manager, context))
+        for ticket in manager.driver.settle_pmem_copies(
+                context, functools.partial(_give_back, manager, context)):
+            is_asked = True
+            _release(manager, context, ticket)
     except Exception:
         LOG.exception('The tickets of vPMEM could not be looked at now; this '
                       'host tries again each minute.')
-        settled = []
-    for ticket in settled:
-        _release(manager, context, ticket)
-    if settled or is_asked:
+    if is_asked:
         for node in manager.driver.get_available_nodes():
             refresh(manager, node)
 

@@ -8,7 +8,6 @@ it is: :func:`next_step` says which that is, and all that it looks at is stored
 in the database. One round a minute, in Nova's pool for long tasks.
 """
 
-import contextlib
 import time
 import weakref
 
@@ -78,9 +77,10 @@ def run(manager):
 
 
 def _round(manager, watch):
-    pmem_leftovers.settle(manager)
+    # A wipe can take hours, and no server is to wait for that.
+    pmem_leftovers.settle_soon(manager, is_asked=False)
     if take_up(manager, nova_context.get_admin_context(), watch):
-        pmem_leftovers.settle(manager)
+        pmem_leftovers.settle_soon(manager, is_asked=False)
 
 
 def take_up(manager, context, watch):
@@ -138,28 +138,27 @@ def _moves_here(context, host):
                       'deleted': False}, expected_attrs=[]):
         uuids.add(instance.uuid)
     for uuid in sorted(uuids):
-        with contextlib.suppress(exception.InstanceNotFound,
-                                 exception.MigrationNotFoundForInstance,
-                                 exception.MigrationNotFound):
+        try:
             instance = _find(context, uuid)
             if pmem_copy.is_wanted(instance):
                 yield objects.Migration.get_by_id_and_instance(
                     context, instance.migration_context.migration_id,
                     uuid), instance
+        except (exception.InstanceNotFound, exception.MigrationNotFound,
+                exception.MigrationNotFoundForInstance):
+            continue
+        except Exception:
+            LOG.exception('Whether somebody works on a move of server '
+                          '%(instance)s could not be found out; this host '
+                          'looks again in a minute.', {'instance': uuid})
 
 
 def _find(context, uuid):
-    """Return an instance with all that a step needs; also a deleted one."""
-    try:
-        return objects.Instance.get_by_uuid(context, uuid, expected_attrs=[
-            'flavor', 'info_cache', 'metadata', 'migration_context',
-            'numa_topology', 'pci_devices', 'pci_requests', 'resources',
-            'security_groups', 'system_metadata'])
-    except exception.InstanceNotFound:
-        return objects.Instance.get_by_uuid(
-            context.elevated(read_deleted='yes'), uuid,
-            expected_attrs=['flavor', 'info_cache', 'migration_context',
-                            'resources', 'system_metadata'])
+    """Return an instance with all that a step needs."""
+    return objects.Instance.get_by_uuid(context, uuid, expected_attrs=[
+        'flavor', 'info_cache', 'metadata', 'migration_context',
+        'numa_topology', 'pci_devices', 'pci_requests', 'resources',
+        'security_groups', 'system_metadata'])
 
 
 def _state(migration, instance):
@@ -174,9 +173,6 @@ def next_step(host, migration, instance):
         and whether it is certain that there is no message on its way that
         somebody would begin to work on
     """
-    if 'deleted' in instance and instance.deleted:
-        return (_clear_away if migration.source_compute == host
-                else None), True
     task = instance.task_state
     at_source = instance.host == migration.source_compute
     at_destination = instance.host == migration.dest_compute
@@ -193,6 +189,14 @@ def next_step(host, migration, instance):
     elif task == task_states.RESIZE_MIGRATING:
         if at_source and is_here:
             return _take_back, True
+    elif task == task_states.RESIZE_PREP and migration.status == 'error':
+        # It was refused, and that could not be stored as a whole.
+        if at_source and is_here:
+            return _call_off, False
+    elif migration.status == 'reverting':
+        if at_destination and is_here and task is None and (
+                instance.vm_state == vm_states.RESIZED):
+            return _revert, False
     elif migration.status == 'confirming':
         if migration.source_compute == host:
             return _confirm, False
@@ -216,19 +220,6 @@ def _has_lost_its_task(migration, instance):
             instance.host == migration.dest_compute and
             instance.task_state is None and
             instance.vm_state != vm_states.RESIZED)
-
-
-def _clear_away(manager, context, instance, migration):
-    """The server was deleted while its host was down, or on its way back.
-
-    Whoever deleted it gave back its own allocation only, and did not know of
-    the guest and the disks on the source.
-    """
-    manager.reportclient.delete_allocation_for_instance(
-        context, migration.uuid, consumer_type='migration', force=True)
-    manager.driver.destroy(
-        context, instance, instance.get_network_info(), None)
-    pmem_leftovers.fail(migration)
 
 
 def _take_back(manager, context, instance, migration):
@@ -282,6 +273,10 @@ def _start_or_send_back(manager, context, instance, migration):
 
 def _revert(manager, context, instance, migration):
     """The destination died, or failed, or the message did not come."""
+    if instance.task_state is None:
+        # Nova clears it if it can't find out what to do.
+        instance.task_state = task_states.RESIZE_REVERTING
+        instance.save(expected_task_state=[None])
     was_asked_for = migration.status != 'error'
     request_spec = _request_spec(context, instance)
     if pmem_copy.has_left(instance):

@@ -33,7 +33,6 @@ from nova.virt.libvirt.pmem import settle
 from nova.virt.libvirt.pmem import tickets
 from nova.virt.libvirt.pmem import transfer
 from nova.virt.pmem_transfer import extents
-from nova.virt.pmem_transfer import users
 
 CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
@@ -310,9 +309,11 @@ class API(owners.Owners):
                 _migration_of(instance).uuid, tickets.HOLD):
             # An earlier try may have wiped it; then who has it was given it
             # since. What was held is nobody else's.
-            used = self.used_devices(besides=instance.uuid)
+            if _is_wanted(instance):
+                return
+            taken = self._taken_by_others(instance)
             devices = [device for device in devices
-                       if not used & users.keys([device.devpath])]
+                       if device.name not in taken]
         if not devices:
             return
         ticket = self._note(instance, tickets.HOLD, devices)
@@ -346,7 +347,7 @@ class API(owners.Owners):
         tickets.write(ticket)
         return ticket
 
-    def settle(self, context, give_back) -> list[tickets.Ticket]:
+    def settle(self, context, give_back) -> abc.Iterator[tickets.Ticket]:
         return settle.settle(context, self, give_back)
 
     def _pairs(self, instance: 'objects.Instance',

@@ -454,8 +454,13 @@ class PmemServersTestBase(base.ServersTestBase):
         """
         self._wait_for_assert(lambda: self.assert_zero(*names))
         if pmem_leftovers:
-            futures.wait([rounds._running for rounds in list(
-                pmem_leftovers._ROUNDS.values()) if rounds._running])
+            self._wait_for_rounds()
+
+    @staticmethod
+    def _wait_for_rounds():
+        futures.wait([running for running in [
+            rounds._running for rounds in list(
+                pmem_leftovers._ROUNDS.values())] if running])
 
     def assert_data(self, data, server):
         """A server has its data, as ``fill`` gave it."""
@@ -475,5 +480,6 @@ class PmemServersTestBase(base.ServersTestBase):
                     round_of_it = pmem_recovery._WATCHES[manager].round
                     if round_of_it is not None:
                         round_of_it.result()
+                    self._wait_for_rounds()
                 manager.update_available_resource(
                     context.get_admin_context())

@@ -3,6 +3,7 @@
 from unittest import mock
 
 import ddt
+import oslo_messaging as messaging
 from oslo_utils.fixture import uuidsentinel as uuids
 
 from nova.compute import pmem_ends
@@ -124,6 +125,19 @@ class RevertTestCase(pmem_base.MoveTestCase):
         self.current.task_state = None
         self._revert()
         self.manager.during.assert_not_called()
+
+    def test_database_that_is_away_at_the_beginning(self):
+        """Who raises has the task state cleared, and nobody finds it again."""
+        self.find.side_effect = messaging.MessagingTimeout()
+        self._revert()
+        self.manager.during.assert_not_called()
+        self.save.assert_not_called()
+        self.assertIn('it is tried again each minute',
+                      self.stdlog.logger.output)
+
+    def test_server_that_is_gone_at_the_beginning(self):
+        self.find.side_effect = exception.InstanceNotFound(instance_id='x')
+        self.assertRaises(exception.InstanceNotFound, self._revert)
 
     def test_other_moves_are_as_they_always_were(self):
         self.instance.migration_context.copy_pmem_devices = False

@@ -9,9 +9,7 @@ from oslo_utils.fixture import uuidsentinel as uuids
 from nova.compute import pmem_recovery
 from nova.compute import pmem_work
 from nova.compute import power_state
-from nova import context
 from nova import exception
-from nova.network import model
 from nova import objects
 from nova.tests.unit.compute import pmem_base
 
@@ -56,6 +54,9 @@ STEPS = (
      True),
     ('host2', 'reverted', 'host1', 'resize_reverting', None, False),
     ('host1', 'error', 'host1', None, None, False),
+    ('host1', 'error', 'host1', 'resize_prep', '_call_off', False),
+    ('host2', 'error', 'host1', 'resize_prep', None, False),
+    ('host2', 'reverting', 'host2', None, None, False),
     ('host2', 'error', 'host1', None, None, False),
     ('host1', 'confirmed', 'host2', None, None, False),
 )
@@ -93,9 +94,9 @@ class TakeUpTestCase(pmem_base.MoveTestCase):
 
     def setUp(self):
         super().setUp()
-        self.useFixture(fixtures.MockPatch(
+        self.listed = self.useFixture(fixtures.MockPatch(
             'nova.objects.MigrationList.get_by_filters',
-            return_value=[self.migration]))
+            return_value=[self.migration])).mock
         self.useFixture(fixtures.MockPatch(
             'nova.objects.InstanceList.get_by_filters', return_value=[]))
         self.useFixture(fixtures.MockPatch(
@@ -185,37 +186,31 @@ class TakeUpTestCase(pmem_base.MoveTestCase):
         self.assertIn('no database', self.stdlog.logger.output)
         self.revert.assert_not_called()
 
-    def _delete(self, *found):
-        self.find.side_effect = [
-            exception.InstanceNotFound(instance_id='x'), *found]
-        self.instance.deleted = True
-        self.instance.info_cache = objects.InstanceInfoCache(
-            network_info=model.NetworkInfo())
-        pmem_recovery.take_up(
-            self.manager, context.get_admin_context(), self.watch)
-
-    def test_server_that_is_gone_and_nobody_knows_what_it_was(self):
-        self._delete(exception.InstanceNotFound(instance_id='x'))
-        self.manager.driver.destroy.assert_not_called()
-
-    def test_server_that_was_deleted_while_its_host_was_down(self):
-        self._delete(self.instance)
-        delete = self.manager.reportclient.delete_allocation_for_instance
-        delete.assert_called_once_with(
-            mock.ANY, uuids.migration, consumer_type='migration', force=True)
-        # On its way back, its guest and its disks were here.
-        self.assertEqual(1, self.manager.driver.destroy.call_count)
-        self.assertEqual('error', self.migration.status)
+    def test_server_that_is_gone(self):
+        self.find.side_effect = exception.InstanceNotFound(instance_id='x')
+        self.assertFalse(self._take_up())
         self.revert.assert_not_called()
 
-    def test_server_that_was_deleted_is_for_its_source_to_forget(self):
-        self.manager.host = 'host2'
-        self._delete(self.instance)
-        self.assertEqual('migrating', self.migration.status)
+    def test_one_that_can_not_be_looked_at_does_not_stop_the_others(self):
+        # They are looked at in the order of their uuids.
+        self.listed.return_value = [
+            objects.Migration(instance_uuid=uuid, migration_type='resize')
+            for uuid in (uuids.instance, uuids.another)]
+        self.find.side_effect = [ValueError('odd'), self.instance]
+        self.assertTrue(pmem_recovery.take_up(
+            self.manager, mock.sentinel.context, self.watch))
+        self.assertIn('odd', self.stdlog.logger.output)
+        self.assertEqual('active', self.instance.vm_state)
 
-    def _reverting(self):
+    def test_revert_that_nova_has_forgotten_is_begun_anew(self):
+        self.instance.vm_state = 'resized'
+        self._reverting(task_state=None)
+        self.assertEqual('resize_reverting', self.instance.task_state)
+        self.assertEqual(1, self.manager.revert_resize.call_count)
+
+    def _reverting(self, task_state='resize_reverting'):
         self.manager.host = self.instance.host = 'host2'
-        self.instance.task_state = 'resize_reverting'
+        self.instance.task_state = task_state
         self.migration.status = 'reverting'
         self.useFixture(fixtures.MockPatch(
             'nova.objects.RequestSpec.get_by_instance_uuid',

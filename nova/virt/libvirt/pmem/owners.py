@@ -87,15 +87,21 @@ class Owners:
         for nodes in guests.values():
             names.update(name for name, vpmem in known.items()
                          if vpmem.devpath in nodes)
-        if guests:
-            # The nodes of one that does not run are of the time when it was
-            # defined.
-            for instance in objects.InstanceList.get_by_filters(
+        return names | self._known_of(guests)
+
+    def _known_of(self, instance_uuids: abc.Iterable[str]) -> set[str]:
+        """Return the names that servers have here, by what Nova knows.
+
+        The nodes of a guest that does not run are of the time when it was
+        defined.
+        """
+        uuids = list(instance_uuids)
+        return {resource.identifier
+                for instance in (objects.InstanceList.get_by_filters(
                     nova_context.get_admin_context(read_deleted='yes'),
-                    {'uuid': list(guests)}, expected_attrs=['resources']):
-                names.update(resource.identifier
-                             for resource in self._resources(instance))
-        return names
+                    {'uuid': uuids}, expected_attrs=['resources'])
+                    if uuids else ())
+                for resource in self._resources(instance)}
 
     def used_devices(self, besides: str | None = None) -> set:
         """Return keys of the devices of guests, besides one server's."""
@@ -152,6 +158,7 @@ class Owners:
 
     def _taken_by_others(self, instance) -> set[str]:
         used = self.used_devices(besides=instance.uuid)
-        return self.dirty_names() | {
+        others = {uuid for uuid, _nodes in self._guests()} - {instance.uuid}
+        return self.dirty_names() | self._known_of(others) | {
             name for name, vpmem in self._driver._vpmems_by_name.items()
             if users.keys([vpmem.devpath]) & used}

@@ -29,27 +29,29 @@ LOG = logging.getLogger(__name__)
 FINISHED = frozenset(('finished', 'confirming', 'confirmed'))
 
 
-def alone(migration_uuid: str):
+def alone(migration_uuid: str, waits: bool = True):
     """One at a time: who lends, wipes or closes must not meet another.
 
     The claims see to it that no two moves have the same namespace.
+
+    :param waits: whether for another; else lockutils says that there is one
     """
-    return lockutils.lock(
-        'pmem-copy-%s' % migration_uuid, lock_file_prefix='nova-')
+    return lockutils.lock('pmem-copy-%s' % migration_uuid,
+                          lock_file_prefix='nova-', blocking=waits)
 
 
 def settle(
     context, here: owners.Owners,
     give_back: abc.Callable[[tickets.Ticket, 'objects.Instance'], bool],
-) -> list[tickets.Ticket]:
+) -> abc.Iterator[tickets.Ticket]:
     """Wipe and close the tickets whose servers are not on this host.
 
     :param give_back: called with a ticket whose server is back, and the
         server; says whether this has what its move had allocated for it
-    :returns: the tickets that were closed
+    :returns: the tickets that were closed, each as soon as it is
     """
     _mend(context, here.host)
-    settled = []
+    over = []
     for ticket in tickets.open_tickets(here.host):
         try:
             instance = _find(objects.Instance, context, ticket.instance_uuid)
@@ -66,13 +68,16 @@ def settle(
             continue
         if left is None:
             _go_on(ticket, here)
-        elif ticket.kind == tickets.HOLD and not left and (
-                not give_back(ticket, instance)):
-            # The ticket tells the next round that there is something to do.
-            continue
-        elif close(ticket, left, here):
-            settled.append(ticket)
-    return settled
+        elif ticket.kind != tickets.HOLD or left or (
+                give_back(ticket, instance)):
+            over.append((ticket, left))
+    # A wipe that is under way is waited for, and the longest comes last.
+    for waits in False, True:
+        for each in over[:]:
+            with contextlib.suppress(lockutils.AcquireLockFailedException):
+                if close(*each, here, waits):
+                    yield each[0]
+                over.remove(each)
 
 
 def _go_on(ticket: tickets.Ticket, here: owners.Owners) -> None:
@@ -87,7 +92,8 @@ def _go_on(ticket: tickets.Ticket, here: owners.Owners) -> None:
     try:
         with alone(ticket.migration_uuid):
             ticket = tickets.read(ticket.migration_uuid)
-            if ticket.state == tickets.OPEN:
+            if ticket.state == tickets.OPEN and (
+                    not receivers.is_running(ticket)):
                 namespaces = pmem_namespaces.list_namespaces()
                 pmem_namespaces.check_same(ticket.targets, namespaces)
                 # After a boot the same one may have another number.
@@ -121,8 +127,11 @@ def leftovers(
         # Confirming it is taken up again, and that wipes them. If they were
         # released before, it would wipe what is another server's by then.
         return None if status == 'confirming' else list(ticket.targets)
+    move = instance.migration_context
+    # As long as it moves it has the context of this move.
     was_evacuated = instance.host not in (
-        migration.source_compute, migration.dest_compute)
+        migration.source_compute, migration.dest_compute) or (
+            move is None or move.migration_id != migration.id)
     if status in compute_pmem_copy.LEAVING and not was_evacuated:
         return None
     foreign = [target for target in ticket.targets if not _belongs(
@@ -177,7 +186,7 @@ def _belongs(target: tickets.Target, host: str,
 
 
 def close(ticket: tickets.Ticket, left: abc.Sequence[tickets.Target],
-          here: owners.Owners) -> bool:
+          here: owners.Owners, waits: bool = True) -> bool:
     """Wipe what is left of a move, then close its ticket.
 
     First nobody new can open a node, then who has it open ends, then it is
@@ -186,7 +195,7 @@ def close(ticket: tickets.Ticket, left: abc.Sequence[tickets.Target],
     :returns: whether it is closed; why not is logged
     """
     try:
-        with alone(ticket.migration_uuid):
+        with alone(ticket.migration_uuid, waits):
             ticket = tickets.read(ticket.migration_uuid, ticket.kind)
             if ticket.kind == tickets.RECEIVE:
                 receivers.end(ticket)
@@ -206,6 +215,8 @@ def close(ticket: tickets.Ticket, left: abc.Sequence[tickets.Target],
     except exception.PMEMTicketNotFound:
         # Another thread was faster; its wipe is to be followed up as well.
         return True
+    except lockutils.AcquireLockFailedException:
+        raise
     except Exception:
         _keep(ticket, left)
         return False

@@ -19,6 +19,7 @@ from nova import objects
 from nova import test
 from nova.tests import fixtures as nova_fixtures
 from nova.virt.libvirt import driver
+from nova.virt.libvirt.pmem import namespaces as pmem_namespaces
 from nova.virt.libvirt.pmem import pairing
 from nova.virt.libvirt.pmem import reports
 from nova.virt.libvirt.pmem import settle
@@ -340,6 +341,47 @@ class SettleTestCase(PmemCopyTestCase):
         self.assertEqual(set(), self._settle())
         self.assertEqual([], self._wiped())
         self.assertEqual(1, self._open())
+
+    def test_move_that_another_one_has_taken_the_place_of(self):
+        """As if the server had been evacuated to this very host."""
+        self.migration.status = 'migrating'
+        self.instance.host = 'host2'
+        self.instance.migration_context = None
+        self.assertEqual({uuids.instance}, self._settle())
+        self.assertEqual(['ns_1', 'ns_2'], self._wiped())
+
+    def test_receivers_do_not_wait_for_a_wipe(self):
+        """Those of other moves are started again first."""
+        done = []
+        self.cleanup.side_effect = lambda path: done.append('wiped')
+        first = tickets.Ticket(
+            host='host2', migration_uuid='0' + uuids.another[1:],
+            instance_uuid=uuids.other, kind=tickets.HOLD, state=tickets.OVER,
+            targets=(pmem_namespaces.target(
+                self.namespaces['ns_1'], self._path('ns_1'), SIZE),))
+        tickets.write(first)
+        self.migration.status = 'migrating'
+        with mock.patch('nova.virt.libvirt.pmem.settle._go_on',
+                        lambda *args: done.append('receives')):
+            self._settle()
+        self.assertEqual(['receives', 'wiped'], done)
+
+    def test_wipe_that_is_under_way_keeps_no_other_waiting(self):
+        self.migration.status = 'error'
+        tickets.write(tickets.Ticket(
+            host='host2', migration_uuid=uuids.another,
+            instance_uuid=uuids.other, kind=tickets.HOLD, state=tickets.OVER,
+            targets=(pmem_namespaces.target(
+                self.namespaces['ns_1'], self._path('ns_1'), SIZE),)))
+        pool = futures.ThreadPoolExecutor(1)
+        self.addCleanup(pool.shutdown)
+        with settle.alone(uuids.migration):
+            round_ = self.api.settle(self.context, self.give_back)
+            first = pool.submit(next, round_).result(60)
+            self.assertEqual(uuids.another, first.migration_uuid)
+        # It is waited for at the end.
+        self.assertEqual([uuids.migration],
+                         [each.migration_uuid for each in round_])
 
     @ddt.data('finished', 'confirming', 'confirmed')
     def test_move_that_arrived_is_closed_and_not_wiped(self, status):
@@ -774,6 +816,25 @@ class StartTestCase(PmemCopyTestCase):
         self.api.wipe_own(self.instance)
         self.assertEqual([], self._wiped())
 
+    @mock.patch('nova.objects.InstanceList.get_by_filters')
+    def test_evacuated_from_a_host_whose_devices_have_other_numbers(
+            self, find):
+        """What its guest says is of the time before the boot."""
+        self.instance.host, self.instance.resources = 'host3', None
+        other = objects.Instance(
+            uuid=uuids.other, resources=self._resources('ns_2'))
+        find.return_value = [other]
+        paths = self._path('ns_1'), self._path('ns_2')
+        self.api._guests = lambda: [
+            (uuids.instance, {paths[0]}), (uuids.other, {paths[1]})]
+        for name, path in zip(('ns_2', 'ns_1'), paths):
+            self.namespaces[name].devpath = path
+        tickets.close(tickets.read(uuids.migration))
+        self.api.wipe_own(self.instance)
+        self.assertNotIn(paths[0], [
+            call.args[0] for call in self.cleanup.mock_calls])
+        self.assertEqual([uuids.other], find.call_args.args[1]['uuid'])
+
     def test_way_home_does_not_wait_for_a_wipe(self):
         self.instance.task_state = 'resize_reverting'
         self.api.wipe_own(self.instance)
@@ -812,11 +873,36 @@ class StartTestCase(PmemCopyTestCase):
 class WipeLeftTestCase(PmemCopyTestCase):
     """host1 has the namespaces here, and the server has left it."""
 
+    def setUp(self):
+        super().setUp()
+        self.instance.migration_context.copy_pmem_devices = False
+
     def _wipe(self):
         self.api.host = 'host1'
         self.instance.migration_context.old_resources = self._resources(
             'ns_1', 'ns_2')
         self.api.wipe_left(self.instance)
+
+    def test_confirm_of_a_copy_that_comes_twice(self):
+        """Whoever has got them meanwhile may have no guest yet."""
+        self.instance.migration_context.copy_pmem_devices = True
+        with settle.held('host1', self.instance, self.migration,
+                         self.claimed):
+            pass
+        self._wipe()
+        self.assertEqual(['ns_1', 'ns_2'], self._wiped())
+        self.assertEqual(set(), self.api.dirty_names())
+        self._wipe()
+        self.assertEqual(['ns_1', 'ns_2'], self._wiped())
+
+    def test_what_another_server_receives_by_now_is_left_to_it(self):
+        tickets.write(tickets.Ticket(
+            host='host1', migration_uuid=uuids.another,
+            instance_uuid=uuids.other, kind=tickets.RECEIVE,
+            targets=(pmem_namespaces.target(
+                self.namespaces['ns_1'], self._path('ns_1'), SIZE),)))
+        self._wipe()
+        self.assertEqual(['ns_2'], self._wiped())
 
     def test_what_another_server_has_by_now_is_left_to_it(self):
         self.used_nodes = {self._path('ns_1')}
