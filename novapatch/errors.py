@@ -183,7 +183,8 @@ class OtherRelease(PatchError):
 
 class MixedReleases(PatchError):
     message = ('{tree} is Nova {found}, and these files are still those of '
-               'the patched {release}: {paths}; install Nova again first')
+               'the patched {release}: {paths}; install Nova again first; or, '
+               'if it still is {release}, say so with --release {release}')
 
 
 class Busy(PatchError):
@@ -200,6 +201,11 @@ class HalfAppliedNoRecord(PatchError):
                'are there: {present}. These are not: {absent}.')
 
 
+class ChangedSince(PatchError):
+    message = ('{tree}: changed since the patch set was applied: {paths}; '
+               'run undo first (undo --force gives up changes of your own)')
+
+
 class ChangedByHand(PatchError):
     message = ('{tree}: changed since the patch set was applied: {paths} '
                '(--force gives those changes up)')
@@ -211,6 +217,11 @@ class BadState(PatchError):
 
 class WriteFailed(PatchError):
     message = '{path}: {reason}; {outcome}'
+
+
+class NotReplaced(PatchError):
+    message = ('{reason}; the older version of the patch set is off already: '
+               'apply again')
 
 
 # -- the working tree -----------------------------------------------------

@@ -12,6 +12,7 @@ from pathlib import Path
 import re
 import shutil
 import subprocess
+import tempfile
 import time
 
 from novapatch import base
@@ -40,9 +41,14 @@ class _Git:
         self.root = root
         self._env = {key: value for key, value in os.environ.items()
                      if not key.startswith('GIT_')}
+        # A checkout of another user is read, and nothing of it is run. What
+        # -c says of that would not reach the git that a clone starts.
+        self._config = tempfile.NamedTemporaryFile('w', prefix='gitconfig-')
+        self._config.write('[safe]\n\tdirectory = *\n')
+        self._config.flush()
         self._env |= {
-            'GIT_CONFIG_GLOBAL': os.devnull, 'GIT_CONFIG_NOSYSTEM': '1',
-            'LC_ALL': 'C'}
+            'GIT_CONFIG_GLOBAL': self._config.name,
+            'GIT_CONFIG_NOSYSTEM': '1', 'LC_ALL': 'C'}
         for role in 'AUTHOR', 'COMMITTER':
             self._env |= {f'GIT_{role}_NAME': name, f'GIT_{role}_EMAIL': mail,
                           f'GIT_{role}_DATE': f'{series.date} +0000'}
@@ -60,8 +66,9 @@ class _Git:
                 capture_output=True, check=True).stdout
         except subprocess.CalledProcessError as error:
             lines = (error.stderr or error.stdout).strip().split('\n')
+            fatal = [line for line in lines if line.startswith('fatal: ')]
             raise errors.GitFailed(command=arguments[0],
-                                   reason=lines[-1]) from error
+                                   reason=(fatal or lines[-1:])[0]) from error
         except OSError as error:
             raise errors.GitFailed(command=arguments[0],
                                    reason=error) from error

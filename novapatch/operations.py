@@ -100,7 +100,7 @@ def check_applicable(tree: Tree, found: Status) -> None:
     """Make sure that a tree is ready for an apply.
 
     :raises: HalfApplied, HalfAppliedNoRecord, OtherPatchSet, OtherRelease,
-        ChangedByHand
+        ChangedSince
     """
     if found.state is State.HALF:
         raise errors.HalfApplied(tree=tree.root,
@@ -115,8 +115,8 @@ def check_applicable(tree: Tree, found: Status) -> None:
         raise errors.OtherRelease(tree=tree.root, found=tree.release,
                                   release=found.manifest.release)
     if found.by_hand:
-        raise errors.ChangedByHand(tree=tree.root,
-                                   paths=errors.listed(found.by_hand))
+        raise errors.ChangedSince(tree=tree.root,
+                                  paths=errors.listed(found.by_hand))
 
 
 class _Before(Tree):
@@ -170,7 +170,12 @@ def apply(tree: Tree, patch_set: PatchSet) -> plans.Plan | None:
             transaction.check_writable(
                 tree.root, [change.path for change in plan.changes])
             transaction.undo(tree.root)
-        transaction.write(tree.root, plan, patch_set.digest())
+        try:
+            transaction.write(tree.root, plan, patch_set.digest())
+        except errors.WriteFailed as error:
+            if replaces:
+                raise errors.NotReplaced(reason=error) from error
+            raise
         return plan
 
 

@@ -106,7 +106,9 @@ def _new_files(tree: Tree, patch_set: PatchSet, known: dict[str, str],
         if tree.has(path):
             there.append(path)
         changes.append(Change(
-            path, None, after, stat.S_IMODE(origin.stat().st_mode),
+            path, None, after,
+            # Whatever the umask was with which this project was copied.
+            0o755 if origin.stat().st_mode & 0o100 else 0o644,
             link=origin if link and after == data else None))
     if there:
         raise errors.NewFileExists(release=tree.release,

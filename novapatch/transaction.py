@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writing a plan into a tree, wholly or not at all, and undoing it."""
 
+import contextlib
 import dataclasses
 import os
 from pathlib import Path
@@ -60,10 +61,12 @@ def write(root: Path, plan: Plan, patch_set: str) -> Manifest:
         for change in plan.changes:
             _stage(root, store, change)
         store.save(manifest)
+        for name in sorted(manifest.directories):
+            (root / name).mkdir(exist_ok=True)
+            # Whoever reads what is beside it is to read it, too.
+            _own_as((root / name).parent, root / name)
         for change in plan.changes:
-            place = root / change.path
-            place.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(store.staged(change.path), place)
+            os.replace(store.staged(change.path), root / change.path)
         _sync(root, manifest)
         manifest.state = record.APPLIED
         store.save(manifest)
@@ -71,6 +74,9 @@ def write(root: Path, plan: Plan, patch_set: str) -> Manifest:
         raise errors.WriteFailed(
             path=error.filename or root, reason=error.strerror or error,
             outcome=_roll_back(root, store)) from error
+    except KeyboardInterrupt:
+        _roll_back(root, store)
+        raise
     store.remove_staged()
     return manifest
 
@@ -170,7 +176,8 @@ def undo(root: Path, force: bool = False,
 
     :param force: give up what was changed by hand since
     :param release: of the tree, if that is known
-    :raises: NotApplied, ChangedByHand, MixedReleases, NotWritable, BadState
+    :raises: NotApplied, ChangedByHand, MixedReleases, NotWritable, BadState,
+        WriteFailed
     """
     store = Record(root)
     manifest = store.load()
@@ -188,15 +195,20 @@ def undo(root: Path, force: bool = False,
             raise errors.BadState(path=store.original(entry.path),
                                   reason='it is gone')
     manifest.state = record.UNDOING
-    store.save(manifest)
-    for entry in manifest.files:
-        if entry.before is None:
-            _remove(root / entry.path)
-        elif current(root, entry) != entry.before:
-            _restore(root, store, entry)
-    _sync(root, manifest)
-    _remove_directories(root, manifest)
-    store.remove()
+    try:
+        store.save(manifest)
+        for entry in manifest.files:
+            if entry.before is None:
+                _remove(root / entry.path)
+            elif current(root, entry) != entry.before:
+                _restore(root, store, entry)
+        _sync(root, manifest)
+        _remove_directories(root, manifest)
+        store.remove()
+    except OSError as error:
+        raise errors.WriteFailed(
+            path=error.filename or root, reason=error.strerror or error,
+            outcome='run undo again') from error
     return manifest
 
 
@@ -231,9 +243,11 @@ def _restore(root: Path, store: Record, entry: Entry) -> None:
 
 def _remove(place: Path) -> None:
     place.unlink(missing_ok=True)
-    # Or else the directories we made would never be empty.
+    # Or else the directories we made would never be empty. One that may not be
+    # removed is not used without its source.
     for cached in place.parent.glob(f'__pycache__/{place.stem}.*.pyc'):
-        cached.unlink()
+        with contextlib.suppress(OSError):
+            cached.unlink()
 
 
 def _remove_directories(root: Path, manifest: Manifest) -> None:

@@ -15,11 +15,13 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import zlib
 
 from novapatch import errors
 from novapatch import operations
 from novapatch.operations import State
 from novapatch.patchset import PatchSet
+from novapatch import record
 from novapatch.record import Record
 from novapatch import transaction
 from novapatch.tree import Tree
@@ -46,16 +48,17 @@ def refresh(patch_set: PatchSet, directory: Path,
         raise errors.NotOurs(directory=directory)
     tree = Tree(directory)
     key = _key(patch_set)
-    marker = json.loads((directory / _MARKER).read_text())
     found = Record(tree.root).load()
-    if found and marker.get('edits') == key and _is_intact(tree, found):
+    if found and _edits_of(directory) == key and _is_intact(
+            tree, found, patch_set):
         return f'{directory}: up to date'
     if found is not None:
         transaction.undo(tree.root, force)
         tree = Tree(directory)
     plan = operations.prepare(tree, patch_set, link=True)
     transaction.write(tree.root, plan, key)
-    (directory / _MARKER).write_text(json.dumps({'edits': key}))
+    record.write_durably(directory / _MARKER,
+                         json.dumps({'edits': key}).encode())
     return (f'{directory}: {"made" if made else "refreshed"} '
             f'({len(plan.changes)} files)')
 
@@ -85,9 +88,23 @@ def _key(patch_set: PatchSet) -> str:
     return patch_set.digest_of_edits()
 
 
-def _is_intact(tree: Tree, found: operations.Manifest) -> bool:
+def _edits_of(directory: Path) -> str | None:
+    """What a tree was made from, None if that is not known."""
+    try:
+        return json.loads((directory / _MARKER).read_text()).get('edits')
+    except ValueError:
+        return None
+
+
+def _is_intact(tree: Tree, found: operations.Manifest,
+               patch_set: PatchSet) -> bool:
+    """Whether all is as it was made, and of this very project."""
+    ours = {str(origin) for origin in (patch_set.new_files
+                                       | patch_set.backports).values()}
     return found.state == State.APPLIED.value and all(
-        transaction.is_after(tree.root, entry) for entry in found.files)
+        transaction.is_after(tree.root, entry)
+        and (entry.link is None or entry.link in ours)
+        for entry in found.files)
 
 
 def _download(patch_set: PatchSet, release: str | None) -> Path:
@@ -118,9 +135,9 @@ def _unpack(sdist: Path, directory: Path, marked: bool = False) -> None:
                 archive.extraction_filter = getattr(
                     tarfile, 'data_filter', lambda member, _path: member)
                 archive.extractall(scratch)
-        except (OSError, tarfile.TarError) as error:
-            raise errors.NoSdist(release=sdist.name,
-                                 reason=error) from error
+        except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+            raise errors.NoSdist(release=sdist.name, reason=(
+                f'{error}; if it is damaged, remove {sdist}')) from error
         tops = list(Path(scratch).iterdir())
         if len(tops) != 1:
             raise errors.NoSdist(release=sdist.name,

@@ -109,6 +109,16 @@ def test_checkout_whose_head_is_patched(make, tree, project):
     refused(make, errors.NotPristine, 'already applied')
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason='only root gives files away')
+def test_checkout_of_another_user(make, tree):
+    checkout(tree)
+    for place in (tree, *tree.rglob('*')):
+        os.chown(place, 1234, 1234)
+    # The tool itself asks git for the release, which is another matter.
+    write(tree, {'PKG-INFO': TREE['PKG-INFO']})
+    make()
+
+
 def test_installed_nova(make, tree):
     (tree / 'PKG-INFO').unlink()
     write(tree, {'nova-34.0.0.dist-info/METADATA': 'Version: 34.0.0\n'})

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import stat
 
 import pytest
 
@@ -178,6 +179,36 @@ def test_a_killed_undo_can_be_repeated(root, patch_set, monkeypatch, step):
     assert snapshot(root) == before
 
 
+def test_interrupted_by_the_user(root, patch_set, monkeypatch):
+    before = snapshot(root)
+    with monkeypatch.context() as patch:
+        real = os.replace
+
+        def replace(source, target):
+            # Once; what puts everything back has to write as well.
+            if target == root / 'nova/boat.py':
+                patch.setattr(os, 'replace', real)
+                raise KeyboardInterrupt
+            real(source, target)
+
+        patch.setattr(os, 'replace', replace)
+        with pytest.raises(KeyboardInterrupt):
+            apply(root, patch_set)
+    assert snapshot(root) == before
+
+
+def test_a_failing_undo_says_what_to_do(root, patch_set, monkeypatch):
+    before = snapshot(root)
+    apply(root, patch_set)
+    with monkeypatch.context() as patch:
+        fail_at(patch, 1, OSError(28, 'No space left', 'some/file'))
+        with pytest.raises(errors.WriteFailed) as caught:
+            transaction.undo(root)
+    assert str(caught.value) == 'some/file: No space left; run undo again'
+    transaction.undo(root)
+    assert snapshot(root) == before
+
+
 def test_undo_of_nothing(root):
     with pytest.raises(errors.NotApplied):
         transaction.undo(root)
@@ -227,6 +258,19 @@ def test_apply_writes_all_and_keeps_modes(root, patch_set):
     assert not (root / 'doc/design.rst').exists()
 
 
+def test_what_is_new_can_be_read_by_whoever_reads_the_rest(tmp_path, root):
+    before = os.umask(0o077)
+    try:
+        write(tmp_path / 'closed', PATCH_SET)
+        apply(root, patchset.load(tmp_path / 'closed'))
+    finally:
+        os.umask(before)
+    for path, mode in (('nova/anchor.py', 0o644), ('nova/deep', 0o755),
+                       ('nova/deep/down', 0o755),
+                       ('nova/deep/down/__init__.py', 0o644)):
+        assert stat.S_IMODE((root / path).stat().st_mode) == mode, path
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason='only root gives files away')
 def test_apply_and_undo_keep_owners(root, patch_set):
     place = root / 'nova/boat.py'
@@ -245,6 +289,22 @@ def test_undo_removes_what_python_cached(root, patch_set):
     (cache / '__init__.cpython-311.pyc').write_bytes(b'x')
     transaction.undo(root)
     assert snapshot(root) == before
+
+
+def test_undo_does_not_mind_what_python_cached_for_others(
+        root, patch_set, monkeypatch):
+    apply(root, patch_set)
+    write(root, {'nova/__pycache__/anchor.cpython-311.pyc': b'x'})
+    real = type(root).unlink
+
+    def unlink(path, **options):
+        if path.suffix == '.pyc':
+            raise PermissionError(13, 'not yours', str(path))
+        real(path, **options)
+
+    monkeypatch.setattr(type(root), 'unlink', unlink)
+    transaction.undo(root)
+    assert state(root, patch_set) is State.PRISTINE
 
 
 def test_undo_keeps_what_somebody_put_beside(root, patch_set):
@@ -292,6 +352,22 @@ def test_another_version_is_applied(root, patch_set):
     assert snapshot(root) == before
 
 
+def test_another_version_that_can_not_be_written(
+        root, patch_set, monkeypatch):
+    apply(root, patch_set)
+    write(patch_set.root, {'nova/anchor.py': 'new = 1\n'})
+    with monkeypatch.context() as patch:
+        def stage(*_arguments):
+            raise OSError(28, 'No space left', 'some/file')
+
+        patch.setattr(transaction, '_stage', stage)
+        with pytest.raises(errors.NotReplaced) as caught:
+            apply(root, patchset.load(patch_set.root))
+    assert 'the older version of the patch set is off already' in str(
+        caught.value)
+    assert state(root, patch_set) is State.PRISTINE
+
+
 def test_another_version_that_does_not_fit_leaves_the_first(root, patch_set):
     apply(root, patch_set)
     after = snapshot(root)
@@ -306,7 +382,7 @@ def test_another_version_is_not_put_over_what_was_changed_by_hand(
     apply(root, patch_set)
     write(root, {'nova/boat.py': 'mine = 1\n'})
     write(patch_set.root, {'nova/anchor.py': 'def lift(v): pass\n'})
-    with pytest.raises(errors.ChangedByHand, match='nova/boat.py'):
+    with pytest.raises(errors.ChangedSince, match='nova/boat.py'):
         apply(root, patchset.load(patch_set.root))
 
 
@@ -378,7 +454,7 @@ def test_applied_and_changed_by_hand(root, patch_set):
     found = operations.status(Tree(root), patch_set)
     assert found.state is State.CHANGED
     assert found.by_hand == ('nova/boat.py',)
-    with pytest.raises(errors.ChangedByHand, match='nova/boat.py'):
+    with pytest.raises(errors.ChangedSince, match='nova/boat.py'):
         apply(root, patch_set)
 
 

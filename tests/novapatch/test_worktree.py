@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
+import shutil
 import tarfile
 
 import pytest
@@ -40,11 +41,13 @@ def test_a_directory_of_somebody_else(project, refresh):
         refresh()
 
 
-@pytest.mark.parametrize('content', [None, b'no archive'])
+@pytest.mark.parametrize('content', [None, b'no archive', 'cut'])
 def test_a_bad_sdist(project, sdist, refresh, content):
+    data = sdist.read_bytes()
     sdist.unlink()
     if content:
-        sdist.write_bytes(content)
+        sdist.write_bytes(data[:len(data) // 2] if content == 'cut'
+                          else content)
     with pytest.raises(errors.NoSdist):
         refresh()
     assert not (project / 'work/nova').exists()
@@ -71,6 +74,24 @@ def test_new_files_are_links(project, refresh):
     write(project, {'nova/anchor.py': 'def lift(v): return 2\n'})
     assert place.read_text() == 'def lift(v): return 2\n'
     assert 'up to date' in refresh()
+
+
+def test_a_copy_of_the_project_has_links_of_its_own(
+        project, refresh, sdist, tmp_path):
+    refresh()
+    shutil.copytree(project, tmp_path / 'copy', symlinks=True)
+    copy = patchset.load(tmp_path / 'copy')
+    place = copy.root / 'work/nova'
+    assert 'refreshed' in worktree.refresh(copy, place, sdist)
+    assert (place / 'nova/anchor.py').resolve() == (
+        copy.root / 'nova/anchor.py').resolve()
+    assert 'up to date' in worktree.refresh(copy, place, sdist)
+
+
+def test_a_marker_that_was_cut(project, refresh):
+    refresh()
+    (project / 'work/nova/.novapatch-work.json').write_text('')
+    assert 'refreshed' in refresh()
 
 
 def test_edits_that_changed(project, refresh):
