@@ -7,8 +7,8 @@ TOX := .venv/bin/tox
 IN := $(TOX) exec -qq -e nova --
 
 .PHONY: help demo lab lab-moves test test-tool test-client test-tempest \
-	test-unit test-releases test-functional test-unpatched test-unwiped test-faults \
-	faults bench lint work upstream export series wheel docs cloud cloud-env \
+	test-unit test-releases test-functional test-unpatched test-unwiped \
+	test-faults faults bench lint work upstream export series wheel docs cloud cloud-env \
 	cloud-up cloud-down clean
 
 help:
@@ -72,7 +72,7 @@ test-faults: work .venv/nova
 faults: work .venv/nova
 	$(IN) tools/faults
 
-## make lint             style, and what Nova's style asks of files for Nova
+## make lint             style, types, and what Nova's style asks of files for it
 lint: work .venv/nova
 	$(IN) tools/lint
 

@@ -14,6 +14,13 @@ RELEASES = ('33.0.2', '34.0.0')
 
 _MICROVERSION = 'nova/api/openstack/api_version_request.py', '_MAX_API_VERSION'
 
+# What pyproject.toml declares. A Nova that is changed where it is installed
+# gets them beside its nova-compute.
+COMMANDS = {
+    'nova-pmem-copy': 'nova.cmd.pmem_copy:main',
+    'nova-pmem-join': 'nova.virt.pmem_transfer.join:main',
+}
+
 # What new files have instead is in "here", and no tree gets less: 2.104 means
 # something else in Nova 34, so 33 has 2.105, too, and nothing new in 2.104.
 VALUES = {

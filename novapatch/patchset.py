@@ -30,13 +30,15 @@ _BACKPORTS = 'backports'
 class PatchSet:
     """Edits and new files, by the path they have in the tree.
 
-    ``backports`` are new files for trees that have no such file.
+    ``backports`` are new files for trees that have no such file; ``commands``
+    are names of programs, with the module and function that each starts.
     """
 
     root: Path
     edits: dict[str, tuple[Edit, ...]]
     new_files: dict[str, Path]
     backports: dict[str, Path] = field(default_factory=dict)
+    commands: dict[str, str] = field(default_factory=dict)
     releases: tuple[str, ...] = ()
     values: dict[str, NextVersion] = field(default_factory=dict)
 
@@ -150,6 +152,7 @@ def load(root: Path) -> PatchSet:
             'the patch set both adds and changes this file'))
     return PatchSet(root, edits, new_files,
                     dict(_files(root / _BACKPORTS, '.')),
+                    dict(about.get('COMMANDS', {})),
                     tuple(about.get('RELEASES', ())), known)
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What applying a patch set to a tree would do; nothing is written."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 import difflib
 import hashlib
@@ -18,6 +19,12 @@ from novapatch.tree import Tree
 
 #: What git calls the content of an empty file.
 _EMPTY_BLOB = 'e69de29'
+
+_COMMAND = """\
+import sys
+from {module} import {function}
+sys.exit({function}())
+"""
 
 
 @dataclass(frozen=True)
@@ -78,6 +85,17 @@ def make(tree: Tree, patch_set: PatchSet, link: bool = False) -> Plan:
                 tuple(skipped + missing))
 
 
+def _commands(tree: Tree, patch_set: PatchSet) -> Iterator[Change]:
+    """What pip makes of entry points, beside the commands of Nova."""
+    if tree.commands is not None:
+        folder, first = tree.commands
+        for name, start in patch_set.commands.items():
+            module, _, function = start.partition(':')
+            text = _COMMAND.format(module=module, function=function)
+            yield Change(f'{folder}/{name}', None, (first + text).encode(),
+                         0o755)
+
+
 def _change(tree: Tree, path: str, edits: tuple[Edit, ...],
             known: dict[str, str]) -> Change:
     file = tree.file(path)
@@ -110,6 +128,10 @@ def _new_files(tree: Tree, patch_set: PatchSet, known: dict[str, str],
             # Whatever the umask was with which this project was copied.
             0o755 if origin.stat().st_mode & 0o100 else 0o644,
             link=origin if link and after == data else None))
+    for change in _commands(tree, patch_set):
+        if tree.has(change.path):
+            there.append(change.path)
+        changes.append(change)
     if there:
         raise errors.NewFileExists(release=tree.release,
                                    paths=errors.listed(there))

@@ -128,7 +128,8 @@ class Record:
         return self.directory / 'original' / path
 
     def staged(self, path: str) -> Path:
-        return self.directory / 'new' / path
+        # A command of an installed Nova is not below its root.
+        return self.directory / 'new' / path.replace('..', 'up')
 
     def remove_staged(self) -> None:
         shutil.rmtree(self.directory / 'new', ignore_errors=True)

@@ -118,6 +118,21 @@ class Tree:
             return True
         return path.startswith('nova/tests/') and not self.has('nova/tests')
 
+    @property
+    def commands(self) -> tuple[str, str] | None:
+        """Where the commands of an installed Nova are, from its root, and the
+        first line that starts its interpreter; None if that is not known.
+        """
+        folder = '../../../bin'
+        try:
+            with (self.root / folder / 'nova-compute').open('rb') as command:
+                first = command.readline().decode(errors='replace')
+        except OSError:
+            return None
+        # Where the interpreter's path is too long, a shell starts it.
+        return (folder, first) if self.is_installed and re.match(
+            r'#!\S*python[\d.]*\s', first) else None
+
     def locate(self, path: str) -> Path:
         """The place of a path, that may not exist yet.
 

@@ -68,9 +68,9 @@ Related options:
         help="""
 Seconds after which a connection that makes no progress is given up.
 
-What it was to copy is then tried again over a new one. The guest is off while
-its data is copied, so this should not be long; but a device may need its time
-to flush what was written.
+What it was to copy is then tried again over a new one. In the last pass the
+guest is off meanwhile, so this should not be long; but a device may need its
+time to flush what was written.
 
 Related options:
 
@@ -90,11 +90,12 @@ attempts are used up the server goes on where it was.
         'pmem_copy_reconnect_timeout',
         default=120, min=0, max=86400,
         help="""
-Seconds for which a copy of vPMEM data that has lost all connections goes on.
+How long to keep reconnecting once all connections are lost, in seconds.
 
 The destination's nova-compute receives the data. If it is started again during
-a copy, or the network is away for a while, the copy goes on where it was. The
-guest is off meanwhile, and goes on where it was when this time is over. What
+a copy, or the network is away for a while, the copy goes on where it was. In
+the last pass the guest is off meanwhile; it goes on where it was when this time
+is over. What
 never reached the destination is not tried for longer than
 ``pmem_copy_attempts`` says.
 """),
@@ -123,8 +124,8 @@ How many times vPMEM data is copied at most while the guest still runs.
 The first pass copies everything, each later one what the guest has written
 meanwhile, as long as that becomes clearly less. Then the guest is switched off
 for a last pass, which compares everything and copies the rest: so a guest is
-off for about a quarter of the time that its data takes to copy, and less on a
-slow link. The price is that more is read and sent, and that memory errors in a
+off for a quarter to a third of the time that its data takes to copy, and less
+on a slow link. The price is that more is read and sent, and that memory errors in a
 device that is read may stop the guest, as in a live migration.
 
 0 means that data is copied only when the guest is off, as Nova does it with
@@ -138,9 +139,9 @@ Related options:
         'pmem_copy_running_goal',
         default=2, min=0, max=100,
         help="""
-The part of its vPMEM data that is copied with the guest off without regret.
+How much of its vPMEM data may be left for when the guest is off, in percent.
 
-In percent. When a pass while the guest runs has sent no more than that,
+When a pass while the guest runs has sent no more than that,
 another one is not worth it: comparing everything takes longer by then.
 
 Related options:

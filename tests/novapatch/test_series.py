@@ -97,6 +97,13 @@ def test_every_file_of_this_project_has_its_commit():
                            ) == set(getattr(patch_set, kind))
 
 
+def test_the_commands_of_this_project_are_those_of_its_packages():
+    loaded = patchset.load(PROJECT)
+    declared = {edit.key: edit.value
+                for edit in loaded.edits['pyproject.toml']}
+    assert loaded.commands == declared
+
+
 def test_no_file_of_this_project_is_empty():
     # dpkg-source removes a file that a patch leaves empty.
     new = patchset.load(PROJECT).new_files

@@ -258,6 +258,67 @@ def test_apply_writes_all_and_keeps_modes(root, patch_set):
     assert not (root / 'doc/design.rst').exists()
 
 
+@pytest.fixture
+def installed(tmp_path, root):
+    """An installed Nova: its root, and where its commands are."""
+    place = tmp_path / 'env/lib/python3.11/site-packages'
+    place.parent.mkdir(parents=True)
+    root.rename(place)
+    (place / 'PKG-INFO').unlink()
+    write(tmp_path, {
+        'env/bin/nova-compute': '#!/the/env/bin/python3.11\nstart()\n'})
+    write(place, {'nova-34.0.0.dist-info/METADATA': TREE['PKG-INFO']})
+    return place, tmp_path / 'env/bin'
+
+
+@pytest.fixture
+def with_command(patch_set):
+    about = patch_set.root / 'edits/__init__.py'
+    about.write_text(about.read_text() + (
+        "COMMANDS = {'nova-lift': 'nova.anchor:lift'}\n"))
+    return patchset.load(patch_set.root)
+
+
+def test_commands_beside_those_of_an_installed_nova(installed, with_command):
+    root, folder = installed
+    apply(root, with_command)
+    assert (folder / 'nova-lift').read_text() == (
+        '#!/the/env/bin/python3.11\nimport sys\n'
+        'from nova.anchor import lift\nsys.exit(lift())\n')
+    assert (folder / 'nova-lift').stat().st_mode & 0o777 == 0o755
+    assert state(root, with_command) is State.APPLIED
+    assert 'b/..' not in operations.diff(Tree(root), with_command)
+    forget(root)
+    assert state(root, with_command) is State.RECORDLESS
+
+
+def test_commands_go_with_undo(installed, with_command):
+    root, folder = installed
+    before = snapshot(folder.parent)
+    apply(root, with_command)
+    transaction.undo(root)
+    assert snapshot(folder.parent) == before
+
+
+@pytest.mark.parametrize('text', [None, '#!/bin/sh\n', 'python\n', ''])
+def test_no_commands_where_the_interpreter_is_not_known(
+        installed, with_command, text):
+    root, folder = installed
+    (folder / 'nova-compute').unlink()
+    if text is not None:
+        write(folder, {'nova-compute': text})
+    apply(root, with_command)
+    assert not (folder / 'nova-lift').exists()
+
+
+def test_a_command_that_is_somebody_elses(installed, with_command):
+    root, folder = installed
+    write(folder, {'nova-lift': 'theirs\n'})
+    with pytest.raises(errors.NewFileExists, match='bin/nova-lift'):
+        apply(root, with_command)
+    assert (folder / 'nova-lift').read_text() == 'theirs\n'
+
+
 def test_what_is_new_can_be_read_by_whoever_reads_the_rest(tmp_path, root):
     before = os.umask(0o077)
     try:

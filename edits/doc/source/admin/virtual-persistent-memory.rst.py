@@ -68,15 +68,7 @@ EDITS = [
           ``DisableForwarding``, ``AllowStreamLocalForwarding`` or the option
           ``restrict`` of a key forbid it. Where they do, set
           :oslo.config:option:`libvirt.pmem_copy_join_command` to
-          ``nova-pmem-join``, which is installed with Nova. Where it is not,
-          because Nova was changed in place, write it: an executable file with
-          these two lines, in which ``PYTHON`` is the one of ``nova-compute``:
-
-          .. code-block:: shell
-
-             #!/bin/sh
-             exec PYTHON -m nova.virt.pmem_transfer.join "$@"
-
+          ``nova-pmem-join``, which is installed with Nova.
         * Where ``sshd`` runs in another container than ``nova-compute``, they
           have the same :oslo.config:option:`state_path` in common, under the
           same path, and the user has the same number in both. That path has
@@ -98,8 +90,8 @@ EDITS = [
         * Requests go to ``/v2.1``. The old ``/v2`` endpoint drops the field of
           a ``resize`` without a word, as it does with all unknown fields.
 
-        Whether a host meets them tells this command, as nova's user there. It
-        changes nothing, and says what to do where something is wrong:
+        To check a host, run this command there as nova's user. It changes
+        nothing, and says what to fix:
 
         .. code-block:: console
 
@@ -108,13 +100,12 @@ EDITS = [
         ``HOST`` is another compute host, by its
         :oslo.config:option:`libvirt.migration_inbound_addr`, and may be left
         out. With ``--json`` it answers as JSON. The exit status is 1 if
-        something is wrong. Where Nova was changed in place, it is ``PYTHON -m
-        nova.cmd.pmem_copy check``.
+        something is wrong.
 
         Options
         ~~~~~~~
 
-        Those of the source host count:
+        The settings of the source host apply:
 
         * :oslo.config:option:`libvirt.pmem_copy_join_command`: see above
         * :oslo.config:option:`libvirt.pmem_copy_ciphers`: AES-GCM first, as it
