@@ -94,9 +94,8 @@ How long to keep reconnecting once all connections are lost, in seconds.
 
 The destination's nova-compute receives the data. If it is started again during
 a copy, or the network is away for a while, the copy goes on where it was. In
-the last pass the guest is off meanwhile; it goes on where it was when this time
-is over. What
-never reached the destination is not tried for longer than
+the last pass the guest is off meanwhile; it goes on where it was when this
+time is over. What never reached the destination is not tried for longer than
 ``pmem_copy_attempts`` says.
 """),
     cfg.IntOpt(
@@ -125,8 +124,8 @@ The first pass copies everything, each later one what the guest has written
 meanwhile, as long as that becomes clearly less. Then the guest is switched off
 for a last pass, which compares everything and copies the rest: so a guest is
 off for a quarter to a third of the time that its data takes to copy, and less
-on a slow link. The price is that more is read and sent, and that memory errors in a
-device that is read may stop the guest, as in a live migration.
+on a slow link. The price is that more is read and sent, and that memory errors
+in a device that is read may stop the guest, as in a live migration.
 
 0 means that data is copied only when the guest is off, as Nova does it with
 disks; so it is for servers that are off anyway, and within a host.
