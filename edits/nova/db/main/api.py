@@ -6,6 +6,9 @@ EDITS = [
     # record for it would keep anybody from reading it, and so its guest from
     # being removed.
     insert_before('instance_extra_update_by_uuid', 'LOG.debug(...)', '''
-        _instance_get_by_uuid(context, instance_uuid, columns_to_join=[])
+        if model_query(
+                context, models.InstanceExtra, read_deleted='only'
+        ).filter_by(instance_uuid=instance_uuid).first():
+            raise exception.InstanceNotFound(instance_id=instance_uuid)
         '''),
 ]

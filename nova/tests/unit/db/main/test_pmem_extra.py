@@ -30,5 +30,12 @@ class ExtraOfDeletedInstanceTestCase(test.TestCase):
             columns_to_join=['extra'])
         self.assertEqual(self.uuid, found['uuid'])
 
+    def test_first_record_of_an_instance_that_the_database_does_not_have(self):
+        """As it was before; Nova's own tests do this."""
+        self.uuid = uuidutils.generate_uuid()
+        self._update()
+        self.assertIsNotNone(db.instance_extra_get_by_instance_uuid(
+            self.context, self.uuid))
+
     def test_record_that_is_there(self):
         self._update()
