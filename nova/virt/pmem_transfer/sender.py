@@ -32,8 +32,7 @@ from nova.virt.pmem_transfer import slot as stream_slot
 from nova.virt.pmem_transfer import stream
 from nova.virt.pmem_transfer import wire
 
-#: Seconds between two events that say how far the copy is. They are signs of
-#: life, too.
+#: Seconds between two events of how far the copy is: signs of life, too.
 PROGRESS_INTERVAL = 0.5
 
 #: Connections that are made at once: sshd refuses some from 10 on.
@@ -144,19 +143,21 @@ class Copy:
 
     def _check_patience(self) -> None:
         """Go on trying for a while, if the receiver was ever reached."""
-        if self._lost_at is None:
-            self._lost_at = time.monotonic()
+        self._lost_at = self._lost_at or time.monotonic()
         if not self._is_reached or (
                 time.monotonic() >= self._lost_at + self._job.patience):
             raise Failed(self._reason)
 
     def _check_link(self, slots: list[stream_slot.Slot]) -> None:
         """Give up in mid-round, too: it takes longer the more streams try."""
-        if not self._is_reached or any(slot.is_greeted for slot in slots):
+        left = [slot for slot in slots if not slot.is_over]
+        if not (self._is_reached and left) or any(
+                slot.fork is not None and slot.is_greeted for slot in left):
             return
-        if self._lost_at is None:
-            self._lost_at = time.monotonic()
-        if any(slot.is_lost for slot in slots):
+        self._lost_at = self._lost_at or time.monotonic()
+        # It may have been given up long before the others were cut off.
+        if any(slot.is_lost for slot in slots) and (
+                time.monotonic() >= self._lost_at + SLACK):
             self._check_patience()
 
     # A round

@@ -203,7 +203,8 @@ class ReceiverTestCase(FaultTestCase):
         """Others would take ever longer, the more there are."""
         hangs = self.hang(2 * MIB + 5)
         process = self.start(
-            command=base.changed(sender, CONNECTING=1), attempts=2, streams=4)
+            command=base.changed(sender, CONNECTING=1, SLACK=0), attempts=2,
+            streams=4)
         hangs[0].wait()
         self.end(self.receiver)
         result = self.result(process)
