@@ -432,7 +432,7 @@ class Guest:
         yield from (
             str(images.find('qemu-system-x86_64', 'qemu-system-x86')),
             '-nodefaults', '-no-user-config', '-display', 'none',
-            '-accel', 'tcg,thread=multi', '-cpu', 'qemu64',
+            '-accel', 'tcg,thread=multi', '-cpu', 'qemu64,+pdpe1gb',
             '-machine', 'q35,nvdimm=on',
             '-m', '%dM,slots=%d,maxmem=64G' % (
                 self._memory, max(1, len(self.nvdimms))),
