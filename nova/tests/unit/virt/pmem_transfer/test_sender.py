@@ -161,6 +161,7 @@ class SlotTestCase(test.NoDBTestCase):
         slot.ended = told or {}
         slot.words = said
         copy = mock.Mock(spec=sender.Copy)
+        copy._is_reached = True
         sender.Copy._ended(copy, slot, status)
         return slot, copy
 
