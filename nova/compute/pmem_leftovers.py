@@ -148,7 +148,7 @@ def refresh(manager, node):
 
 
 def _release(manager, context, ticket):
-    """Give back what a move had allocated that is over.
+    """Delete what a move had allocated that is over.
 
     Nova does so at the end of confirming it, which may not have come. When a
     host was down, deleting the server gave back the server's own allocation

@@ -82,6 +82,15 @@ class PmemNoWaitingTests(pmem_kinds.KindTestBase):
         wiping.release()
         self.assert_in_order('ACTIVE', SOURCE)
 
+    def test_database_that_is_away_as_a_revert_begins(self):
+        """Before anything is known of it, and so of whether to try again."""
+        self.move()
+        calls = self.fail_next('nova.compute.pmem_work.is_in')
+        self.ask_to_revert()
+        self.settle()
+        self.assertGreater(len(calls), 1)
+        self.assert_in_order('ACTIVE', SOURCE)
+
     def test_revert_does_not_wait_for_a_repair(self):
         self.move()
         fault = self.pmem.inject(

@@ -252,6 +252,14 @@ class TakeUpTestCase(pmem_base.MoveTestCase):
             self.instance.vm_state, self.instance.task_state))
         self.drop_migration_context.assert_called_once_with()
 
+    def test_round_does_not_wait_for_a_wipe(self):
+        """That is another job of the pool."""
+        self.manager.driver.has_pmem.return_value = True
+        pmem_recovery._round(self.manager, self.watch)
+        self.manager.driver.settle_pmem_copies.assert_not_called()
+        self.assertEqual('active', self.instance.vm_state)
+        self.assertTrue(self.spawned)
+
     def test_one_round_at_a_time_and_none_without_vpmem(self):
         pmem_recovery.run(self.manager)
         self.assertEqual([], self.spawned)

@@ -128,11 +128,11 @@ def leftovers(
         # released before, it would wipe what is another server's by then.
         return None if status == 'confirming' else list(ticket.targets)
     move = instance.migration_context
-    # As long as it moves it has the context of this move.
-    was_evacuated = instance.host not in (
+    # It was evacuated, or moves anew: until then it has this move's context.
+    has_moved_on = instance.host not in (
         migration.source_compute, migration.dest_compute) or (
             move is None or move.migration_id != migration.id)
-    if status in compute_pmem_copy.LEAVING and not was_evacuated:
+    if status in compute_pmem_copy.LEAVING and not has_moved_on:
         return None
     foreign = [target for target in ticket.targets if not _belongs(
         target, ticket.host, migration, instance, provider)]
@@ -140,7 +140,7 @@ def leftovers(
         return _end_of_hold(ticket, foreign, status)
     if status in FINISHED:
         return []
-    if (ticket.state == tickets.ARRIVED and not was_evacuated and not (
+    if (ticket.state == tickets.ARRIVED and not has_moved_on and not (
             foreign and instance.host == migration.source_compute)):
         # It has not started yet, nor gone back.
         return None

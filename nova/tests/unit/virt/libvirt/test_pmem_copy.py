@@ -366,6 +366,14 @@ class SettleTestCase(PmemCopyTestCase):
             self._settle()
         self.assertEqual(['receives', 'wiped'], done)
 
+    def test_receiver_that_somebody_starts_meanwhile_is_not_ended(self):
+        self.migration.status = 'migrating'
+        with mock.patch('nova.virt.libvirt.pmem.receivers.is_running',
+                        side_effect=[False, True]), \
+                mock.patch('nova.virt.libvirt.pmem.receivers.start') as start:
+            self._settle()
+        start.assert_not_called()
+
     def test_wipe_that_is_under_way_keeps_no_other_waiting(self):
         self.migration.status = 'error'
         tickets.write(tickets.Ticket(

@@ -10,6 +10,7 @@ import signal
 import socket
 import stat
 import sys
+from unittest import mock
 
 import ddt
 from hypothesis import given
@@ -170,6 +171,13 @@ class ShortageTestCase(ReceiverTestCase):
         self.assertIn('there is none left', answer['error'])
         self.assertIsNone(sender.line())
         self.is_over(self.admitted())
+
+    def test_it_does_not_ask_again_at_once(self):
+        busy = mock.Mock()
+        busy._listener.accept.side_effect = OSError(24)
+        with mock.patch('time.sleep') as sleep:
+            receiver.Receiver._accept(busy)
+        sleep.assert_called_once_with(receiver.PAUSE)
 
     def test_connection(self):
         self.receive(base.fails_once(receiver, 'socket.socket', 'accept'))

@@ -322,6 +322,13 @@ class WorkTestCase(StreamTestCase):
         self.assertEqual([wire.PATCH, wire.DATA],
                          [kind for kind, __, __ in self.frames()[2:4]])
 
+    def test_what_fails_again_is_sent_after_a_while(self):
+        failed = wire.line(failed=[0, MIB, MIB], error='no process')
+        with mock.patch('time.sleep') as sleep:
+            self.resume(failed, failed, wire.line(same=[0, MIB, MIB]),
+                        wire.line(end=True))
+        self.assertEqual([mock.call(0), mock.call(1)], sleep.mock_calls)
+
     def test_parts_that_can_not_differ(self):
         for runs in (None, [], {}, [5], [[0]], [[0, 0]], [[0, MIB + 1]],
                      [[5, 5], [0, 5]], [[0, 5], [4, 5]], [[-5, 9]],
