@@ -5,7 +5,8 @@
 What has died in between (nova-compute, a host, a message, the database for a
 while), or could not be set right at once, is taken up by the host whose turn
 it is: :func:`next_step` says which that is, and all that it looks at is stored
-in the database. One round a minute, in Nova's pool for long tasks.
+in the database. A round when nova-compute starts, and one a minute, in Nova's
+pool for long tasks.
 """
 
 import time

@@ -3,6 +3,7 @@ from novapatch.edit import add_context
 from novapatch.edit import add_decorator
 from novapatch.edit import add_function
 from novapatch.edit import add_import
+from novapatch.edit import insert_after
 from novapatch.edit import insert_before
 from novapatch.edit import replace
 
@@ -78,6 +79,11 @@ EDITS = [
             raise
         '''),
 
+    # What this host has to go on with, at once and each minute.
+    insert_after('ComputeManager.pre_start_hook',
+                 'self.update_available_resource(...)', '''
+        pmem_recovery.run(self)
+        '''),
     add_function('''
         @periodic_task.periodic_task(spacing=60, run_immediately=True)
         def _take_up_pmem_moves(self, context):

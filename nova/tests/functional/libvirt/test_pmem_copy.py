@@ -581,8 +581,7 @@ class PmemCopyFailureTests(PmemFailureTestsBase):
     def test_destination_that_restarts_settles_what_is_open(self):
         self.fail_to_copy()
         self.restart_pmem_compute('host2')
-        self.run_periodic_tasks('host2')
-        self.assert_zero(self.new)
+        self.wait_until_zero(self.new)
         self.assertEqual([], self.open_tickets())
 
     def _hang(self):
@@ -639,7 +638,6 @@ class PmemCopyFailureTests(PmemFailureTestsBase):
         self.process['host2'].kill()
         self.pmem.cancel_faults()
         self.restart_pmem_compute('host2')
-        self.run_periodic_tasks('host2')
         server = self._settled(self.server, 'VERIFY_RESIZE')
         self.assertEqual('host2', server['OS-EXT-SRV-ATTR:host'])
         self.assertEqual(self.data, self.digests(server))
