@@ -128,7 +128,7 @@ series: export .venv/nova
 wheel: export
 	PATH="$$PWD/.venv/bin:$$PATH" tools/wheel
 
-## make upstream         Nova's own tests on both trees (UPSTREAM='unit REGEX')
+## make upstream         Nova's own tests (UPSTREAM='unit REGEX')
 upstream: work .venv/nova
 	$(IN) tools/upstream $(UPSTREAM)
 
