@@ -8,8 +8,8 @@ IN := $(TOX) exec -qq -e nova --
 
 .PHONY: help demo lab lab-moves test test-tool test-client test-tempest \
 	test-unit test-releases test-functional test-unpatched test-unwiped \
-	test-faults faults bench lint work upstream export series wheel docs cloud cloud-env \
-	cloud-up cloud-down clean
+	test-faults faults bench lint work upstream export series wheel \
+	demo-wheel docs cloud cloud-env cloud-up cloud-down clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -127,6 +127,10 @@ series: export .venv/nova
 ## make wheel            an sdist and a wheel of the patched Nova, in work/dist
 wheel: export
 	PATH="$$PWD/.venv/bin:$$PATH" tools/wheel
+
+## make demo-wheel       install the wheel over the original, and run the demo
+demo-wheel: wheel .venv/nova
+	$(IN) tools/demo-wheel $(DEMO)
 
 ## make upstream         Nova's own tests (UPSTREAM='unit REGEX')
 upstream: work .venv/nova
