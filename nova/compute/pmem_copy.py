@@ -94,6 +94,11 @@ def check_flavors(current_flavor, new_flavor):
             flavor=new_flavor.name, new=new, current=current)
 
 
+def is_asked_for(request_spec):
+    return ('copy_pmem_devices' in request_spec and
+            request_spec.copy_pmem_devices)
+
+
 def is_wanted(instance):
     """Whether the move under way is to copy the server's vPMEM data."""
     move = instance.migration_context

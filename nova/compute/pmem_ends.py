@@ -28,7 +28,8 @@ def reverts_until_done(call, manager, context, arguments):
     """
     instance, migration = arguments['instance'], arguments['migration']
     kept, status = None, migration.status
-    with pmem_work.work_of(manager).on(instance.uuid, call.func) as alone, \
+    with pmem_work.work_of(manager).on(
+            instance.uuid, call.func.__name__) as alone, \
             pmem_work.keeping_state(instance):
         try:
             if not alone or not pmem_work.is_in(

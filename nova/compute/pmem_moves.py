@@ -54,16 +54,11 @@ def arrives_or_stays(manager, context, instance, flavor, node, request_spec):
     except exception.InstanceFaultRollback:
         raise
     except Exception as error:
-        if _copies(request_spec) or (
+        if pmem_copy.is_asked_for(request_spec) or (
                 isinstance(error, exception.ComputeResourcesUnavailable) and
                 manager.driver.unavailable_pmem_namespaces()):
             raise exception.InstanceFaultRollback(inner_exception=error)
         raise
-
-
-def _copies(request_spec):
-    return ('copy_pmem_devices' in request_spec and
-            request_spec.copy_pmem_devices)
 
 
 def prepare(manager, context, instance, migration, request_spec):
@@ -75,7 +70,7 @@ def prepare(manager, context, instance, migration, request_spec):
     :raises InstanceFaultRollback: with the failure
     """
     try:
-        if _copies(request_spec):
+        if pmem_copy.is_asked_for(request_spec):
             instance.migration_context.copy_pmem_devices = True
             instance.save()
         manager.driver.prepare_pmem_copy(context, instance, migration)
@@ -93,7 +88,8 @@ def starts_or_sends_back(call, manager, context, arguments):
     back to what was before it.
     """
     instance, migration = arguments['instance'], arguments['migration']
-    with pmem_work.work_of(manager).on(instance.uuid, 'finish') as alone, \
+    with pmem_work.work_of(manager).on(
+            instance.uuid, 'finish_resize') as alone, \
             pmem_work.keeping_state(instance):
         if not alone or not pmem_work.is_in(
                 context, instance, task_states.RESIZE_MIGRATED):
@@ -307,13 +303,9 @@ def goes_on_here_on_failure(manager, context, instance, migration):
         LOG.warning('Moving the server to %(host)s failed: %(error)s',
                     {'host': migration.dest_compute,
                      'error': pmem_work.explained(error)}, instance=instance)
+        if _may_be_elsewhere(context, instance, migration):
+            return
         try:
-            if _was_handed_over(context, instance):
-                LOG.warning('%(host)s owns the server now and will start it '
-                            'or revert the move; not restarting it here.',
-                            {'host': migration.dest_compute},
-                            instance=instance)
-                return
             # Not all that is set here was saved.
             instance.refresh()
             is_back = bring_back(manager, context, instance, migration)
@@ -353,10 +345,26 @@ def _precopy(manager, context, instance, migration):
         raise
 
 
-def _was_handed_over(context, instance):
-    current = objects.Instance.get_by_uuid(context, instance.uuid)
-    return current.vm_state == vm_states.RESIZED or current.task_state in (
-        task_states.RESIZE_MIGRATED, task_states.RESIZE_FINISH)
+def _may_be_elsewhere(context, instance, migration):
+    """Whether a server may have been handed over, before its move failed."""
+    try:
+        current = objects.Instance.get_by_uuid(context, instance.uuid)
+    except exception.InstanceNotFound:
+        return False
+    except Exception:
+        # To store anything on a guess could undo what the other host does.
+        LOG.exception('Whether %(host)s has the server by now is not known; '
+                      'this host looks again each minute. Do not reset its '
+                      'state.', {'host': migration.dest_compute},
+                      instance=instance)
+        return True
+    if current.vm_state == vm_states.RESIZED or current.task_state in (
+            task_states.RESIZE_MIGRATED, task_states.RESIZE_FINISH):
+        LOG.warning('%(host)s owns the server now and will start it or revert '
+                    'the move; not restarting it here.',
+                    {'host': migration.dest_compute}, instance=instance)
+        return True
+    return False
 
 
 def bring_back(manager, context, instance, migration):

@@ -96,6 +96,8 @@ def take_up(manager, context, watch):
     except Exception:
         LOG.exception('Moves that nobody works on could not be looked for; '
                       'this host looks again in a minute.')
+        # What nobody could see may have changed and changed back.
+        watch.forget_all_but(())
         return False
     watch.forget_all_but({migration.uuid for migration, __ in found})
     return any([_take_up(manager, context, watch, migration, instance)
@@ -108,16 +110,24 @@ def _take_up(manager, context, watch, migration, instance):
     if step is None or work.has(instance.uuid):
         watch.forget(migration.uuid)
         return False
-    waited = watch.unchanged(migration.uuid, _state(migration, instance))
+    state = _state(migration, instance)
+    waited = watch.unchanged(migration.uuid, state)
     if not is_certain and waited < LOST_AFTER:
         return False
     watch.forget(migration.uuid)
-    LOG.warning('Nobody works on migration %(migration)s (%(status)s, '
-                '%(task)s) any more; taking it up.',
-                {'migration': migration.uuid, 'status': migration.status,
-                 'task': instance.task_state}, instance=instance)
     try:
         with work.on(instance.uuid), pmem_work.keeping_state(instance):
+            # The steps of this round that came before took their time, and
+            # somebody's work may have ended before it was asked for above.
+            found = _read(context, instance.uuid)
+            if found is None or _state(*found) != state:
+                return False
+            migration, instance = found
+            LOG.warning('Nobody works on migration %(migration)s (%(status)s, '
+                        '%(task)s) any more; taking it up.',
+                        {'migration': migration.uuid,
+                         'status': migration.status,
+                         'task': instance.task_state}, instance=instance)
             step(manager, context, instance, migration)
     except Exception:
         LOG.exception('Migration %(migration)s could not be taken up now; '
@@ -140,26 +150,33 @@ def _moves_here(context, host):
         uuids.add(instance.uuid)
     for uuid in sorted(uuids):
         try:
-            instance = _find(context, uuid)
-            if pmem_copy.is_wanted(instance):
-                yield objects.Migration.get_by_id_and_instance(
-                    context, instance.migration_context.migration_id,
-                    uuid), instance
-        except (exception.InstanceNotFound, exception.MigrationNotFound,
-                exception.MigrationNotFoundForInstance):
-            continue
+            found = _read(context, uuid)
+            if found is not None:
+                yield found
         except Exception:
             LOG.exception('Whether somebody works on a move of server '
                           '%(instance)s could not be found out; this host '
                           'looks again in a minute.', {'instance': uuid})
 
 
-def _find(context, uuid):
-    """Return an instance with all that a step needs."""
-    return objects.Instance.get_by_uuid(context, uuid, expected_attrs=[
-        'flavor', 'info_cache', 'metadata', 'migration_context',
-        'numa_topology', 'pci_devices', 'pci_requests', 'resources',
-        'security_groups', 'system_metadata'])
+def _read(context, uuid):
+    """Return the move of a server that copies, and the server.
+
+    It has all that a step needs. None, if there is no such move any more.
+    """
+    try:
+        instance = objects.Instance.get_by_uuid(context, uuid, expected_attrs=[
+            'flavor', 'info_cache', 'metadata', 'migration_context',
+            'numa_topology', 'pci_devices', 'pci_requests', 'resources',
+            'security_groups', 'system_metadata'])
+        if pmem_copy.is_wanted(instance):
+            return objects.Migration.get_by_id_and_instance(
+                context, instance.migration_context.migration_id,
+                uuid), instance
+    except (exception.InstanceNotFound, exception.MigrationNotFound,
+            exception.MigrationNotFoundForInstance):
+        LOG.debug('Server %s is gone, or its move.', uuid)
+    return None
 
 
 def _state(migration, instance):
@@ -208,7 +225,8 @@ def next_step(host, migration, instance):
                 # It waits for its turn there.
                 task == task_states.RESIZE_PREP and not is_here and
                 migration.status == 'migrating')):
-            return _call_off, False
+            # A message to begin finds out first that it comes too late.
+            return _call_off, is_here and task is None
     return None, False
 
 
@@ -267,9 +285,13 @@ def _call_off(manager, context, instance, migration):
 
 def _start_or_send_back(manager, context, instance, migration):
     """The destination died before all was done there."""
-    _tell(context, instance)
-    pmem_moves.go_on_or_send_back(manager, context, instance, migration,
-                                  _request_spec(context, instance))
+    with pmem_work.work_of(manager).on(
+            instance.uuid, 'finish_resize') as alone:
+        if alone:
+            _tell(context, instance)
+            pmem_moves.go_on_or_send_back(
+                manager, context, instance, migration,
+                _request_spec(context, instance))
 
 
 def _revert(manager, context, instance, migration):
@@ -292,18 +314,22 @@ def _revert(manager, context, instance, migration):
 
 
 def _finish_reverting(manager, context, instance, migration):
-    if pmem_work.is_on(manager, instance):
-        pmem_ends.go_on_at_source(manager, context, instance, migration)
-        return
-    if instance.old_flavor is None:
-        # It has its old flavor already.
-        instance.old_flavor = instance.flavor
-    # Cinder refuses what was connected by an earlier try.
-    manager._terminate_volume_connections(
-        context, instance, pmem_work.volumes(
-            manager, context, instance.get_bdms(), connected=True))
-    manager.finish_revert_resize(context, instance, migration,
-                                 _request_spec(context, instance))
+    with pmem_work.work_of(manager).on(
+            instance.uuid, 'finish_revert_resize') as alone:
+        if not alone:
+            return
+        if pmem_work.is_on(manager, instance):
+            pmem_ends.go_on_at_source(manager, context, instance, migration)
+            return
+        if instance.old_flavor is None:
+            # It has its old flavor already.
+            instance.old_flavor = instance.flavor
+        # Cinder refuses what was connected by an earlier try.
+        manager._terminate_volume_connections(
+            context, instance, pmem_work.volumes(
+                manager, context, instance.get_bdms(), connected=True))
+        manager.finish_revert_resize(context, instance, migration,
+                                     _request_spec(context, instance))
 
 
 def _confirm(manager, context, instance, migration):

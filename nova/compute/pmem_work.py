@@ -35,7 +35,7 @@ class _Work:
 
     def __init__(self):
         self._lock = threading.Lock()
-        self._working = collections.Counter()
+        self._working = []
         self._free = CONF.libvirt.pmem_copy_max_concurrent
         self._waiting = collections.deque()
 
@@ -43,24 +43,25 @@ class _Work:
     def on(self, instance_uuid, task=None):
         """Note that a server is being worked on.
 
-        :returns: whether nobody else does this very task for it
+        :param task: the name of the manager's method, if it is one that
+            messages and ``pmem_recovery`` may begin at the same time
+        :returns: whether no other thread does this very task for it
         """
-        key = instance_uuid, task
+        note = instance_uuid, task, threading.get_ident()
         with self._lock:
-            self._working[key] += 1
-            first = self._working[key] == 1
+            alone = not any(other[:2] == note[:2] and other != note
+                            for other in self._working)
+            self._working.append(note)
         try:
-            yield first
+            yield alone
         finally:
             with self._lock:
-                self._working[key] -= 1
+                self._working.remove(note)
 
     def has(self, instance_uuid):
         with self._lock:
-            return any(uuid == instance_uuid for (uuid, __), count in
-                       self._working.items() if count) or any(
-                           uuid == instance_uuid
-                           for uuid, __ in self._waiting)
+            return any(uuid == instance_uuid for uuid, *__ in
+                       [*self._working, *self._waiting])
 
     def take_turn(self, instance_uuid, job):
         """Take a turn to copy, or have a job wait for one."""
@@ -225,17 +226,12 @@ def keep(context, instance, migration, status, task_state,
         if _is_over(instance, migration):
             end(migration, status)
             return
-        if (task_state == task_states.RESIZE_MIGRATING and
-                instance.host != migration.source_compute):
-            # It was handed over, only nobody heard of that.
-            status = 'post-migrating'
-        else:
-            if old_vm_state is not None:
-                instance.system_metadata['old_vm_state'] = old_vm_state
-            for name, value in fields.items():
-                setattr(instance, name, value)
-            instance.task_state = task_state
-            instance.save(expected_task_state=[None, task_state])
+        if old_vm_state is not None:
+            instance.system_metadata['old_vm_state'] = old_vm_state
+        for name, value in fields.items():
+            setattr(instance, name, value)
+        instance.task_state = task_state
+        instance.save(expected_task_state=[None, task_state])
         migration.status = status
         migration.save()
         instance.refresh()

@@ -192,6 +192,7 @@ class API(owners.Owners):
         if this host dies now, its server may be deleted before it is back.
 
         :raises PMEMTicketInvalid: if the ticket can't be read
+        :raises PMEMTicketNotFound: if what was received is wiped, or was
         :raises PMEMNamespaceNotFound: if a device is not the one any more
             that was written
         :raises PMEMCopyFailed: if the source has sent the server without its
@@ -203,10 +204,16 @@ class API(owners.Owners):
         if 'pmem_copy_socket' in move and move.pmem_copy_socket:
             raise exception.PMEMCopyFailed(
                 reason=_('the source does not know how to copy'))
-        with settle.alone(migration.uuid), contextlib.suppress(
-                exception.PMEMTicketNotFound):
+        if not self._driver._get_vpmem_resources(
+                self._driver._get_resources(instance, prefix='old_')):
+            return
+        with settle.alone(migration.uuid):
             tickets.mend()
             ticket = tickets.read(migration.uuid)
+            if ticket.state == tickets.OVER:
+                # It is being wiped.
+                raise exception.PMEMTicketNotFound(
+                    migration_uuid=migration.uuid)
             nodes = pmem_namespaces.list_namespaces()
             pmem_namespaces.take_back(ticket.targets, nodes)
             receivers.end(ticket)
@@ -247,12 +254,19 @@ class API(owners.Owners):
         From here on it may have written: what is on its devices is its own.
 
         :raises InstanceNotFound: if the server was deleted meanwhile
-        :raises UnexpectedDeletingTaskStateError: if it is being deleted
+        :raises UnexpectedTaskStateError: if it is being deleted, or somebody
+            else goes on with it by now
         """
         if _is_wanted(instance):
             # A later delete undefines the guest, which then does not start.
-            compute_pmem_copy.check_stays(
+            current = compute_pmem_copy.check_stays(
                 nova_context.get_admin_context(), instance)
+            if (instance.task_state == task_states.RESIZE_FINISH !=
+                    current.task_state):
+                raise exception.UnexpectedTaskStateError(
+                    instance_uuid=instance.uuid,
+                    expected={'task_state': [task_states.RESIZE_FINISH]},
+                    actual={'task_state': current.task_state})
         if self._close_arrived(instance):
             reports.tell_downtime(instance, self.host)
 
@@ -262,10 +276,9 @@ class API(owners.Owners):
             self._driver._host.get_guest(instance)
         except exception.InstanceNotFound:
             return False
-        return not any(
-            ticket.kind == tickets.RECEIVE and
-            ticket.instance_uuid == instance.uuid
-            for ticket in tickets.open_tickets(self.host))
+        # What an earlier move has left may still wait to be wiped.
+        return not tickets.is_open(
+            _migration_of(instance).uuid, tickets.RECEIVE)
 
     def _close_arrived(self, instance: 'objects.Instance') -> bool:
         """Close the ticket of data that has arrived; say if there was one."""

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
+from concurrent import futures
 from unittest import mock
 
 import fixtures
@@ -61,6 +62,12 @@ class MoveTestCase(test.NoDBTestCase):
         jobs, self.spawned[:] = self.spawned[:], []
         for run, *arguments in jobs:
             run(*arguments)
+
+    @staticmethod
+    def in_another_thread(function):
+        """Do something where a message is handled that comes meanwhile."""
+        with futures.ThreadPoolExecutor(1) as pool:
+            pool.submit(function).result()
 
     def _store(self):
         self.stored.status = self.migration.status

@@ -117,7 +117,8 @@ class RevertTestCase(pmem_base.MoveTestCase):
                       self.migration)
 
     def test_message_that_comes_twice(self):
-        self.manager.during.side_effect = self._revert
+        self.manager.during.side_effect = lambda: self.in_another_thread(
+            self._revert)
         self._revert()
         self.assertEqual(1, self.manager.during.call_count)
 

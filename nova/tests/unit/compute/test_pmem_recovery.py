@@ -21,6 +21,8 @@ STEPS = (
     ('host2', 'pre-migrating', 'host1', 'resize_prep', '_call_off', False),
     ('host1', 'migrating', 'host1', 'resize_prep', '_call_off', False),
     ('host2', 'migrating', 'host1', 'resize_prep', None, False),
+    ('host1', 'migrating', 'host1', None, '_call_off', True),
+    ('host1', 'migrating', 'host1', 'rebooting', '_call_off', False),
     ('host2', 'migrating', 'host1', None, '_call_off', False),
     ('host2', 'migrating', 'host1', 'rebooting', '_call_off', False),
     ('host2', 'migrating', 'host1', 'deleting', None, False),
@@ -137,6 +139,73 @@ class TakeUpTestCase(pmem_base.MoveTestCase):
         self.revert.assert_not_called()
         self._take_up()
         self.assertEqual(1, self.revert.call_count)
+
+    def test_what_has_changed_since_it_was_read_is_left_alone(self):
+        """What came before in the same round may have taken minutes."""
+        later = self.instance.obj_clone()
+        later.host, later.task_state = 'host2', 'resize_finish'
+        self.find.side_effect = [self.instance, later]
+        self._take_up()
+        self.revert.assert_not_called()
+        self.assertNotIn('taking it up', self.stdlog.logger.output)
+
+    def test_server_that_is_gone_since_it_was_read(self):
+        self.find.side_effect = [
+            self.instance, exception.InstanceNotFound(instance_id='x')]
+        self._take_up()
+        self.revert.assert_not_called()
+
+    def _arrived(self):
+        self.manager.host = self.instance.host = 'host2'
+        self.migration.status = 'post-migrating'
+        self.instance.task_state = 'resize_migrated'
+        self.useFixture(fixtures.MockPatch(
+            'nova.objects.RequestSpec.get_by_instance_uuid'))
+
+    def test_message_that_comes_as_it_is_taken_up(self):
+        self._arrived()
+        self._take_up()
+        self._stop_waiting()
+
+        def tell(*args):
+            with pmem_work.work_of(self.manager).on(
+                    self.instance.uuid, 'finish_resize'):
+                self.in_another_thread(self._take_up_now)
+
+        with mock.patch.object(pmem_recovery, '_tell', tell):
+            self._take_up_now()
+        self.assertEqual(1, self.manager.revert_resize.call_count)
+
+    def _take_up_now(self):
+        pmem_recovery._start_or_send_back(
+            self.manager, mock.sentinel.context, self.instance,
+            self.migration)
+
+    def test_second_half_of_a_revert_that_comes_as_it_is_taken_up(self):
+        """It connects volumes, which must not be disconnected then."""
+        def finish(*args):
+            self.in_another_thread(lambda: pmem_recovery._finish_reverting(
+                self.manager, mock.sentinel.context, self.instance,
+                self.migration))
+
+        self.manager.finish_revert_resize.side_effect = finish
+        pmem_recovery._finish_reverting(
+            self.manager, mock.sentinel.context, self.instance,
+            self.migration)
+        self.assertEqual(1, self.manager.finish_revert_resize.call_count)
+        self.assertEqual(
+            1, self.manager._terminate_volume_connections.call_count)
+
+    def test_time_counts_from_when_it_was_last_seen(self):
+        """Who could see nothing for an hour has not seen it unchanged."""
+        self._prepared()
+        self._take_up()
+        self.listed.side_effect = OSError('no database')
+        self._take_up()
+        self.listed.side_effect = None
+        self._stop_waiting()
+        self._take_up()
+        self.assertEqual('pre-migrating', self.migration.status)
 
     def test_another_nova_compute_knows_nothing_of_it(self):
         after_restart = mock.Mock(host='host1')

@@ -69,9 +69,13 @@ class Owners:
 
     def is_needed(self) -> bool:
         """Whether this host has vPMEM at all, or tickets of it."""
-        return bool(self._driver._vpmems_by_name or
-                    any(tickets.open_tickets(self.host)) or
-                    tickets.damaged())
+        try:
+            return bool(self._driver._vpmems_by_name or
+                        any(tickets.open_tickets(self.host)) or
+                        tickets.damaged())
+        except OSError:
+            # Who looks at them next says why they can't be looked at.
+            return True
 
     def unavailable_names(self) -> set[str]:
         """Return what must not be claimed, whatever Nova knows of it.

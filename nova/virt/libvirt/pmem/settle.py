@@ -196,7 +196,9 @@ def close(ticket: tickets.Ticket, left: abc.Sequence[tickets.Target],
     """
     try:
         with alone(ticket.migration_uuid, waits):
-            ticket = tickets.read(ticket.migration_uuid, ticket.kind)
+            if tickets.read(ticket.migration_uuid, ticket.kind) != ticket:
+                # It says something else since it was decided what is left.
+                return False
             if ticket.kind == tickets.RECEIVE:
                 receivers.end(ticket)
             nodes = pmem_namespaces.list_namespaces()
@@ -205,6 +207,7 @@ def close(ticket: tickets.Ticket, left: abc.Sequence[tickets.Target],
             finally:
                 # One that is missing does not save the others.
                 if left:
+                    ticket = _over(ticket, left)
                     LOG.info('Wiping %(names)s of server %(instance)s.', {
                         'names': _names(left),
                         'instance': ticket.instance_uuid})
@@ -218,23 +221,25 @@ def close(ticket: tickets.Ticket, left: abc.Sequence[tickets.Target],
     except lockutils.AcquireLockFailedException:
         raise
     except Exception:
-        _keep(ticket, left)
+        LOG.exception('The namespaces %(names)s hold data of server '
+                      '%(instance)s (migration %(migration)s) and could not '
+                      'be wiped. No server gets them, and this host tries '
+                      'again each minute. Check that they exist ("ndctl list '
+                      '-X") and are healthy; do not remove the ticket.',
+                      {'names': _names(left or ticket.targets),
+                       'instance': ticket.instance_uuid,
+                       'migration': ticket.migration_uuid})
         return False
 
 
-def _keep(ticket: tickets.Ticket, left: abc.Sequence[tickets.Target]) -> None:
-    LOG.exception('The namespaces %(names)s hold data of server %(instance)s '
-                  '(migration %(migration)s) and could not be wiped. No '
-                  'server gets them, and this host tries again each minute. '
-                  'Check that they exist ("ndctl list -X") and are healthy; '
-                  'do not remove the ticket.',
-                  {'names': _names(left or ticket.targets),
-                   'instance': ticket.instance_uuid,
-                   'migration': ticket.migration_uuid})
-    if left and ticket.state != tickets.OVER:
-        # From here on it is no question whose they are.
-        tickets.write(dataclasses.replace(
-            ticket, state=tickets.OVER, targets=tuple(left)))
+def _over(ticket: tickets.Ticket,
+          left: abc.Sequence[tickets.Target]) -> tickets.Ticket:
+    """Store that it is no question any more whose namespaces these are."""
+    over = dataclasses.replace(
+        ticket, state=tickets.OVER, targets=tuple(left))
+    if over != ticket:
+        tickets.write(over)
+    return over
 
 
 def _names(targets: abc.Iterable[tickets.Target]) -> str:

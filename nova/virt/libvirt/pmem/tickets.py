@@ -212,8 +212,15 @@ def is_open(migration_uuid: str, kind: str) -> bool:
 
 
 def close(ticket: Ticket) -> None:
-    """Forget a ticket for good. A ticket that is closed already is fine."""
+    """Forget a ticket for good, unless it says something else by now.
+
+    A ticket that is closed already is fine.
+    """
     with _changing:
+        with contextlib.suppress(exception.PMEMTicketNotFound,
+                                 exception.PMEMTicketInvalid):
+            if read(ticket.migration_uuid, ticket.kind) != ticket:
+                return
         _written.pop(path_of(ticket), None)
         for path in _paths(ticket):
             with contextlib.suppress(FileNotFoundError):

@@ -91,6 +91,8 @@ class PmemCopyTestCase(test.NoDBTestCase):
             new_flavor=objects.Flavor(),
             migration_context=objects.MigrationContext(
                 migration_id=7, copy_pmem_devices=True,
+                old_resources=self._resources(
+                    'old_ns_1', 'old_ns_2', provider=uuids.source),
                 new_resources=self._resources('ns_1', 'ns_2')))
         self.useFixture(fixtures.MockPatch(
             'nova.objects.Migration.get_by_uuid',
@@ -253,8 +255,22 @@ class FinishTestCase(PmemCopyTestCase):
         super()._prepare()
         self.has_copied()
 
-    def test_no_ticket(self):
+    def test_nothing_to_copy(self):
+        self.instance.migration_context.old_resources = None
         self.api.finish(self.instance, self.migration)
+
+    def test_what_was_received_is_wiped_keeps_the_guest_from_starting(self):
+        self.assertRaises(exception.PMEMTicketNotFound, self.api.finish,
+                          self.instance, self.migration)
+
+    def test_what_was_received_is_to_be_wiped(self):
+        self._prepare()
+        over = dataclasses.replace(
+            tickets.read(uuids.migration), state=tickets.OVER)
+        tickets.write(over)
+        self.assertRaises(exception.PMEMTicketNotFound, self.api.finish,
+                          self.instance, self.migration)
+        self.assertEqual([over], list(tickets.open_tickets()))
 
     def test_source_that_has_not_copied(self):
         """It does not know how to, or was told to by nobody."""
@@ -488,6 +504,25 @@ class SettleTestCase(PmemCopyTestCase):
         self.assertEqual(0, self._open())
         self.assertEqual(0, self.api.count_unwiped(self.claimed))
 
+    def test_what_is_to_be_wiped_is_stored_before(self):
+        self.migration.status = 'error'
+        self.cleanup.side_effect = lambda path: self.assertEqual(
+            ['over'], [each.state for each in tickets.open_tickets()])
+        self._settle()
+        self.assertEqual(0, self._open())
+
+    def test_ticket_that_has_changed_since_it_was_looked_at(self):
+        """The wipes before this one may have taken hours."""
+        self.migration.status = 'finished'
+        known = list(tickets.open_tickets())
+        tickets.write(dataclasses.replace(known[0], state=tickets.OVER))
+        with mock.patch('nova.virt.libvirt.pmem.tickets.open_tickets',
+                        return_value=known):
+            self.assertEqual(set(), self._settle())
+        self.assertEqual(1, self._open())
+        self._settle()
+        self.assertEqual(['ns_1', 'ns_2'], self._wiped())
+
     def test_guest_of_another_server_keeps_it_from_being_wiped(self):
         self.migration.status = 'error'
         self.used_nodes = {self._path('ns_1')}
@@ -528,6 +563,18 @@ class SettleTestCase(PmemCopyTestCase):
             (tickets.Target('gone', 1, 1, 0, 0),)))
         self._settle()
         self.assertEqual(['ns_1', 'ns_2'], self._wiped())
+
+
+class FolderTestCase(PmemCopyTestCase):
+
+    def test_one_that_can_not_be_read_is_no_reason_not_to_start(self):
+        """Whoever looks for what to do there says why it can't be read."""
+        self.api._driver._vpmems_by_name = {}
+        self.assertFalse(self.api.is_needed())
+        with open(tickets.directory(), 'w'):
+            pass
+        self.assertTrue(self.api.is_needed())
+        self.assertRaises(NotADirectoryError, self._settle)
 
 
 class DatabaseAwayTestCase(PmemCopyTestCase):
@@ -770,6 +817,26 @@ class StartTestCase(PmemCopyTestCase):
         self.assertRaises(exception.UnexpectedDeletingTaskStateError,
                           self.api.started, self.instance)
         self.assertEqual(['arrived'], self._open())
+
+    def test_somebody_else_goes_on_with_it(self):
+        """As who found it waiting, and sends it back."""
+        before = self.instance.obj_clone()
+        before.task_state = 'resize_finish'
+        self.instance.task_state = 'resize_reverting'
+        self.assertRaises(exception.UnexpectedTaskStateError,
+                          self.api.started, before)
+        self.assertEqual(['arrived'], self._open())
+        self.instance.task_state = 'resize_finish'
+        self.api.started(before)
+        self.assertEqual([], self._open())
+
+    def test_what_an_earlier_move_has_left(self):
+        """It waits to be wiped, and says nothing of this guest."""
+        self.api.started(self.instance)
+        tickets.write(tickets.Ticket(
+            'host2', uuids.earlier, self.instance.uuid,
+            (tickets.Target('ns_3', 1, 1, 0, 0),), state=tickets.OVER))
+        self.assertTrue(self.api.has_started(self.instance))
 
     @ddt.data('post-migrating', 'error', 'reverting')
     def test_not_started_yet(self, status):

@@ -149,13 +149,23 @@ class TicketTestCase(test.NoDBTestCase):
         tickets.mend()
         self.assertEqual([], list(tickets.open_tickets()))
 
+    def test_what_says_something_else_by_now_is_not_closed(self):
+        over = dataclasses.replace(ticket(), state=tickets.OVER)
+        tickets.write(ticket())
+        tickets.write(over)
+        tickets.close(ticket())
+        self.assertEqual([over], list(tickets.open_tickets()))
+        tickets.close(over)
+        self.assertEqual([], list(tickets.open_tickets()))
+
     def test_closed_meanwhile_is_not_mended(self):
         tickets.write(ticket())
         closing = threading.Thread(target=tickets.close, args=(ticket(),))
 
         def read(*args):
             # Somebody else comes to close it just now.
-            closing.start()
+            if closing.ident is None:
+                closing.start()
             raise exception.PMEMTicketNotFound(migration_uuid='x')
 
         with mock.patch.object(tickets, 'read', read):
