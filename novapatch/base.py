@@ -2,6 +2,7 @@
 """What all edits have in common."""
 
 import ast
+from collections.abc import Iterable
 from collections.abc import Mapping
 import dataclasses
 import re
@@ -22,10 +23,13 @@ _VALUE = re.compile(r'\{\{(\w+)\}\}')
 class Edit:
     """One change of one file."""
 
-    # The name it has in a patch set.
-    operation: ClassVar[str] = ''
     # Whether it is about Python, so that the syntax tree tells its effect.
     is_python: ClassVar[bool] = True
+
+    @property
+    def operation(self) -> str:
+        """The name it has in a patch set."""
+        raise NotImplementedError
 
     def apply(self, source: Source) -> Source:
         """The source with the change made.
@@ -69,7 +73,7 @@ def _bind(item: Any, values: Mapping[str, str]) -> Any:
         return tuple(_bind(child, values) for child in item)
     if isinstance(item, Edit):
         return item.bind(values)
-    if dataclasses.is_dataclass(item):
+    if dataclasses.is_dataclass(item) and not isinstance(item, type):
         return dataclasses.replace(item, **{
             field.name: _bind(getattr(item, field.name), values)
             for field in dataclasses.fields(item)})
@@ -115,7 +119,8 @@ def parse_expression(text: str) -> ast.expr:
         raise errors.BadText(text=text, reason=error) from error
 
 
-def names_in(scope_name: str, statements: list[ast.stmt]) -> set[str]:
+def names_in(scope_name: str,
+             statements: Iterable[patterns.Statement]) -> set[str]:
     """The dotted names that statements define in a scope."""
     prefix = scope_name + '.' if scope_name else ''
     return {prefix + name for statement in statements

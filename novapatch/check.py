@@ -23,6 +23,7 @@ from novapatch import pattern as patterns
 from novapatch.plan import Change
 from novapatch.plan import Plan
 from novapatch import scope
+from novapatch.source import Node
 from novapatch.source import Source
 from novapatch.tree import Tree
 
@@ -34,7 +35,7 @@ _CODES = {
     'UnusedVariable': 'F841',
 }
 
-Units = dict[str, list[ast.AST]]
+Units = dict[str, list[Node]]
 
 
 def run(plan: Plan, tree: Tree) -> None:
@@ -185,8 +186,8 @@ def _collect(body: list[ast.stmt], prefix: str, found: Units,
             found.setdefault(name, []).append(node)
 
 
-def _changed(old_source: Source, old: list[ast.AST], new_source: Source,
-             new: list[ast.AST]) -> bool:
+def _changed(old_source: Source, old: list[Node], new_source: Source,
+             new: list[Node]) -> bool:
     if len(old) != len(new):
         return True
     # Equal texts are equal code, and a lot quicker to compare.

@@ -8,6 +8,7 @@ import re
 from novapatch import base
 from novapatch import blocks
 from novapatch import errors
+from novapatch import pattern as patterns
 from novapatch import scope
 from novapatch.scope import Target
 from novapatch.source import Source
@@ -44,7 +45,8 @@ class AddFunction(base.Edit):
         for name in names:
             if scope.exists(source, name):
                 raise errors.AlreadyThere(
-                    what=name, line=scope.find(source, name).lineno)
+                    what=name, line=scope.lines_of(
+                        source, scope.find(source, name))[0])
         margin = source.indentation(neighbour.lineno)
         text = blocks.placed(self.text, margin)
         gap = '\n' if margin else '\n\n'
@@ -74,7 +76,7 @@ class AppendDocstring(base.Edit):
     def _docstring(self, source: Source) -> ast.Constant:
         node = scope.find(source, self.target)
         body = getattr(node, 'body', None)
-        if not body or ast.get_docstring(node, clean=False) is None:
+        if not body or patterns.docstring(body[0]) is None:
             raise errors.NoMatch(kind='docstring',
                                  sought=str(self.target), hint='')
         return body[0].value
@@ -101,7 +103,7 @@ class AppendDocstring(base.Edit):
         return source.splice(
             (end - 3, end - 3, '\n' + gap + text.rstrip('\n')))
 
-    def _continues_fields(self, source: Source, node: ast.AST) -> bool:
+    def _continues_fields(self, source: Source, node: ast.expr) -> bool:
         """Whether the new text is one more of a list of ``:fields:``."""
         if not _FIELD.match(self.text):
             return False
@@ -112,7 +114,7 @@ class AppendDocstring(base.Edit):
                 return True
         return False
 
-    def _after_field(self, source: Source, node: ast.AST) -> int:
+    def _after_field(self, source: Source, node: ast.expr) -> int:
         """The line after the field that describes a parameter."""
         field = re.compile(
             rf'(\s*):\w+ (?:\S+ )?{re.escape(self.after)}:')

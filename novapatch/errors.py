@@ -2,6 +2,7 @@
 """What can go wrong: one class per failure, its message on the class."""
 
 from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -45,7 +46,12 @@ class EditError(PatchError):
 
 
 class Misses(PatchError):
-    message = '{count} places were not found:\n{misses}'
+    message = '{count} places were not found:\n{places}'
+
+    def __init__(self, misses: Sequence[EditError]) -> None:
+        self.misses = misses
+        super().__init__(count=len(misses),
+                         places='\n'.join(map(str, misses)))
 
 
 class TargetNotFound(EditError):
@@ -117,7 +123,7 @@ class NewFileExists(PatchError):
                'tree has it already')
 
 
-class FileMissing(PatchError):
+class FileMissing(EditError):
     message = ('Nova {release}: {path}: the patch set changes this file, '
                'but the tree does not have it')
 

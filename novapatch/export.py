@@ -177,7 +177,7 @@ def _patches(git: _Git, series: definition.Series,
             f'{BASE}..HEAD')
     queue = directory / 'quilt'
     queue.mkdir()
-    names = []
+    names: list[str] = []
     for back, commit in enumerate(reversed(commits)):
         diff = git.run('diff-tree', '-p', '-r', *_DIFF,
                        f'HEAD~{back + 1}', f'HEAD~{back}')

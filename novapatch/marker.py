@@ -44,10 +44,10 @@ def change(plan: Plan, patch_set: str) -> Change:
 def read(data: bytes) -> Marker | None:
     """Read a marker; None if it is none that we have written."""
     try:
-        found = {node.targets[0].id: ast.literal_eval(node.value)
+        found = {ast.unparse(node.targets[0]): ast.literal_eval(node.value)
                  for node in ast.parse(data).body
                  if isinstance(node, ast.Assign)}
         return Marker(str(found['PATCH_SET']), str(found['RELEASE']),
                       dict(found['FILES']))
-    except (AttributeError, KeyError, SyntaxError, TypeError, ValueError):
+    except (KeyError, SyntaxError, TypeError, ValueError):
         return None

@@ -80,7 +80,8 @@ def _recognise(tree: Tree, patch_set: PatchSet) -> Status:
     known = found.files if found else {
         path: record.sha256(origin.read_bytes())
         for path, origin in patch_set.new_files.items()}
-    present, absent = [], []
+    present: list[str] = []
+    absent: list[str] = []
     for path, digest in sorted(known.items()):
         if not tree.skips(path):
             data = _read(tree.root, path)

@@ -22,17 +22,25 @@ from dataclasses import dataclass
 import inspect
 import re
 import tokenize
+from typing import Generic
+from typing import TypeAlias
+from typing import TypeVar
 
 from novapatch import blocks
 from novapatch import errors
+from novapatch.source import Node
 
 _HOLE = '__hole_'
 _REST = '__rest__'
 _PLACEHOLDER = re.compile(r'\$([A-Za-z_]\w*)')
 _HANDLER = re.compile(r'except\b.*:$', re.DOTALL)
 
-Captures = dict[str, ast.AST | str]
+DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+
+Captures = dict[str, ast.expr | str]
 Block = list[ast.stmt] | list[ast.excepthandler]
+Statement: TypeAlias = ast.stmt | ast.excepthandler
+N = TypeVar('N', bound=Node, covariant=True)
 
 
 def with_holes(text: str) -> str:
@@ -75,14 +83,14 @@ def _with_rest(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class Match:
+class Match(Generic[N]):
     """A run of statements, or one expression, and what ``$X`` stand for.
 
     For statements ``block`` is the list that holds them and ``first`` and
     ``last`` the indexes of the ends of the run.
     """
 
-    nodes: tuple[ast.AST, ...]
+    nodes: tuple[N, ...]
     captures: Captures
     block: Block | None = None
     first: int = 0
@@ -119,14 +127,15 @@ class Matcher:
             return self._capture(name, have)
         if type(want) is not type(have):
             return False
-        if isinstance(want, ast.Call):
+        if isinstance(want, ast.Call) and isinstance(have, ast.Call):
             return self._same_call(want, have)
-        if isinstance(want, ast.Dict):
+        if isinstance(want, ast.Dict) and isinstance(have, ast.Dict):
             return self._same_dict(want, have)
-        if _is_docstring(want) and _is_docstring(have):
+        docstrings = docstring(want), docstring(have)
+        if None not in docstrings:
             # It moves with the code around it.
-            return inspect.cleandoc(want.value.value) == inspect.cleandoc(
-                have.value.value)
+            return inspect.cleandoc(docstrings[0]) == inspect.cleandoc(
+                docstrings[1])
         for field in want._fields:
             if field in ('ctx', 'kind', 'type_comment'):
                 continue
@@ -134,7 +143,7 @@ class Matcher:
                 return False
         return True
 
-    def _capture(self, name: str, have: ast.AST | str) -> bool:
+    def _capture(self, name: str, have: ast.expr | str) -> bool:
         if name not in self.captures:
             self.captures[name] = have
             return True
@@ -195,7 +204,7 @@ class Matcher:
         """Whether two compound statements have equal headers."""
         if type(want) is not type(have):
             return False
-        if hasattr(want, 'decorator_list'):
+        if isinstance(want, DEFINITIONS) and isinstance(have, DEFINITIONS):
             return self.same(want.name, have.name)
         for field in want._fields:
             if field in ('body', 'orelse', 'finalbody', 'handlers',
@@ -212,9 +221,12 @@ def is_open_ended(call: ast.Call) -> bool:
         bool(call.args) and _is_ellipsis(call.args[-1]))
 
 
-def _is_docstring(node: ast.AST) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(
-        node.value, ast.Constant) and isinstance(node.value.value, str)
+def docstring(node: ast.AST) -> str | None:
+    """The text of a statement that is just a string."""
+    if isinstance(node, ast.Expr) and isinstance(
+            node.value, ast.Constant) and isinstance(node.value.value, str):
+        return node.value.value
+    return None
 
 
 def _dump(have: ast.AST | str) -> str:
@@ -248,7 +260,7 @@ class Pattern:
     """
 
     text: str
-    statements: tuple[ast.AST, ...] = ()
+    statements: tuple[Statement, ...] = ()
     header: bool = False
     words: str = ''
 
@@ -260,14 +272,14 @@ class Pattern:
             return self.statements[0].value
         return None
 
-    def match_expression(self, node: ast.AST) -> Match | None:
+    def match_expression(self, node: ast.AST) -> Match[ast.expr] | None:
         matcher = Matcher()
         if self.expression is not None and isinstance(
                 node, ast.expr) and matcher.same(self.expression, node):
             return Match((node,), matcher.captures)
         return None
 
-    def match_block(self, block: Block) -> Iterator[Match]:
+    def match_block(self, block: Block) -> Iterator[Match[Statement]]:
         """All runs of statements of a block that match."""
         for first in range(len(block)):
             matcher = Matcher()
@@ -314,7 +326,9 @@ def read(text: str) -> Pattern:
     try:
         if _HANDLER.match(plain):
             tree = ast.parse(f'try:\n    pass\n{plain}\n    pass')
-            return Pattern(text, tuple(tree.body[0].handlers), True)
+            return Pattern(text, tuple(
+                handler for handler in ast.walk(tree)
+                if isinstance(handler, ast.excepthandler)), True)
         if plain.endswith(':'):
             return Pattern(text, tuple(_parse_header(plain)), True)
         return Pattern(text, tuple(ast.parse(plain).body))

@@ -66,20 +66,21 @@ def make(tree: Tree, patch_set: PatchSet, link: bool = False) -> Plan:
     known = patch_set.read_values(tree)
     changes: list[Change] = []
     skipped: list[str] = []
-    misses: list[errors.PatchError] = []
+    misses: list[errors.EditError] = []
     for path, edits in sorted(patch_set.edits.items()):
         if tree.skips(path):
             skipped.append(path)
             continue
         try:
             changes.append(_change(tree, path, edits, known))
-        except* (errors.EditError, errors.FileMissing) as group:
-            misses += group.exceptions
+        except errors.EditError as error:
+            misses.append(error)
+        except errors.Misses as several:
+            misses += several.misses
     if len(misses) == 1:
         raise misses[0]
     if misses:
-        raise errors.Misses(count=len(misses),
-                            misses='\n'.join(map(str, misses)))
+        raise errors.Misses(misses)
     new, missing = _new_files(tree, patch_set, known, link)
     return Plan(tree.release, tuple(changes + new),
                 tuple(skipped + missing))
@@ -154,15 +155,15 @@ def edited(release: str, path: str, file: File,
            edits: tuple[Edit, ...]) -> Source:
     """The text of a file after its edits.
 
-    :raises: EditError, or ExceptionGroup of them
+    :raises: EditError, or Misses of them
     """
     try:
         return sequence.apply_all(file.source, edits, path.endswith('.py'))
     except errors.EditError as error:
         raise error.locate(release, path, error.edit or 'reading')
-    except ExceptionGroup as group:
-        for error in group.exceptions:
-            error.locate(release, path, error.edit)
+    except errors.Misses as several:
+        for miss in several.misses:
+            miss.locate(release, path, miss.edit)
         raise
 
 
@@ -189,7 +190,7 @@ def _diff(path: str, before: bytes | None, after: bytes | None,
     # Every line with its end, so that a last line without one shows.
     sides = [[line + '\n' for line in text[:-1]] + text[-1:] * bool(
         text[-1]) for text in texts]
-    for line in difflib.unified_diff(*sides, fromfile=old, tofile=new):
+    for line in difflib.unified_diff(sides[0], sides[1], old, new):
         lines.append(line)
         if not line.endswith('\n'):
             lines.append('\n\\ No newline at end of file\n')

@@ -20,18 +20,18 @@ _PLACEHOLDER = re.compile(r'\$([A-Za-z_]\w*)')
 class _Filler(ast.NodeTransformer):
     """Puts what was captured in the place of the placeholders."""
 
-    def __init__(self, captures: patterns.Captures) -> None:
+    def __init__(self, captures: dict[str, ast.expr]) -> None:
         self.captures = captures
 
-    def visit_Name(self, node: ast.Name) -> ast.AST:
+    def visit_Name(self, node: ast.Name) -> ast.expr:
         name = patterns.hole_name(node)
         return node if name is None else self.captures[name]
 
 
-def _texts(source: Source, match: patterns.Match,
+def _texts(source: Source, captures: patterns.Captures,
            text: str) -> dict[str, str]:
     texts = {name: node if isinstance(node, str) else source.segment(node)
-             for name, node in match.captures.items()}
+             for name, node in captures.items()}
     for name in _PLACEHOLDER.findall(text):
         if name not in texts:
             raise errors.BadText(text=text, reason=(
@@ -39,18 +39,19 @@ def _texts(source: Source, match: patterns.Match,
     return texts
 
 
-def _filled(source: Source, match: patterns.Match, text: str) -> str:
+def _filled(source: Source, captures: patterns.Captures, text: str) -> str:
     """The text with the captured expressions in it.
 
     An expression that would fall apart in its new surroundings
     (``a or b`` before ``.c``) gets brackets.
     """
-    texts = _texts(source, match, text)
+    texts = _texts(source, captures, text)
     plain = _PLACEHOLDER.sub(lambda found: texts[found[1]], text)
-    if not texts or any(isinstance(node, str)
-                        for node in match.captures.values()):
+    nodes = {name: node for name, node in captures.items()
+             if isinstance(node, ast.expr)}
+    if not texts or nodes.keys() != texts.keys():
         return plain
-    want = [patterns.dump(_Filler(match.captures).visit(node))
+    want = [patterns.dump(_Filler(nodes).visit(node))
             for node in base.parse(text)]
     try:
         have = [patterns.dump(node) for node in base.parse(plain)]
@@ -76,10 +77,10 @@ class Replace(base.Edit):
                 'a header alone can not be replaced; replace its '
                 'expression'))
         if wanted.expression is not None and self._is_expression():
-            match = scope.one_expression(source, self.target, self.pattern)
-            return self._expression(source, match)
-        match = scope.one_statement(source, self.target, self.pattern)
-        return self._statements(source, match)
+            return self._expression(source, scope.one_expression(
+                source, self.target, self.pattern))
+        return self._statements(source, scope.one_statement(
+            source, self.target, self.pattern))
 
     def _is_expression(self) -> bool:
         try:
@@ -88,10 +89,11 @@ class Replace(base.Edit):
             return False
         return True
 
-    def _expression(self, source: Source, match: patterns.Match) -> Source:
+    def _expression(self, source: Source,
+                    match: patterns.Match[ast.expr]) -> Source:
         node = match.nodes[0]
         start, end = source.span(node)
-        text = _filled(source, match, blocks.dedent(self.text))
+        text = _filled(source, match.captures, blocks.dedent(self.text))
         first, *others = text.split('\n')
         if others:
             # As in the text, with the line in the place of its margin.
@@ -111,9 +113,10 @@ class Replace(base.Edit):
         return (source.start_of(first),
                 source.start_of(last) + len(source.lines[last - 1]) + grown)
 
-    def _statements(self, source: Source, match: patterns.Match) -> Source:
+    def _statements(self, source: Source,
+                    match: patterns.Match[patterns.Statement]) -> Source:
         statements.check_alone(source, match)
-        text = _filled(source, match, blocks.dedent(self.text))
+        text = _filled(source, match.captures, blocks.dedent(self.text))
         base.parse(text)
         margin = source.indentation(match.line)
         start = source.start_of(scope.first_line(match.nodes[0]))
@@ -127,7 +130,7 @@ class Replace(base.Edit):
         if not self._is_expression():
             changed |= base.names_in(name, base.parse(self.text))
             changed |= base.names_in(
-                name, list(patterns.read(self.pattern).statements))
+                name, patterns.read(self.pattern).statements)
         return changed
 
 

@@ -4,11 +4,14 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 import re
+from typing import TypeVar
 
 from novapatch import base
 from novapatch import blocks
 from novapatch import errors
 from novapatch.source import Source
+
+T = TypeVar('T')
 
 _UNDERLINE = re.compile(r'([!-/:-@[-`{-~])\1{2,}$')
 _LABEL = re.compile(r'\.\. (_.*:|index::.*|\.\..*)$')
@@ -92,7 +95,7 @@ def find_section(source: Source, title: str) -> Section:
                 'section')
 
 
-def _one(found: list[tuple[int, object]], sought: str, kind: str):
+def _one(found: list[tuple[int, T]], sought: str, kind: str) -> T:
     if not found:
         raise errors.NoMatch(kind=kind, sought=sought, hint='')
     if len(found) > 1:

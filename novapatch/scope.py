@@ -11,6 +11,9 @@ from typing import TypeAlias
 from novapatch import blocks
 from novapatch import errors
 from novapatch import pattern as patterns
+from novapatch.pattern import DEFINITIONS
+from novapatch.pattern import N
+from novapatch.source import Node
 from novapatch.source import Source
 
 MODULE = ''
@@ -18,9 +21,8 @@ MODULE = ''
 Definition: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
 Assignment: TypeAlias = ast.Assign | ast.AnnAssign
-Named: TypeAlias = ast.Module | Definition | Assignment
+Named: TypeAlias = Definition | Assignment
 
-DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _BLOCKS = ('body', 'orelse', 'finalbody', 'handlers')
 
@@ -88,13 +90,13 @@ def _is_decorated(node: ast.AST, pattern: str) -> bool:
                for decorator in getattr(node, 'decorator_list', ()))
 
 
-def find(source: Source, target: str | Target) -> Named:
+def find(source: Source, target: str | Target) -> ast.Module | Named:
     """The one definition or assignment that has a dotted name.
 
     :raises: TargetNotFound, TargetAmbiguous
     """
     target = as_target(target)
-    node: Named = source.tree
+    node: ast.Module | Named = source.tree
     if target.name == MODULE:
         return node
     parts = target.name.split('.')
@@ -132,40 +134,43 @@ def find_definition(source: Source, target: str | Target) -> Definition:
 
     :raises: WrongKind too
     """
-    return _of_kind(source, target, DEFINITIONS, 'function or class')
+    node = find(source, target)
+    if not isinstance(node, DEFINITIONS):
+        raise _wrong_kind(target, node, 'function or class')
+    return node
 
 
 def find_function(source: Source, target: str | Target) -> Function:
-    return _of_kind(source, target, FUNCTIONS, 'function')
+    node = find(source, target)
+    if not isinstance(node, FUNCTIONS):
+        raise _wrong_kind(target, node, 'function')
+    return node
 
 
 def find_assignment(source: Source, target: str | Target) -> Assignment:
     """Like :func:`find`, of assignments with a value only."""
-    node = _of_kind(source, target, (ast.Assign, ast.AnnAssign),
-                    'assignment')
-    if node.value is None:
-        raise errors.WrongKind(sought=str(target), line=node.lineno,
-                               wanted='assignment of a value')
-    return node
-
-
-def _of_kind(source: Source, target: str | Target, kinds: tuple[type, ...],
-             wanted: str) -> Named:
     node = find(source, target)
-    if not isinstance(node, kinds):
-        raise errors.WrongKind(sought=str(target), wanted=wanted,
-                               line=getattr(node, 'lineno', 1))
+    if not isinstance(node, (ast.Assign, ast.AnnAssign)):
+        raise _wrong_kind(target, node, 'assignment')
+    if node.value is None:
+        raise _wrong_kind(target, node, 'assignment of a value')
     return node
 
 
-def first_line(node: ast.AST) -> int:
+def _wrong_kind(target: str | Target, node: ast.AST,
+                wanted: str) -> errors.WrongKind:
+    return errors.WrongKind(sought=str(target), wanted=wanted,
+                            line=getattr(node, 'lineno', 1))
+
+
+def first_line(node: Node) -> int:
     """The line where a statement starts, its decorators included."""
     decorators = getattr(node, 'decorator_list', None)
     # "@" and the expression share a line in any code we will meet.
     return min([item.lineno for item in decorators or ()] + [node.lineno])
 
 
-def lines_of(source: Source, node: ast.AST) -> tuple[int, int]:
+def lines_of(source: Source, node: ast.Module | Node) -> tuple[int, int]:
     """The first and the last line of a target."""
     if isinstance(node, ast.Module):
         return 1, len(source.lines)
@@ -195,7 +200,8 @@ def _expressions(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def find_expressions(node: ast.AST,
-                     pattern: patterns.Pattern) -> list[patterns.Match]:
+                     pattern: patterns.Pattern,
+                     ) -> list[patterns.Match[ast.expr]]:
     """All expressions of a target that match, in the order of the text."""
     matches = [match for child in _expressions(node)
                if (match := pattern.match_expression(child))]
@@ -203,8 +209,9 @@ def find_expressions(node: ast.AST,
         match.line, match.nodes[0].col_offset))
 
 
-def find_statements(source: Source, node: ast.AST,
-                    pattern: patterns.Pattern) -> list[patterns.Match]:
+def find_statements(source: Source, node: ast.Module | Node,
+                    pattern: patterns.Pattern,
+                    ) -> list[patterns.Match[patterns.Statement]]:
     """All runs of statements of a target that match."""
     if pattern.words:
         return _below_comments(source, node, pattern)
@@ -212,8 +219,8 @@ def find_statements(source: Source, node: ast.AST,
             for match in pattern.match_block(block)]
 
 
-def one(matches: list[patterns.Match], pattern: patterns.Pattern,
-        kind: str, hint: str = '') -> patterns.Match:
+def one(matches: list[patterns.Match[N]], pattern: patterns.Pattern,
+        kind: str, hint: str = '') -> patterns.Match[N]:
     """The only match.
 
     :raises: NoMatch, ManyMatches
@@ -228,7 +235,7 @@ def one(matches: list[patterns.Match], pattern: patterns.Pattern,
 
 
 def one_expression(source: Source, target: str | Target,
-                   pattern: str) -> patterns.Match:
+                   pattern: str) -> patterns.Match[ast.expr]:
     """The one expression in a target that matches a pattern."""
     node, wanted = find(source, target), patterns.read(pattern)
     if wanted.expression is None:
@@ -241,7 +248,7 @@ def one_expression(source: Source, target: str | Target,
 
 
 def one_statement(source: Source, target: str | Target,
-                  pattern: str) -> patterns.Match:
+                  pattern: str) -> patterns.Match[patterns.Statement]:
     """The one run of statements in a target that matches a pattern."""
     node, wanted = find(source, target), patterns.read(pattern)
     matches = find_statements(source, node, wanted)
@@ -252,13 +259,13 @@ def one_statement(source: Source, target: str | Target,
     return one(matches, wanted, 'statement', hint)
 
 
-def _calls_like(node: ast.AST, wanted: ast.expr) -> Iterator[ast.AST]:
+def _calls_like(node: ast.AST, wanted: ast.expr) -> Iterator[ast.expr]:
     return (child for child in _expressions(node)
-            if isinstance(child, type(wanted)))
+            if isinstance(child, ast.expr) and type(child) is type(wanted))
 
 
 def _nearest(source: Source, sought: str,
-             nodes: Iterable[ast.AST]) -> str:
+             nodes: Iterable[Node]) -> str:
     """A hint at the lines that look most like what was not found."""
     lines = {source.lines[node.lineno - 1].strip(): node.lineno
              for node in nodes}
@@ -270,16 +277,18 @@ def _nearest(source: Source, sought: str,
         f'line {lines[text]}: {text}' for text in near) + ')'
 
 
-def _below_comments(source: Source, node: ast.AST,
-                    pattern: patterns.Pattern) -> list[patterns.Match]:
+def _below_comments(source: Source, node: ast.Module | Node,
+                    pattern: patterns.Pattern,
+                    ) -> list[patterns.Match[patterns.Statement]]:
     """The statements directly below the comments that have the words."""
     first, last = lines_of(source, node)
     text = '\n'.join(source.lines[first - 1:last])
     inside = {first + line for line in blocks.string_lines(text)}
-    comments: list[tuple[int, str]] = []
+    comments: list[tuple[int, int]] = []
     line = first
     while line <= last:
-        words, start = [], line
+        words: list[str] = []
+        start = line
         while (line <= last and line not in inside
                and source.is_comment(line)):
             words.append(source.lines[line - 1].strip().lstrip('# '))
@@ -289,18 +298,19 @@ def _below_comments(source: Source, node: ast.AST,
         elif pattern.words in ' '.join(' '.join(words).split()):
             comments.append((start, line))
     matches = []
-    for start, below in comments:
+    for comment, below in comments:
         while below <= last and source.is_blank(below):
             below += 1
         match = _statement_at(node, below)
         if match is None:
-            raise errors.NoRoom(line=start, reason=(
+            raise errors.NoRoom(line=comment, reason=(
                 'there is no statement directly below the comment'))
         matches.append(match)
     return matches
 
 
-def _statement_at(node: ast.AST, line: int) -> patterns.Match | None:
+def _statement_at(node: ast.AST,
+                  line: int) -> patterns.Match[patterns.Statement] | None:
     for block in all_blocks(node, _enters(node)):
         for index, statement in enumerate(block):
             if first_line(statement) == line and not isinstance(

@@ -18,7 +18,7 @@ def apply_all(source: Source, edits: tuple[Edit, ...],
     """The text after all edits.
 
     :raises: EditError, with the edit that failed as its ``edit``; or, if
-        several did, ExceptionGroup of them
+        several did, Misses
     """
     try:
         result = _together(source, edits) if is_python else None
@@ -36,7 +36,7 @@ def apply_all(source: Source, edits: tuple[Edit, ...],
         except errors.EditError as error:
             misses.append(error)
     if len(misses) > 1:
-        raise ExceptionGroup('edits that failed', misses)
+        raise errors.Misses(misses)
     if misses:
         raise misses[0]
     return source

@@ -76,15 +76,15 @@ class AddArgument(base.Edit):
 
     operation = 'add_argument'
 
-    def _parsed(self) -> ast.Call:
-        return base.parse_expression(f'f({self.argument})')
-
     def apply(self, source: Source) -> Source:
         node = scope.one_expression(source, self.target, self.call).nodes[0]
         if not isinstance(node, ast.Call):
             raise errors.WrongKind(sought=self.call, line=node.lineno,
                                    wanted='call')
-        wanted = self._parsed()
+        wanted = base.parse_expression(f'f({self.argument})')
+        if not isinstance(wanted, ast.Call):
+            raise errors.BadText(text=self.argument,
+                                 reason='it is no argument')
         present = {keyword.arg for keyword in node.keywords if keyword.arg}
         for keyword in wanted.keywords:
             if keyword.arg in present:

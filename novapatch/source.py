@@ -4,10 +4,13 @@
 import ast
 from functools import cached_property
 import re
+from typing import TypeAlias
 
 from novapatch import errors
 
 Splice = tuple[int, int, str]
+#: What has a place in the text.
+Node: TypeAlias = ast.stmt | ast.expr | ast.excepthandler | ast.keyword
 
 
 class Source:
@@ -65,12 +68,12 @@ class Source:
             column = len(text.encode()[:column].decode())
         return self._starts[line - 1] + column
 
-    def span(self, node: ast.AST) -> tuple[int, int]:
+    def span(self, node: Node) -> tuple[int, int]:
         """The offsets between which a node stands."""
         return (self.offset(node.lineno, node.col_offset),
                 self.offset(node.end_lineno, node.end_col_offset))
 
-    def segment(self, node: ast.AST) -> str:
+    def segment(self, node: Node) -> str:
         """The text of a node."""
         start, end = self.span(node)
         return self.text[start:end]

@@ -62,7 +62,7 @@ def end_with_comments(source: Source, line: int, margin: str) -> int:
     return end
 
 
-def end_of(source: Source, node: ast.AST) -> int:
+def end_of(source: Source, node: patterns.Statement) -> int:
     """The last line of a statement, with the comments in its block."""
     if not any(scope.blocks_of(node)):
         return node.end_lineno
@@ -70,7 +70,8 @@ def end_of(source: Source, node: ast.AST) -> int:
                              source.indentation(node.lineno))
 
 
-def check_alone(source: Source, match: patterns.Match) -> None:
+def check_alone(source: Source,
+                match: patterns.Match[patterns.Statement]) -> None:
     """Make sure that statements share their lines with nothing else.
 
     :raises: NoRoom
@@ -163,7 +164,7 @@ class InsertInto(_Statements):
 
     def apply(self, source: Source) -> Source:
         base.parse(self.text)
-        owner = scope.find(source, self.target)
+        owner: ast.AST = scope.find(source, self.target)
         if self.within is not None:
             owner = scope.one_statement(
                 source, self.target, self.within).nodes[-1]
@@ -193,7 +194,7 @@ class InsertInto(_Statements):
         return source.indentation(line)
 
     def _at_start(self, source: Source, body: list[ast.stmt]) -> int:
-        if not _is_docstring(body[0]):
+        if patterns.docstring(body[0]) is None:
             return above_comments(source, scope.first_line(body[0]), 0)
         if len(body) == 1:
             return body[0].end_lineno + 1
@@ -202,13 +203,8 @@ class InsertInto(_Statements):
 
     def _at_end(self, source: Source, owner: ast.AST,
                 body: list[ast.stmt]) -> int:
-        if isinstance(owner, ast.Module):
+        line = getattr(owner, 'lineno', None)
+        if line is None:
             return len(source.lines)
         return end_with_comments(
-            source, body[-1].end_lineno,
-            source.indentation(owner.lineno)) + 1
-
-
-def _is_docstring(node: ast.stmt) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(
-        node.value, ast.Constant) and isinstance(node.value.value, str)
+            source, body[-1].end_lineno, source.indentation(line)) + 1

@@ -4,6 +4,7 @@
 import ast
 from dataclasses import dataclass
 import re
+from typing import TypeAlias
 
 from novapatch import base
 from novapatch import blocks
@@ -14,7 +15,7 @@ from novapatch import scope
 from novapatch.scope import Target
 from novapatch.source import Source
 
-_LITERALS = (ast.List, ast.Tuple, ast.Dict, ast.Set)
+Literal: TypeAlias = ast.List | ast.Tuple | ast.Dict | ast.Set
 
 
 def raised(version: str) -> str:
@@ -88,7 +89,7 @@ class Append(base.Edit):
 
     operation = 'append'
 
-    def _literal(self, source: Source) -> ast.expr:
+    def _literal(self, source: Source) -> Literal:
         if self.within is None:
             node = scope.find_assignment(source, self.target).value
         else:
@@ -99,7 +100,7 @@ class Append(base.Edit):
                 node.args) == 1 and not node.keywords:
             node = node.args[0]
         start, end = source.span(node)
-        if not isinstance(node, _LITERALS) or (
+        if not isinstance(node, Literal) or (
                 source.text[start] not in '([{'
                 or layout.read_items(source, start).end != end - 1):
             raise errors.WrongKind(
@@ -107,17 +108,18 @@ class Append(base.Edit):
                 wanted='list, tuple, dict or set in brackets')
         return node
 
-    def _item(self, literal: ast.expr) -> str:
+    def _item(self, literal: Literal) -> str:
         """What the item is, in a form that can be compared."""
         form = '{\n%s\n}' if isinstance(
             literal, (ast.Dict, ast.Set)) else '[\n%s\n]'
         node = base.parse_expression(form % self.item)
-        if isinstance(literal, ast.Dict) != isinstance(node, ast.Dict):
+        if not isinstance(node, Literal) or (
+                isinstance(literal, ast.Dict) != isinstance(node, ast.Dict)):
             raise errors.BadText(text=self.item,
                                  reason='it is no item of this literal')
         return _dumps(node)[0]
 
-    def _is_in(self, source: Source, literal: ast.expr) -> bool:
+    def _is_in(self, source: Source, literal: Literal) -> bool:
         """Whether the item is there, with the comment it came with.
 
         A history may hold equal items that only their comments tell apart.
@@ -146,7 +148,7 @@ class Append(base.Edit):
         return {str(self.target)}
 
 
-def _dumps(literal: ast.expr) -> list[str]:
+def _dumps(literal: Literal) -> list[str]:
     if isinstance(literal, ast.Dict):
         return [f'{key and patterns.dump(key)}: {patterns.dump(value)}'
                 for key, value in zip(literal.keys, literal.values)]
