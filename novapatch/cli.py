@@ -9,12 +9,12 @@ import os
 from pathlib import Path
 import sys
 
+from novapatch import commands
 from novapatch import errors
-from novapatch import export
-from novapatch import operations
-from novapatch import patchset
-from novapatch.patchset import PatchSet
-from novapatch.tree import Tree
+from novapatch.export.commits import export
+from novapatch.plan import patchset
+from novapatch.plan.patchset import PatchSet
+from novapatch.tree.tree import Tree
 from novapatch import worktree
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -132,7 +132,7 @@ def _patch_set(options: argparse.Namespace,
 
 def _apply(options: argparse.Namespace) -> int:
     tree = Tree(options.tree, options.release)
-    plan = operations.apply(tree, _patch_set(options, tree))
+    plan = commands.apply(tree, _patch_set(options, tree))
     if plan is None:
         print(f'{tree.root}: already applied, nothing to do')
         return 0
@@ -145,20 +145,20 @@ def _apply(options: argparse.Namespace) -> int:
 
 def _diff(options: argparse.Namespace) -> int:
     tree = Tree(options.tree, options.release)
-    sys.stdout.write(operations.diff(tree, _patch_set(options, tree)))
+    sys.stdout.write(commands.diff(tree, _patch_set(options, tree)))
     return 0
 
 
 def _undo(options: argparse.Namespace) -> int:
     tree = Tree(options.tree, options.release)
-    manifest = operations.undo(tree, options.force)
+    manifest = commands.undo(tree, options.force)
     print(f'{tree.root}: {len(manifest.files)} files are as they were')
     return 0
 
 
 def _status(options: argparse.Namespace) -> int:
     tree = Tree(options.tree, options.release)
-    found = operations.status(
+    found = commands.status(
         tree, patchset.load(options.patch_set))
     print(f'{tree.root}: {found.state.value}')
     for title, names in (('changed by hand since', found.by_hand),
@@ -166,7 +166,7 @@ def _status(options: argparse.Namespace) -> int:
                          ('not there', found.absent)):
         if names:
             print(f'{title}:', *names, sep='\n  ')
-    return 1 if found.state in operations.BROKEN else 0
+    return 1 if found.state in commands.BROKEN else 0
 
 
 def _work(options: argparse.Namespace) -> int:
@@ -182,7 +182,7 @@ def _export(options: argparse.Namespace) -> int:
     with worktree.sources(patchset.load(options.patch_set), options.tree,
                           options.release) as place:
         tree = Tree(place, options.release)
-        commits = export.export(tree, _patch_set(options, tree), directory)
+        commits = export(tree, _patch_set(options, tree), directory)
     print(*commits, f'{directory}: {len(commits)} commits', sep='\n')
     return 0
 

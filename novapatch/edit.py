@@ -3,37 +3,36 @@
 
 Targets are dotted names (``'API.resize'``), :data:`MODULE` for the module
 itself, or :class:`Target`.  Patterns are explained in
-:mod:`novapatch.pattern`.  Every place must be there exactly once.
+:mod:`novapatch.match.pattern`.  Every place must be there exactly once.
 """
 
-from dataclasses import dataclass
-
-from novapatch.base import Alternatives
-from novapatch.base import Edit
-from novapatch.contexts import AddContext
-from novapatch.data import JsonBump
-from novapatch.data import TomlAddItem
-from novapatch.data import YamlAddKey
-from novapatch.definitions import AddFunction
-from novapatch.definitions import AppendDocstring
-from novapatch.definitions import AppendFile
-from novapatch.definitions import AppendString
-from novapatch.imports import AddImport
-from novapatch.replacing import Replace
-from novapatch.restructured import RstAddRestParameter
-from novapatch.restructured import RstAppend
-from novapatch.restructured import RstInsert
-from novapatch.restructured import RstReplaceDirective
-from novapatch.scope import MODULE
-from novapatch.scope import Target
-from novapatch.signatures import AddArgument
-from novapatch.signatures import AddDecorator
-from novapatch.signatures import AddParameter
-from novapatch.statements import InsertBeside
-from novapatch.statements import InsertInto
-from novapatch.values import Append
-from novapatch.values import Bump
-from novapatch.values import SetValue
+from novapatch.match.scope import MODULE
+from novapatch.match.scope import Target
+from novapatch.operations.base import Alternatives
+from novapatch.operations.base import Edit
+from novapatch.operations.contexts import AddContext
+from novapatch.operations.data import JsonBump
+from novapatch.operations.data import TomlAddItem
+from novapatch.operations.data import YamlAddKey
+from novapatch.operations.definitions import AddFunction
+from novapatch.operations.definitions import AppendDocstring
+from novapatch.operations.definitions import AppendFile
+from novapatch.operations.definitions import AppendString
+from novapatch.operations.imports import AddImport
+from novapatch.operations.replacing import Replace
+from novapatch.operations.restructured import RstAddRestParameter
+from novapatch.operations.restructured import RstAppend
+from novapatch.operations.restructured import RstInsert
+from novapatch.operations.restructured import RstReplaceDirective
+from novapatch.operations.signatures import AddArgument
+from novapatch.operations.signatures import AddDecorator
+from novapatch.operations.signatures import AddParameter
+from novapatch.operations.statements import InsertBeside
+from novapatch.operations.statements import InsertInto
+from novapatch.operations.values import Append
+from novapatch.operations.values import Bump
+from novapatch.operations.values import NextVersion
+from novapatch.operations.values import SetValue
 
 __all__ = [
     'MODULE', 'Target', 'Edit', 'NextVersion', 'next_version', 'this_version',
@@ -45,19 +44,6 @@ __all__ = [
     'rst_replace_directive', 'rst_add_rest_parameter', 'yaml_add_key',
     'json_bump', 'toml_add_item',
 ]
-
-
-@dataclass(frozen=True)
-class NextVersion:
-    """A version that is read from the pristine tree, raised by one or not.
-
-    ``here`` is what the new files of the patch set have in its place.
-    """
-
-    path: str
-    target: str | Target
-    here: str = ''
-    is_raised: bool = True
 
 
 def next_version(path: str, target: str | Target,

@@ -17,14 +17,14 @@ import tarfile
 import tempfile
 import zlib
 
+from novapatch import commands
+from novapatch.commands import State
 from novapatch import errors
-from novapatch import operations
-from novapatch.operations import State
-from novapatch.patchset import PatchSet
-from novapatch import record
-from novapatch.record import Record
-from novapatch import transaction
-from novapatch.tree import Tree
+from novapatch.plan.patchset import PatchSet
+from novapatch.tree import record
+from novapatch.tree.record import Record
+from novapatch.tree import transaction
+from novapatch.tree.tree import Tree
 
 _MARKER = '.novapatch-work.json'
 
@@ -55,7 +55,7 @@ def refresh(patch_set: PatchSet, directory: Path,
     if found is not None:
         transaction.undo(tree.root, force)
         tree = Tree(directory)
-    plan = operations.prepare(tree, patch_set, link=True)
+    plan = commands.prepare(tree, patch_set, link=True)
     transaction.write(tree.root, plan, key)
     record.write_durably(directory / _MARKER,
                          json.dumps({'edits': key}).encode())
@@ -96,7 +96,7 @@ def _edits_of(directory: Path) -> str | None:
         return None
 
 
-def _is_intact(tree: Tree, found: operations.Manifest,
+def _is_intact(tree: Tree, found: commands.Manifest,
                patch_set: PatchSet) -> bool:
     """Whether all is as it was made, and of this very project."""
     ours = {str(origin) for origin in (patch_set.new_files

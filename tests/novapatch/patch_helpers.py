@@ -7,7 +7,7 @@ import textwrap
 import pytest
 
 from novapatch import errors
-from novapatch.source import Source
+from novapatch.text.source import Source
 
 
 def text_of(text):

@@ -4,7 +4,6 @@ import sys
 
 import pytest
 
-from novapatch import check
 from novapatch.edit import add_function
 from novapatch.edit import add_import
 from novapatch.edit import append
@@ -12,9 +11,12 @@ from novapatch.edit import Edit
 from novapatch.edit import insert_before
 from novapatch.edit import insert_first
 from novapatch import errors
-from novapatch import plan as plans
-from novapatch.source import File
-from novapatch.source import Source
+from novapatch.plan import check
+from novapatch.plan import plans
+from novapatch.text.source import File
+from novapatch.text.source import Source
+from novapatch.tree.change import Change
+from novapatch.tree.change import Plan
 from patch_helpers import text_of
 
 BEFORE = '''
@@ -64,19 +66,19 @@ def findings(after=None, edits=(), before=BEFORE):
     else:
         after = text_of(after).encode()
         sources = [Source(before), Source(after.decode())]
-    change = plans.Change('x.py', before.encode(), after, 0o644,
-                          tuple(edits), sources=tuple(sources))
+    change = Change('x.py', before.encode(), after, 0o644,
+                    tuple(edits), sources=tuple(sources))
     try:
-        check.run(plans.Plan('34.0.0', (change,), ()), TREE_OF_NOVA)
+        check.run(Plan('34.0.0', (change,), ()), TREE_OF_NOVA)
     except errors.CheckFailed as error:
         return error.details['findings']
     return ''
 
 
 def of_new(text):
-    change = plans.Change('x.py', None, text.encode(), 0o644)
+    change = Change('x.py', None, text.encode(), 0o644)
     with pytest.raises(errors.CheckFailed) as caught:
-        check.run(plans.Plan('34.0.0', (change,), ()), TREE_OF_NOVA)
+        check.run(Plan('34.0.0', (change,), ()), TREE_OF_NOVA)
     return str(caught.value)
 
 
@@ -110,8 +112,8 @@ def test_what_this_release_lacks(text, missing):
     'from nova.i18n import _', 'from nova import virt', 'import novae',
     'from . import rudder', 'from .nova import rudder', 'from x import y'])
 def test_what_this_release_has(text):
-    change = plans.Change('x.py', None, f'{text}  # noqa\n'.encode(), 0o644)
-    check.run(plans.Plan('34.0.0', (change,), ()), TREE_OF_NOVA)
+    change = Change('x.py', None, f'{text}  # noqa\n'.encode(), 0o644)
+    check.run(Plan('34.0.0', (change,), ()), TREE_OF_NOVA)
 
 
 def test_what_was_imported_before_is_not_looked_for():
@@ -123,8 +125,8 @@ def test_what_was_imported_before_is_not_looked_for():
 
 
 def test_a_new_file_may_say_noqa():
-    change = plans.Change('x.py', None, b'import os  # noqa\n', 0o644)
-    check.run(plans.Plan('34.0.0', (change,), ()), TREE_OF_NOVA)
+    change = Change('x.py', None, b'import os  # noqa\n', 0o644)
+    check.run(Plan('34.0.0', (change,), ()), TREE_OF_NOVA)
 
 
 def test_a_hook_that_uses_a_name_that_is_not_there():

@@ -9,7 +9,7 @@ import tarfile
 import pytest
 
 from novapatch import cli
-from novapatch.tree import Tree
+from novapatch.tree.tree import Tree
 from patch_helpers import PATCH_SET
 from patch_helpers import snapshot
 from patch_helpers import text_of

@@ -5,7 +5,7 @@ import pytest
 
 from novapatch.edit import add_context
 from novapatch import errors
-from novapatch.source import Source
+from novapatch.text.source import Source
 from patch_helpers import text_of as src
 
 ONE = src("""

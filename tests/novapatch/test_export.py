@@ -10,11 +10,11 @@ import time
 import pytest
 
 from novapatch import cli
+from novapatch import commands
 from novapatch import errors
-from novapatch import export
-from novapatch import operations
-from novapatch import patchset
-from novapatch.tree import Tree
+from novapatch.export.commits import export
+from novapatch.plan import patchset
+from novapatch.tree.tree import Tree
 from patch_helpers import PATCH_SET
 from patch_helpers import SERIES
 from patch_helpers import snapshot
@@ -42,7 +42,7 @@ def project(tmp_path):
 @pytest.fixture
 def make(tmp_path, tree, project):
     def make(name='out'):
-        summaries = export.export(
+        summaries = export(
             Tree(tree), patchset.load(project), tmp_path / name)
         assert summaries == SUMMARIES
         return tmp_path / name
@@ -75,7 +75,7 @@ def applied(tmp_path, tree, project):
     def applied():
         copy = tmp_path / 'copy'
         shutil.copytree(tree, copy)
-        operations.apply(Tree(copy), patchset.load(project))
+        commands.apply(Tree(copy), patchset.load(project))
         shutil.rmtree(copy / '.novapatch')
         (copy / 'nova/novapatch_marker.py').unlink()
         return snapshot(copy)
@@ -98,13 +98,13 @@ def test_place_that_is_taken(make, tmp_path):
 
 
 def test_tree_that_is_patched_already(make, tree, project, tmp_path):
-    operations.apply(Tree(tree), patchset.load(project))
+    commands.apply(Tree(tree), patchset.load(project))
     refused(make, errors.NotPristine, 'is not as released: applied')
     assert not (tmp_path / 'out').exists()
 
 
 def test_checkout_whose_head_is_patched(make, tree, project):
-    operations.apply(Tree(tree), patchset.load(project))
+    commands.apply(Tree(tree), patchset.load(project))
     checkout(tree)
     refused(make, errors.NotPristine, 'already applied')
 

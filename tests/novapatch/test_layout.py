@@ -3,9 +3,9 @@
 import pytest
 
 from novapatch import errors
-from novapatch.layout import add_item
-from novapatch.layout import read_items
-from novapatch.source import Source
+from novapatch.text.layout import add_item
+from novapatch.text.layout import read_items
+from novapatch.text.source import Source
 
 LONG = 'a' * 70
 

@@ -3,9 +3,9 @@
 import pytest
 
 from novapatch import errors
-from novapatch import patchset
-from novapatch import plan as plans
-from novapatch.tree import Tree
+from novapatch.plan import patchset
+from novapatch.plan import plans
+from novapatch.tree.tree import Tree
 from patch_helpers import PATCH_SET
 from patch_helpers import TREE
 from patch_helpers import write

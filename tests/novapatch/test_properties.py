@@ -7,18 +7,18 @@ from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
 
+from novapatch import commands
 from novapatch.edit import add_parameter
 from novapatch.edit import append
 from novapatch.edit import insert_after
 from novapatch.edit import insert_before
-from novapatch.layout import add_item
-from novapatch.layout import read_items
-from novapatch import operations
-from novapatch import patchset
-from novapatch.source import File
-from novapatch.source import Source
-from novapatch import transaction
-from novapatch.tree import Tree
+from novapatch.plan import patchset
+from novapatch.text.layout import add_item
+from novapatch.text.layout import read_items
+from novapatch.text.source import File
+from novapatch.text.source import Source
+from novapatch.tree import transaction
+from novapatch.tree.tree import Tree
 from patch_helpers import PATCH_SET
 from patch_helpers import snapshot
 from patch_helpers import TREE
@@ -151,7 +151,7 @@ def test_apply_and_undo_give_the_same_bytes(
     (top / 'tree/nova/other.bin').write_bytes(other)
     before = snapshot(top / 'tree')
     tree, patch_set = Tree(top / 'tree'), patchset.load(top / 'project')
-    operations.apply(tree, patch_set)
+    commands.apply(tree, patch_set)
     assert snapshot(top / 'tree') != before
     assert (top / 'tree/nova/other.bin').read_bytes() == other
     transaction.undo(tree.root)

@@ -14,8 +14,8 @@ from novapatch.edit import insert_last
 from novapatch.edit import replace
 from novapatch.edit import set_value
 from novapatch import errors
-from novapatch import sequence
-from novapatch.source import Source
+from novapatch.plan import sequence
+from novapatch.text.source import Source
 from patch_helpers import text_of
 
 SOURCE = text_of('''

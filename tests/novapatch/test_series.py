@@ -7,8 +7,8 @@ import re
 import pytest
 
 from novapatch import errors
-from novapatch import patchset
-from novapatch import series
+from novapatch.export import series
+from novapatch.plan import patchset
 from patch_helpers import PATCH_SET
 from patch_helpers import SERIES
 from patch_helpers import write

@@ -8,7 +8,7 @@ from novapatch.edit import bump
 from novapatch.edit import insert_after
 from novapatch.edit import set_value
 from novapatch import errors
-from novapatch.source import File
+from novapatch.text.source import File
 from patch_helpers import check
 from patch_helpers import refused
 

@@ -6,13 +6,13 @@ import stat
 
 import pytest
 
+from novapatch import commands
+from novapatch.commands import State
 from novapatch import errors
-from novapatch import marker
-from novapatch import operations
-from novapatch.operations import State
-from novapatch import patchset
-from novapatch import transaction
-from novapatch.tree import Tree
+from novapatch.plan import patchset
+from novapatch.tree import marker
+from novapatch.tree import transaction
+from novapatch.tree.tree import Tree
 from patch_helpers import PATCH_SET
 from patch_helpers import snapshot
 from patch_helpers import text_of
@@ -38,11 +38,11 @@ def root(tmp_path):
 
 
 def apply(root, patch_set):
-    return operations.apply(Tree(root), patch_set)
+    return commands.apply(Tree(root), patch_set)
 
 
 def state(root, patch_set):
-    return operations.status(Tree(root), patch_set).state
+    return commands.status(Tree(root), patch_set).state
 
 
 def fail_at(monkeypatch, step, error):
@@ -287,7 +287,7 @@ def test_commands_beside_those_of_an_installed_nova(installed, with_command):
         'from nova.anchor import lift\nsys.exit(lift())\n')
     assert (folder / 'nova-lift').stat().st_mode & 0o777 == 0o755
     assert state(root, with_command) is State.APPLIED
-    assert 'b/..' not in operations.diff(Tree(root), with_command)
+    assert 'b/..' not in commands.diff(Tree(root), with_command)
     forget(root)
     assert state(root, with_command) is State.RECORDLESS
 
@@ -457,7 +457,7 @@ def test_nova_was_upgraded_since(root, patch_set):
     with pytest.raises(errors.OtherRelease, match='run undo'):
         apply(root, patchset.load(patch_set.root))
     # What is there is not taken back to the older release, by no means.
-    assert operations.undo(Tree(root), force=True)
+    assert commands.undo(Tree(root), force=True)
     assert not (root / 'nova/anchor.py').exists()
     assert not (root / '.novapatch').exists()
     assert (root / 'PKG-INFO').read_text().endswith('34.0.1\n')
@@ -473,7 +473,7 @@ def test_same_nova_by_another_name(root, patch_set):
     kept = (root / 'PKG-INFO').read_bytes()
     write(root, {'PKG-INFO': 'Name: nova\nVersion: 34.0.0+ours\n'})
     assert state(root, patch_set) is State.APPLIED
-    operations.undo(Tree(root))
+    commands.undo(Tree(root))
     (root / 'PKG-INFO').write_bytes(kept)
     assert snapshot(root) == before
 
@@ -482,7 +482,7 @@ def test_release_that_is_not_known_any_more(root, patch_set):
     apply(root, patch_set)
     (root / 'PKG-INFO').unlink()
     assert state(root, patch_set) is State.APPLIED
-    assert operations.undo(Tree(root))
+    assert commands.undo(Tree(root))
 
 
 def test_nova_was_upgraded_in_part(root, patch_set):
@@ -491,7 +491,7 @@ def test_nova_was_upgraded_in_part(root, patch_set):
                  'nova/version.py': TREE['nova/version.py']})
     after = snapshot(root)
     with pytest.raises(errors.MixedReleases, match='nova/boat.py'):
-        operations.undo(Tree(root), force=True)
+        commands.undo(Tree(root), force=True)
     assert snapshot(root) == after
 
 
@@ -512,7 +512,7 @@ def test_originals_were_put_back_by_other_means(root, patch_set):
 def test_applied_and_changed_by_hand(root, patch_set):
     apply(root, patch_set)
     write(root, {'nova/boat.py': 'mine = 1\n'})
-    found = operations.status(Tree(root), patch_set)
+    found = commands.status(Tree(root), patch_set)
     assert found.state is State.CHANGED
     assert found.by_hand == ('nova/boat.py',)
     with pytest.raises(errors.ChangedSince, match='nova/boat.py'):
@@ -557,7 +557,7 @@ def test_half_applied_without_a_record(root, patch_set, path):
         (root / path).unlink()
     else:
         (root / path).write_bytes(before)
-    found = operations.status(Tree(root), patch_set)
+    found = commands.status(Tree(root), patch_set)
     assert found.state is State.HALF_RECORDLESS
     assert {name.split(':')[0] for name in found.absent} == {path}
     with pytest.raises(errors.HalfAppliedNoRecord) as caught:
@@ -578,9 +578,9 @@ def test_a_tree_changed_by_hand_where_the_places_are_still_there(
 
 
 def test_diff_before_and_after_is_the_same(root, patch_set):
-    before = operations.diff(Tree(root), patch_set)
+    before = commands.diff(Tree(root), patch_set)
     apply(root, patch_set)
-    after = operations.diff(Tree(root), patch_set)
+    after = commands.diff(Tree(root), patch_set)
     assert before == after
     assert "+        anchor.lift('2.10')\n" in before
     assert '--- /dev/null\n+++ b/nova/anchor.py\n' in before

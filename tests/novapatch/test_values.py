@@ -6,7 +6,7 @@ from novapatch.edit import append
 from novapatch.edit import bump
 from novapatch.edit import set_value
 from novapatch import errors
-from novapatch.values import raised
+from novapatch.operations.values import raised
 from patch_helpers import check
 from patch_helpers import refused
 

@@ -6,7 +6,7 @@ import tarfile
 import pytest
 
 from novapatch import errors
-from novapatch import patchset
+from novapatch.plan import patchset
 from novapatch import worktree
 from patch_helpers import PATCH_SET
 from patch_helpers import TREE

@@ -10,13 +10,13 @@ comment behind the last statement of a block belongs to the block.
 import ast
 from dataclasses import dataclass
 
-from novapatch import base
-from novapatch import blocks
 from novapatch import errors
-from novapatch import pattern as patterns
-from novapatch import scope
-from novapatch.scope import Target
-from novapatch.source import Source
+from novapatch.match import pattern as patterns
+from novapatch.match import scope
+from novapatch.match.scope import Target
+from novapatch.operations import base
+from novapatch.text import blocks
+from novapatch.text.source import Source
 
 
 def with_gaps(text: str, margin: str) -> str:

@@ -15,14 +15,14 @@ import subprocess
 import tempfile
 import time
 
-from novapatch import base
+from novapatch import commands
 from novapatch import errors
-from novapatch import operations
-from novapatch.patchset import PatchSet
-from novapatch.plan import Plan
-from novapatch import record
-from novapatch import series as definition
-from novapatch.tree import Tree
+from novapatch.export import series as definition
+from novapatch.operations import base
+from novapatch.plan.patchset import PatchSet
+from novapatch.tree.change import Plan
+from novapatch.tree import record
+from novapatch.tree.tree import Tree
 
 #: The branch of what was there before.
 BASE = 'nova'
@@ -138,8 +138,8 @@ def _base(git: _Git, tree: Tree, patch_set: PatchSet) -> None:
 
 
 def _check_pristine(tree: Tree, patch_set: PatchSet) -> None:
-    state = operations.status(tree, patch_set).state
-    if state is not operations.State.PRISTINE:
+    state = commands.status(tree, patch_set).state
+    if state is not commands.State.PRISTINE:
         raise errors.NotPristine(tree=tree.root, state=state.value)
 
 
@@ -152,7 +152,7 @@ def _commits(git: _Git, tree: Tree, branch: str,
     git.run('checkout', '--quiet', '-b', branch)
     for commit, part in parts:
         # What was parsed for an earlier commit stays as it was before it.
-        plan = operations.prepare(tree, part)
+        plan = commands.prepare(tree, part)
         commit = replace(commit, message=base.fill(commit.message, known))
         _write(tree.root, plan)
         git.commit(commit.message, [change.path for change in plan.changes])

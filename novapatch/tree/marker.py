@@ -9,8 +9,8 @@ import ast
 from dataclasses import dataclass
 import pprint
 
-from novapatch.plan import Change
-from novapatch.plan import Plan
+from novapatch.tree.change import Change
+from novapatch.tree.change import Plan
 
 PATH = 'nova/novapatch_marker.py'
 

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 import re
 from typing import TypeAlias
 
-from novapatch import base
-from novapatch import blocks
 from novapatch import errors
-from novapatch import layout
-from novapatch import pattern as patterns
-from novapatch import scope
-from novapatch.scope import Target
-from novapatch.source import Source
+from novapatch.match import pattern as patterns
+from novapatch.match import scope
+from novapatch.match.scope import Target
+from novapatch.operations import base
+from novapatch.text import blocks
+from novapatch.text import layout
+from novapatch.text.source import Source
 
 Literal: TypeAlias = ast.List | ast.Tuple | ast.Dict | ast.Set
 
@@ -44,6 +44,19 @@ def version_at(source: Source, target: str | Target) -> str:
             value.value, (int, str)):
         raise errors.NoVersion(value=source.segment(value))
     return str(value.value)
+
+
+@dataclass(frozen=True)
+class NextVersion:
+    """A version that is read from the pristine tree, raised by one or not.
+
+    ``here`` is what the new files of the patch set have in its place.
+    """
+
+    path: str
+    target: str | Target
+    here: str = ''
+    is_raised: bool = True
 
 
 @dataclass(frozen=True)

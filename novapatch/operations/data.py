@@ -6,11 +6,11 @@ import json
 import re
 import tomllib
 
-from novapatch import base
-from novapatch import blocks
 from novapatch import errors
-from novapatch.source import Source
-from novapatch.values import raised
+from novapatch.operations import base
+from novapatch.operations.values import raised
+from novapatch.text import blocks
+from novapatch.text.source import Source
 
 _KEY = re.compile(r'(?P<quote>[\'"]?)(?P<key>[^\s\'"#][^\'"]*?)(?P=quote)'
                   r'\s*:(?:\s|$)')

@@ -10,10 +10,10 @@ as found.
 from dataclasses import dataclass
 import tokenize
 
-from novapatch import blocks
 from novapatch import errors
-from novapatch.source import Source
-from novapatch.source import Splice
+from novapatch.text import blocks
+from novapatch.text.source import Source
+from novapatch.text.source import Splice
 
 WIDTH = 79
 

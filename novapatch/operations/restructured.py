@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import re
 from typing import TypeVar
 
-from novapatch import base
-from novapatch import blocks
 from novapatch import errors
-from novapatch.source import Source
+from novapatch.operations import base
+from novapatch.text import blocks
+from novapatch.text.source import Source
 
 T = TypeVar('T')
 

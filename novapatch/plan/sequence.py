@@ -7,10 +7,10 @@ each other (they name other functions, and touch other places) share one
 syntax tree, and their splices are made together.
 """
 
-from novapatch.edit import Edit
 from novapatch import errors
-from novapatch.source import Source
-from novapatch.source import Splice
+from novapatch.operations.base import Edit
+from novapatch.text.source import Source
+from novapatch.text.source import Splice
 
 
 def apply_all(source: Source, edits: tuple[Edit, ...],

@@ -15,17 +15,17 @@ import re
 import sys
 from types import ModuleType
 
-from novapatch.edit import Edit
 from novapatch import errors
-from novapatch.imports import IMPORTS
-from novapatch.imports import PROJECT
-from novapatch import pattern as patterns
-from novapatch.plan import Change
-from novapatch.plan import Plan
-from novapatch import scope
-from novapatch.source import Node
-from novapatch.source import Source
-from novapatch.tree import Tree
+from novapatch.match import pattern as patterns
+from novapatch.match import scope
+from novapatch.operations.base import Edit
+from novapatch.operations.imports import IMPORTS
+from novapatch.operations.imports import PROJECT
+from novapatch.text.source import Node
+from novapatch.text.source import Source
+from novapatch.tree.change import Change
+from novapatch.tree.change import Plan
+from novapatch.tree.tree import Tree
 
 # flake8's names of what pyflakes finds
 _CODES = {

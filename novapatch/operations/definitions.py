@@ -5,14 +5,14 @@ import ast
 from dataclasses import dataclass
 import re
 
-from novapatch import base
-from novapatch import blocks
 from novapatch import errors
-from novapatch import pattern as patterns
-from novapatch import scope
-from novapatch.scope import Target
-from novapatch.source import Source
-from novapatch import statements
+from novapatch.match import pattern as patterns
+from novapatch.match import scope
+from novapatch.match.scope import Target
+from novapatch.operations import base
+from novapatch.operations import statements
+from novapatch.text import blocks
+from novapatch.text.source import Source
 
 _FIELD = re.compile(r'\s*:\w+[^:]*:')
 

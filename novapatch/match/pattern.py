@@ -26,9 +26,9 @@ from typing import Generic
 from typing import TypeAlias
 from typing import TypeVar
 
-from novapatch import blocks
 from novapatch import errors
-from novapatch.source import Node
+from novapatch.text import blocks
+from novapatch.text.source import Node
 
 _HOLE = '__hole_'
 _REST = '__rest__'

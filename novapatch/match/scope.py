@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import difflib
 from typing import TypeAlias
 
-from novapatch import blocks
 from novapatch import errors
-from novapatch import pattern as patterns
-from novapatch.pattern import DEFINITIONS
-from novapatch.pattern import N
-from novapatch.source import Node
-from novapatch.source import Source
+from novapatch.match import pattern as patterns
+from novapatch.match.pattern import DEFINITIONS
+from novapatch.match.pattern import N
+from novapatch.text import blocks
+from novapatch.text.source import Node
+from novapatch.text.source import Source
 
 MODULE = ''
 

@@ -2,19 +2,18 @@
 """What applying a patch set to a tree would do; nothing is written."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 import difflib
-import hashlib
-from pathlib import Path
 import stat
 
-from novapatch.edit import Edit
 from novapatch import errors
-from novapatch.patchset import PatchSet
-from novapatch import sequence
-from novapatch.source import File
-from novapatch.source import Source
-from novapatch.tree import Tree
+from novapatch.operations.base import Edit
+from novapatch.plan.patchset import PatchSet
+from novapatch.plan import sequence
+from novapatch.text.source import File
+from novapatch.text.source import Source
+from novapatch.tree.change import Change
+from novapatch.tree.change import Plan
+from novapatch.tree.tree import Tree
 
 
 #: What git calls the content of an empty file.
@@ -25,34 +24,6 @@ import sys
 from {module} import {function}
 sys.exit({function}())
 """
-
-
-@dataclass(frozen=True)
-class Change:
-    """One file that changes, or is new (``before`` is None).
-
-    ``link`` is set for a new file that becomes a symbolic link;
-    ``sources`` are the texts before and after, with their syntax trees.
-    """
-
-    path: str
-    before: bytes | None
-    after: bytes
-    mode: int
-    edits: tuple[Edit, ...] = ()
-    link: Path | None = None
-    sources: tuple[Source, Source] | None = None
-
-    @property
-    def sha256_after(self) -> str:
-        return hashlib.sha256(self.after).hexdigest()
-
-
-@dataclass(frozen=True)
-class Plan:
-    release: str
-    changes: tuple[Change, ...]
-    skipped: tuple[str, ...]
 
 
 def make(tree: Tree, patch_set: PatchSet, link: bool = False) -> Plan:

@@ -18,9 +18,9 @@ import re
 import tomllib
 from typing import Any
 
-from novapatch.edit import Edit
 from novapatch import errors
-from novapatch.patchset import PatchSet
+from novapatch.operations.base import Edit
+from novapatch.plan.patchset import PatchSet
 
 FILE = 'series.toml'
 #: Columns of a summary line and of the lines below it, as Nova wants them.

@@ -11,11 +11,11 @@ import runpy
 import traceback
 from typing import Any
 
-from novapatch.edit import Edit
-from novapatch.edit import NextVersion
 from novapatch import errors
-from novapatch.tree import Tree
-from novapatch import values
+from novapatch.operations.base import Edit
+from novapatch.operations import values
+from novapatch.operations.values import NextVersion
+from novapatch.tree.tree import Tree
 
 # Where new files come from.  The rest of doc/ is the project's own.
 _NEW = ('nova', 'api-ref', 'doc/source', 'doc/api_samples',

@@ -10,11 +10,11 @@ from typing import Any
 from typing import ClassVar
 from typing import Self
 
-from novapatch import blocks
 from novapatch import errors
-from novapatch import pattern as patterns
-from novapatch import scope
-from novapatch.source import Source
+from novapatch.match import pattern as patterns
+from novapatch.match import scope
+from novapatch.text import blocks
+from novapatch.text.source import Source
 
 _VALUE = re.compile(r'\{\{(\w+)\}\}')
 

@@ -12,7 +12,7 @@ import re
 import subprocess
 
 from novapatch import errors
-from novapatch.source import File
+from novapatch.text.source import File
 
 
 class Tree:

@@ -5,14 +5,14 @@ import ast
 from dataclasses import dataclass
 import re
 
-from novapatch import base
-from novapatch import blocks
 from novapatch import errors
-from novapatch import layout
-from novapatch import pattern as patterns
-from novapatch import scope
-from novapatch.scope import Target
-from novapatch.source import Source
+from novapatch.match import pattern as patterns
+from novapatch.match import scope
+from novapatch.match.scope import Target
+from novapatch.operations import base
+from novapatch.text import blocks
+from novapatch.text import layout
+from novapatch.text.source import Source
 
 
 def _parameter_name(text: str) -> str:

@@ -6,16 +6,17 @@ from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 
-from novapatch import check
 from novapatch import errors
-from novapatch import marker
-from novapatch.patchset import PatchSet
-from novapatch import plan as plans
-from novapatch import record
-from novapatch.record import Manifest
-from novapatch.record import Record
-from novapatch import transaction
-from novapatch.tree import Tree
+from novapatch.plan import check
+from novapatch.plan.patchset import PatchSet
+from novapatch.plan import plans
+from novapatch.tree.change import Plan
+from novapatch.tree import marker
+from novapatch.tree import record
+from novapatch.tree.record import Manifest
+from novapatch.tree.record import Record
+from novapatch.tree import transaction
+from novapatch.tree.tree import Tree
 
 
 class State(Enum):
@@ -140,7 +141,7 @@ class _Before(Tree):
 
 
 def prepare(tree: Tree, patch_set: PatchSet,
-            link: bool = False) -> plans.Plan:
+            link: bool = False) -> Plan:
     """A plan whose result was checked.
 
     :raises: CheckFailed, and whatever making the plan raises
@@ -150,7 +151,7 @@ def prepare(tree: Tree, patch_set: PatchSet,
     return plan
 
 
-def apply(tree: Tree, patch_set: PatchSet) -> plans.Plan | None:
+def apply(tree: Tree, patch_set: PatchSet) -> Plan | None:
     """Apply a patch set; None if it is applied already.
 
     Another version of it is replaced, once it is clear that this one fits.
@@ -180,7 +181,7 @@ def apply(tree: Tree, patch_set: PatchSet) -> plans.Plan | None:
         return plan
 
 
-def _marked(plan: plans.Plan, patch_set: PatchSet) -> plans.Plan:
+def _marked(plan: Plan, patch_set: PatchSet) -> Plan:
     mark = marker.change(plan, patch_set.digest())
     return replace(plan, changes=(*plan.changes, mark))
 

@@ -9,12 +9,12 @@ import shutil
 import stat
 
 from novapatch import errors
-from novapatch.plan import Change
-from novapatch.plan import Plan
-from novapatch import record
-from novapatch.record import Entry
-from novapatch.record import Manifest
-from novapatch.record import Record
+from novapatch.tree.change import Change
+from novapatch.tree.change import Plan
+from novapatch.tree import record
+from novapatch.tree.record import Entry
+from novapatch.tree.record import Manifest
+from novapatch.tree.record import Record
 
 
 def check_writable(root: Path, paths: list[str]) -> None:

@@ -16,8 +16,8 @@ from pathlib import Path
 import shutil
 
 from novapatch import errors
-from novapatch.plan import Change
-from novapatch.plan import Plan
+from novapatch.tree.change import Change
+from novapatch.tree.change import Plan
 
 NAME = '.novapatch'
 _FORMAT = 1

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import sys
 from typing import TypeAlias
 
-from novapatch import base
-from novapatch import blocks
 from novapatch import errors
-from novapatch import pattern as patterns
-from novapatch.source import Source
+from novapatch.match import pattern as patterns
+from novapatch.operations import base
+from novapatch.text import blocks
+from novapatch.text.source import Source
 
 PROJECT = 'nova'
 

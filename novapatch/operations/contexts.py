@@ -8,13 +8,13 @@ under a statement of its own.
 import ast
 from dataclasses import dataclass
 
-from novapatch import base
-from novapatch import blocks
 from novapatch import errors
-from novapatch import pattern as patterns
-from novapatch import scope
-from novapatch.scope import Target
-from novapatch.source import Source
+from novapatch.match import pattern as patterns
+from novapatch.match import scope
+from novapatch.match.scope import Target
+from novapatch.operations import base
+from novapatch.text import blocks
+from novapatch.text.source import Source
 
 #: What the contexts on further lines are indented by, to stand below the
 #: first one.

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a patch set would make of a tree, computed and checked."""
