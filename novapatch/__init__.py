@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Apply a semantic patch set to a tree of OpenStack Nova.
 
-An edit names its place by meaning (a function, a call, a comment), never
+An edit names its place by meaning (a function, a call, a title), never
 by quoted passages or line numbers.  Places are found with :mod:`ast`, and
 text is spliced in where they are, so that everything else stays byte for
 byte as it was.

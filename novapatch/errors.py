@@ -59,8 +59,7 @@ class TargetNotFound(EditError):
 
 
 class TargetAmbiguous(EditError):
-    message = ('{target!r} is defined {count} times (lines {lines}); say '
-               "which with Target(name, decorated='...')")
+    message = '{target!r} is defined {count} times (lines {lines})'
 
 
 class NoMatch(EditError):

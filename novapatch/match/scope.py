@@ -4,15 +4,15 @@
 import ast
 from collections.abc import Iterable
 from collections.abc import Iterator
-from dataclasses import dataclass
 import difflib
+import itertools
 from typing import TypeAlias
 
 from novapatch import errors
 from novapatch.match import pattern as patterns
 from novapatch.match.pattern import DEFINITIONS
 from novapatch.match.pattern import N
-from novapatch.text import blocks
+from novapatch.text.blocks import dedent
 from novapatch.text.source import Node
 from novapatch.text.source import Source
 
@@ -21,39 +21,22 @@ MODULE = ''
 Definition: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
 Assignment: TypeAlias = ast.Assign | ast.AnnAssign
-Named: TypeAlias = Definition | Assignment
 
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
-_BLOCKS = ('body', 'orelse', 'finalbody', 'handlers')
+ASSIGNMENTS = (ast.Assign, ast.AnnAssign)
 
 
-@dataclass(frozen=True)
-class Target:
-    """A dotted name; ``decorated`` tells apart several of that name."""
-
-    name: str
-    decorated: str | None = None
-
-    def __str__(self) -> str:
-        return self.name
+def blocks_of(node: ast.AST) -> Iterator[list[ast.stmt]]:
+    """The lists of statements directly in a statement."""
+    parts = *getattr(node, 'handlers', ()), *getattr(node, 'cases', ())
+    for part in (node, *parts):
+        for field in 'body', 'orelse', 'finalbody':
+            if block := getattr(part, field, None):
+                yield block
 
 
-def as_target(target: str | Target) -> Target:
-    return target if isinstance(target, Target) else Target(target)
-
-
-def blocks_of(node: ast.AST) -> Iterator[list]:
-    """The lists of statements (or handlers) directly in a statement."""
-    for field in _BLOCKS:
-        block = getattr(node, field, None)
-        # The body of a lambda is no block.
-        if isinstance(block, list) and block:
-            yield block
-    for case in getattr(node, 'cases', ()):
-        yield case.body
-
-
-def all_blocks(node: ast.AST, into_definitions: bool) -> Iterator[list]:
+def all_blocks(node: ast.AST,
+               into_definitions: bool) -> Iterator[list[ast.stmt]]:
     """All blocks in a statement, the outer before the inner."""
     for block in blocks_of(node):
         yield block
@@ -76,7 +59,7 @@ def names_of(statement: ast.AST) -> list[str]:
             if isinstance(place, (ast.Name, ast.Attribute))]
 
 
-def _named(scope: ast.AST) -> Iterator[tuple[str, Named]]:
+def _named(scope: ast.AST) -> Iterator[tuple[str, ast.stmt]]:
     """What a module, class or function defines, also inside if and try."""
     for block in all_blocks(scope, into_definitions=False):
         for statement in block:
@@ -84,52 +67,29 @@ def _named(scope: ast.AST) -> Iterator[tuple[str, Named]]:
                 yield name, statement
 
 
-def _is_decorated(node: ast.AST, pattern: str) -> bool:
-    wanted = patterns.read(pattern.lstrip('@'))
-    return any(wanted.match_expression(decorator)
-               for decorator in getattr(node, 'decorator_list', ()))
-
-
-def find(source: Source, target: str | Target) -> ast.Module | Named:
+def find(source: Source, target: str) -> ast.Module | ast.stmt:
     """The one definition or assignment that has a dotted name.
 
     :raises: TargetNotFound, TargetAmbiguous
     """
-    target = as_target(target)
-    node: ast.Module | Named = source.tree
-    if target.name == MODULE:
-        return node
-    parts = target.name.split('.')
-    for depth, part in enumerate(parts):
+    node: ast.Module | ast.stmt = source.tree
+    for part in target.split('.') if target != MODULE else ():
         found = list(_named(node))
         matches = [item for name, item in found if name == part]
-        if depth == len(parts) - 1 and target.decorated:
-            matches = [item for item in matches
-                       if _is_decorated(item, target.decorated)]
         if not matches:
             near = difflib.get_close_matches(
                 part, {name for name, item in found}, n=3)
             hint = f' (near: {errors.listed(near)})' if near else ''
-            raise errors.TargetNotFound(target=target.name, hint=hint)
+            raise errors.TargetNotFound(target=target, hint=hint)
         if len(matches) > 1:
             raise errors.TargetAmbiguous(
-                target=target.name, count=len(matches),
+                target=target, count=len(matches),
                 lines=errors.listed(item.lineno for item in matches))
         node = matches[0]
     return node
 
 
-def exists(source: Source, name: str) -> bool:
-    try:
-        find(source, name)
-    except errors.TargetNotFound:
-        return False
-    except errors.TargetAmbiguous:
-        return True
-    return True
-
-
-def find_definition(source: Source, target: str | Target) -> Definition:
+def find_definition(source: Source, target: str) -> Definition:
     """Like :func:`find`, of functions and classes only.
 
     :raises: WrongKind too
@@ -140,41 +100,34 @@ def find_definition(source: Source, target: str | Target) -> Definition:
     return node
 
 
-def find_function(source: Source, target: str | Target) -> Function:
+def find_function(source: Source, target: str) -> Function:
     node = find(source, target)
     if not isinstance(node, FUNCTIONS):
         raise _wrong_kind(target, node, 'function')
     return node
 
 
-def find_assignment(source: Source, target: str | Target) -> Assignment:
+def find_assignment(source: Source, target: str) -> Assignment:
     """Like :func:`find`, of assignments with a value only."""
     node = find(source, target)
-    if not isinstance(node, (ast.Assign, ast.AnnAssign)):
+    if not isinstance(node, ASSIGNMENTS):
         raise _wrong_kind(target, node, 'assignment')
     if node.value is None:
         raise _wrong_kind(target, node, 'assignment of a value')
     return node
 
 
-def _wrong_kind(target: str | Target, node: ast.AST,
+def _wrong_kind(target: str, node: ast.AST,
                 wanted: str) -> errors.WrongKind:
-    return errors.WrongKind(sought=str(target), wanted=wanted,
+    return errors.WrongKind(sought=target, wanted=wanted,
                             line=getattr(node, 'lineno', 1))
 
 
-def first_line(node: Node) -> int:
+def first_line(node: ast.stmt) -> int:
     """The line where a statement starts, its decorators included."""
-    decorators = getattr(node, 'decorator_list', None)
     # "@" and the expression share a line in any code we will meet.
-    return min([item.lineno for item in decorators or ()] + [node.lineno])
-
-
-def lines_of(source: Source, node: ast.Module | Node) -> tuple[int, int]:
-    """The first and the last line of a target."""
-    if isinstance(node, ast.Module):
-        return 1, len(source.lines)
-    return first_line(node), node.end_lineno
+    decorators = getattr(node, 'decorator_list', ())
+    return min([item.lineno for item in decorators], default=node.lineno)
 
 
 # -- places inside of a target --------------------------------------------
@@ -199,26 +152,6 @@ def _expressions(node: ast.AST) -> Iterator[ast.AST]:
                 waiting.append(child)
 
 
-def find_expressions(node: ast.AST,
-                     pattern: patterns.Pattern,
-                     ) -> list[patterns.Match[ast.expr]]:
-    """All expressions of a target that match, in the order of the text."""
-    matches = [match for child in _expressions(node)
-               if (match := pattern.match_expression(child))]
-    return sorted(matches, key=lambda match: (
-        match.line, match.nodes[0].col_offset))
-
-
-def find_statements(source: Source, node: ast.Module | Node,
-                    pattern: patterns.Pattern,
-                    ) -> list[patterns.Match[patterns.Statement]]:
-    """All runs of statements of a target that match."""
-    if pattern.words:
-        return _below_comments(source, node, pattern)
-    return [match for block in all_blocks(node, _enters(node))
-            for match in pattern.match_block(block)]
-
-
 def one(matches: list[patterns.Match[N]], pattern: patterns.Pattern,
         kind: str, hint: str = '') -> patterns.Match[N]:
     """The only match.
@@ -234,34 +167,32 @@ def one(matches: list[patterns.Match[N]], pattern: patterns.Pattern,
     return matches[0]
 
 
-def one_expression(source: Source, target: str | Target,
+def one_expression(source: Source, target: str,
                    pattern: str) -> patterns.Match[ast.expr]:
     """The one expression in a target that matches a pattern."""
     node, wanted = find(source, target), patterns.read(pattern)
     if wanted.expression is None:
         raise errors.BadPattern(pattern=pattern,
                                 reason='it is no expression')
-    matches = find_expressions(node, wanted)
-    hint = '' if matches else _nearest(
-        source, pattern, _calls_like(node, wanted.expression))
+    expressions = list(_expressions(node))
+    matches = [match for child in expressions
+               if (match := wanted.match_expression(child))]
+    hint = '' if matches else _nearest(source, pattern, [
+        child for child in expressions if isinstance(child, ast.expr)
+        and type(child) is type(wanted.expression)])
     return one(matches, wanted, 'expression', hint)
 
 
-def one_statement(source: Source, target: str | Target,
-                  pattern: str) -> patterns.Match[patterns.Statement]:
+def one_statement(source: Source, target: str,
+                  pattern: str) -> patterns.Match[ast.stmt]:
     """The one run of statements in a target that matches a pattern."""
     node, wanted = find(source, target), patterns.read(pattern)
-    matches = find_statements(source, node, wanted)
+    blocks = list(all_blocks(node, _enters(node)))
+    matches = [match for block in blocks
+               for match in wanted.match_block(block)]
     hint = '' if matches else _nearest(
-        source, pattern, (statement
-                          for block in all_blocks(node, _enters(node))
-                          for statement in block))
+        source, pattern, itertools.chain(*blocks))
     return one(matches, wanted, 'statement', hint)
-
-
-def _calls_like(node: ast.AST, wanted: ast.expr) -> Iterator[ast.expr]:
-    return (child for child in _expressions(node)
-            if isinstance(child, ast.expr) and type(child) is type(wanted))
 
 
 def _nearest(source: Source, sought: str,
@@ -270,50 +201,8 @@ def _nearest(source: Source, sought: str,
     lines = {source.lines[node.lineno - 1].strip(): node.lineno
              for node in nodes}
     near = difflib.get_close_matches(
-        blocks.dedent(sought).split('\n')[0], lines, n=2, cutoff=0.5)
+        dedent(sought).split('\n')[0], lines, n=2, cutoff=0.5)
     if not near:
         return ''
     return ' (near: ' + errors.listed(
         f'line {lines[text]}: {text}' for text in near) + ')'
-
-
-def _below_comments(source: Source, node: ast.Module | Node,
-                    pattern: patterns.Pattern,
-                    ) -> list[patterns.Match[patterns.Statement]]:
-    """The statements directly below the comments that have the words."""
-    first, last = lines_of(source, node)
-    text = '\n'.join(source.lines[first - 1:last])
-    inside = {first + line for line in blocks.string_lines(text)}
-    comments: list[tuple[int, int]] = []
-    line = first
-    while line <= last:
-        words: list[str] = []
-        start = line
-        while (line <= last and line not in inside
-               and source.is_comment(line)):
-            words.append(source.lines[line - 1].strip().lstrip('# '))
-            line += 1
-        if line == start:
-            line += 1
-        elif pattern.words in ' '.join(' '.join(words).split()):
-            comments.append((start, line))
-    matches = []
-    for comment, below in comments:
-        while below <= last and source.is_blank(below):
-            below += 1
-        match = _statement_at(node, below)
-        if match is None:
-            raise errors.NoRoom(line=comment, reason=(
-                'there is no statement directly below the comment'))
-        matches.append(match)
-    return matches
-
-
-def _statement_at(node: ast.AST,
-                  line: int) -> patterns.Match[patterns.Statement] | None:
-    for block in all_blocks(node, _enters(node)):
-        for index, statement in enumerate(block):
-            if first_line(statement) == line and not isinstance(
-                    statement, ast.excepthandler):
-                return patterns.Match((statement,), {}, block, index, index)
-    return None

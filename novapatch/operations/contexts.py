@@ -9,9 +9,7 @@ import ast
 from dataclasses import dataclass
 
 from novapatch import errors
-from novapatch.match import pattern as patterns
 from novapatch.match import scope
-from novapatch.match.scope import Target
 from novapatch.operations import base
 from novapatch.text import blocks
 from novapatch.text.source import Source
@@ -22,15 +20,16 @@ _INDENT = len('with ') * ' '
 
 
 @dataclass(frozen=True)
-class AddContext(base.Edit):
-    """One more context: entered first, or last."""
+class AddContext(base.TargetEdit):
+    """Add a context to a ``with`` statement.
 
-    target: str | Target
+    :param pattern: the header of the statement
+    :param first: whether it is entered before the others, and not after
+    """
+
     pattern: str
     context: str
-    first: bool
-
-    operation = 'add_context'
+    first: bool = False
 
     def apply(self, source: Source) -> Source:
         base.parse_expression(blocks.dedent(self.context))
@@ -40,13 +39,12 @@ class AddContext(base.Edit):
             raise errors.WrongKind(
                 sought=self.pattern, line=node.lineno, wanted='with')
         margin = source.indentation(node.lineno) + _INDENT
-        text = blocks.indent(
-            blocks.dedent(self.context), margin).strip('\n')
+        text = blocks.placed(self.context, margin).strip()
         separator = ', \\\n' + margin
         start, end = self._ends(source, node)
         if self.first:
-            return source.splice((start, start, text.lstrip() + separator))
-        return source.splice((end, end, separator + text.lstrip()))
+            return source.splice((start, start, text + separator))
+        return source.splice((end, end, separator + text))
 
     def _ends(self, source: Source, node: ast.With) -> tuple[int, int]:
         """Where the contexts start and end.
@@ -61,17 +59,3 @@ class AddContext(base.Edit):
             raise errors.NoRoom(line=node.lineno, reason=(
                 'the contexts stand in brackets'))
         return start, end
-
-    def is_applied(self, source: Source) -> bool | None:
-        try:
-            node = scope.find(source, self.target)
-        except errors.EditError:
-            return False
-        wanted = patterns.dump(base.parse_expression(
-            blocks.dedent(self.context)))
-        return any(wanted == patterns.dump(item.context_expr)
-                   for child in ast.walk(node) if isinstance(child, ast.With)
-                   for item in child.items)
-
-    def changes(self) -> set[str]:
-        return {str(self.target)}

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import json
 import re
 import tomllib
+from typing import Any
 
 from novapatch import errors
 from novapatch.operations import base
@@ -14,60 +15,28 @@ from novapatch.text.source import Source
 
 _KEY = re.compile(r'(?P<quote>[\'"]?)(?P<key>[^\s\'"#][^\'"]*?)(?P=quote)'
                   r'\s*:(?:\s|$)')
-_IN = re.compile(r'^\s+in: (\w+)', re.MULTILINE)
+_GROUP = '# variables in '
+
+
+def _above_comments(source: Source, place: int, first: int) -> int:
+    """The line of the comment above a key, which belongs to it (from 0)."""
+    while place > first and source.lines[place - 1].startswith('#'):
+        place -= 1
+    return place
 
 
 @dataclass(frozen=True)
 class YamlAddKey(base.Edit):
-    """A key at the top level, in its sorted place in a group.
+    """Add a key at the top level, in its sorted place in a group.
 
-    A group starts at a comment line ("# variables in body").
+    A group starts at a comment line: "# variables in body".
+
+    :param text: what stands under the key; if it says ``in: body``, that is
+        the group
     """
 
     key: str
     text: str
-    section: str | None
-
-    operation = 'yaml_add_key'
-    is_python = False
-
-    def _entry(self) -> str:
-        text = blocks.dedent_plain(self.text)
-        if text.startswith((f'{self.key}:', f'"{self.key}":',
-                            f"'{self.key}':")):
-            return text + '\n'
-        return f'{self.key}:\n' + blocks.placed_plain(text, '  ')
-
-    def _group(self) -> str | None:
-        """The words of the comment of the group.
-
-        A parameter says itself where it is (``in: body``).
-        """
-        if self.section is not None:
-            return self.section.lstrip('# ')
-        found = _IN.search(self._entry())
-        return f'variables in {found[1]}' if found else None
-
-    def _range(self, source: Source) -> tuple[int, int]:
-        """The first line of the group and the one after it (from 0)."""
-        lines, group = source.lines, self._group()
-        end = len(lines)
-        while end and not lines[end - 1].strip():
-            end -= 1
-        headers = [number for number, line in enumerate(lines)
-                   if line.startswith('# variables in ')]
-        if group is None:
-            return 0, end
-        starts = [number for number, line in enumerate(lines)
-                  if line.startswith('#') and line.lstrip('# ') == group]
-        if not starts and self.section is None:
-            return 0, end
-        if len(starts) != 1:
-            kind = errors.NoMatch if not starts else errors.ManyMatches
-            raise kind(kind='comment', sought=group, hint='',
-                       count=len(starts), lines=errors.listed(starts))
-        return starts[0] + 1, next(
-            (line for line in headers if line > starts[0]), end)
 
     def apply(self, source: Source) -> Source:
         first, last = self._range(source)
@@ -81,144 +50,118 @@ class YamlAddKey(base.Edit):
             if key['key'].lower() > self.key.lower():
                 place = number
                 break
-        # A comment above a key belongs to the key.
-        while place > first and source.lines[place - 1].startswith('#'):
-            place -= 1
-        return source.insert_lines(place + 1, self._entry())
+        return source.insert_lines(
+            _above_comments(source, place, first) + 1,
+            f'{self.key}:\n' + blocks.placed_plain(self.text, '  '))
 
-
-# -- JSON -----------------------------------------------------------------
-
-_SPACE = re.compile(r'\s*')
-
-
-def _skip(text: str, at: int) -> int:
-    return _SPACE.match(text, at).end()
-
-
-def _json_span(text: str, pointer: str) -> tuple[int, int]:
-    """The offsets of the value that a JSON pointer (RFC 6901) names.
-
-    :raises: NoMatch if there is none, WrongKind if it is no JSON
-    """
-    parts = [part.replace('~1', '/').replace('~0', '~')
-             for part in pointer.split('/')[1:]]
-    decoder = json.JSONDecoder()
-    at = _skip(text, 0)
-    try:
-        for part in parts:
-            at = _json_child(decoder, text, at, part)
-            if at < 0:
-                raise errors.NoMatch(kind='value', sought=pointer, hint='')
-        return at, decoder.raw_decode(text, at)[1]
-    except json.JSONDecodeError as error:
-        raise errors.WrongKind(sought=pointer, line=error.lineno,
-                               wanted=f'JSON: {error.msg}') from error
-
-
-def _json_child(decoder: json.JSONDecoder, text: str, at: int,
-                part: str) -> int:
-    """The offset of a member of an object or list; -1: there is none."""
-    is_object = text[at] == '{'
-    if not is_object and text[at] != '[':
-        return -1
-    at, index = _skip(text, at + 1), 0
-    while text[at] not in ']}':
-        key = str(index)
-        if is_object:
-            key, at = decoder.raw_decode(text, at)
-            at = _skip(text, _skip(text, at) + 1)
-        if key == part:
-            return at
-        at = _skip(text, decoder.raw_decode(text, at)[1])
-        if text[at] == ',':
-            at = _skip(text, at + 1)
-        index += 1
-    return -1
+    def _range(self, source: Source) -> tuple[int, int]:
+        """The first line of the group and the one after it (from 0)."""
+        end = len(source.text.rstrip().split('\n'))
+        headers = [number for number, line in enumerate(source.lines)
+                   if line.startswith(_GROUP)]
+        found = re.search(r'^\s+in: (\w+)', self.text, re.MULTILINE)
+        starts = [number for number in headers if found
+                  and source.lines[number] == _GROUP + found[1]]
+        if not starts:
+            return 0, end
+        if len(starts) > 1:
+            raise errors.ManyMatches(
+                sought=source.lines[starts[0]], count=len(starts),
+                lines=errors.listed(number + 1 for number in starts))
+        return starts[0] + 1, next(
+            (line for line in headers if line > starts[0]), end)
 
 
 @dataclass(frozen=True)
 class JsonBump(base.Edit):
+    """Raise the version at a JSON pointer (RFC 6901) by one."""
+
     pointer: str
 
-    operation = 'json_bump'
-    is_python = False
-
     def apply(self, source: Source) -> Source:
-        start, end = _json_span(source.text, self.pointer)
-        old = source.text[start:end]
-        return source.splice(
-            (start, end, old.replace(old.strip('"'),
-                                     raised(old.strip('"')))))
+        wanted = self._load(source.text)
+        *parts, last = [part.replace('~1', '/').replace('~0', '~')
+                        for part in self.pointer.split('/')[1:]]
+        try:
+            holder = wanted
+            for part in parts:
+                holder = _child(holder, part)
+            old = _child(holder, last)
+        except (LookupError, TypeError) as error:
+            raise errors.NoMatch(kind='value', sought=self.pointer,
+                                 hint='') from error
+        new = raised(str(old))
+        holder[last if isinstance(holder, dict) else int(last)] = (
+            new if isinstance(old, str) else json.loads(new))
+        # The text has more than the data: the one place that gives it counts.
+        for found in re.finditer(re.escape(str(old)), source.text):
+            result = source.splice((*found.span(), new))
+            if _loads_as(result.text, wanted):
+                return result
+        raise errors.NoMatch(kind='text', sought=str(old), hint='')
+
+    def _load(self, text: str) -> Any:
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError as error:
+            raise errors.WrongKind(
+                sought=self.pointer, line=error.lineno,
+                wanted=f'JSON: {error.msg}') from error
 
 
-# -- TOML -----------------------------------------------------------------
+def _child(holder: Any, part: str) -> Any:
+    if isinstance(holder, list) and part.isdigit():
+        return holder[int(part)]
+    return holder[part]
+
+
+def _loads_as(text: str, wanted: Any) -> bool:
+    try:
+        return json.loads(text) == wanted
+    except json.JSONDecodeError:
+        return False
+
 
 @dataclass(frozen=True)
 class TomlAddItem(base.Edit):
-    """A key in a table: in its place if the keys are sorted, else last."""
+    """Add a string to a table: in its place if the keys are sorted."""
 
     table: str
     key: str
     value: str
 
-    operation = 'toml_add_item'
-    is_python = False
-
-    def _text(self) -> str:
+    def apply(self, source: Source) -> Source:
+        header, *rest = self._lines(source)
+        names = {number: key[0] for number in rest if (
+            key := re.match(r'[\w."\'-]+(?=\s*=)', source.lines[number]))}
+        place = (rest[-1] if rest else header) + 1
+        for number, name in names.items():
+            if name == self.key:
+                raise errors.AlreadyThere(what=name, line=number + 1)
+        if list(names.values()) == sorted(names.values()):
+            place = next((number for number, name in names.items()
+                          if name > self.key), place)
+        result = source.insert_lines(
+            _above_comments(source, place, header + 1) + 1,
+            f'{self.key} = {json.dumps(self.value)}\n')
         try:
-            tomllib.loads(f'x = {self.value}')
-        except tomllib.TOMLDecodeError:
-            return f'{self.key} = {json.dumps(self.value)}'
-        return f'{self.key} = {self.value}'
+            tomllib.loads(result.text)
+        except tomllib.TOMLDecodeError as error:
+            raise errors.ResultBroken(line='?', reason=error) from error
+        return result
 
     def _lines(self, source: Source) -> list[int]:
-        """The lines (from 0) at which the keys of the table stand."""
+        """The lines (from 0) of the header and of the items of the table."""
         header = f'[{self.table}]'
         starts = [number for number, line in enumerate(source.lines)
                   if line.split('#')[0].strip() == header]
-        if len(starts) != 1:
-            kind = errors.NoMatch if not starts else errors.ManyMatches
-            raise kind(kind='table', sought=header, hint='',
-                       count=len(starts), lines=errors.listed(starts))
-        keys = [starts[0]]
+        if not starts:
+            raise errors.NoMatch(kind='table', sought=header, hint='')
+        found = starts[:1]
         for number in range(starts[0] + 1, len(source.lines)):
             line = source.lines[number]
             if line.startswith('['):
                 break
             if line.strip() and not line.startswith('#'):
-                keys.append(number)
-        return keys
-
-    def apply(self, source: Source) -> Source:
-        if self._is_there(source):
-            raise errors.AlreadyThere(what=self.key, line=1)
-        header, *rest = self._lines(source)
-        keys = [number for number in rest
-                if re.match(r'[\w."\'-]+\s*=', source.lines[number])]
-        names = [source.lines[number].split('=')[0].strip()
-                 for number in keys]
-        place = (rest[-1] if rest else header) + 1
-        if names == sorted(names):
-            place = next((number for number, name in zip(keys, names)
-                          if name > self.key), place)
-        while (place > header + 1
-               and source.lines[place - 1].startswith('#')):
-            place -= 1
-        result = source.insert_lines(place + 1, self._text() + '\n')
-        self._check(result)
-        return result
-
-    def _check(self, result: Source) -> None:
-        try:
-            tomllib.loads(result.text)
-        except tomllib.TOMLDecodeError as error:
-            raise errors.ResultBroken(line='?', reason=error) from error
-
-    def _is_there(self, source: Source) -> bool:
-        try:
-            lines = self._lines(source)
-        except errors.EditError:
-            return False
-        return any(source.lines[number].split('=')[0].strip() == self.key
-                   for number in lines)
+                found.append(number)
+        return found

@@ -105,13 +105,6 @@ def _one(found: list[tuple[int, T]], sought: str, kind: str) -> T:
     return found[0][1]
 
 
-def _extent(source: Source, section: str | None) -> tuple[int, int]:
-    if not section:
-        return 0, len(source.lines)
-    found = find_section(source, section)
-    return found.start, found.end
-
-
 def _words(text: str) -> str:
     return ' '.join(text.split())
 
@@ -123,10 +116,6 @@ def _trimmed(lines: list[str], start: int, end: int) -> int:
     return end
 
 
-def _starts_section(text: str) -> bool:
-    return bool(sections(Source(blocks.dedent_plain(text) + '\n')))
-
-
 def _gap(source: Source) -> str:
     """The blank lines this file has before a section, mostly."""
     counts = [section.start - _trimmed(source.lines, 0, section.start)
@@ -135,44 +124,44 @@ def _gap(source: Source) -> str:
 
 
 @dataclass(frozen=True)
-class Text(base.Edit):
-    """Base of the edits of a text: there is no syntax tree."""
+class RstAppend(base.Edit):
+    """Append to the file."""
 
-    is_python = False
-
-
-@dataclass(frozen=True)
-class RstAppend(Text):
     text: str
 
-    operation = 'rst_append'
-
     def apply(self, source: Source) -> Source:
-        gap = _gap(source) if _starts_section(self.text) else '\n'
-        end = _trimmed(source.lines, 0, len(source.lines))
-        return source.insert_lines(
-            end + 1, gap + blocks.placed_plain(self.text, ''))
+        return _insert(source, len(source.lines), self.text)
 
 
 @dataclass(frozen=True)
-class RstInsert(Text):
-    """A text at the end of a section, with or without its subsections."""
+class RstInsertAfter(base.Edit):
+    """Insert after a section and all its subsections."""
 
     section: str
     text: str
-    own: bool
-
-    @property
-    def operation(self) -> str:
-        return 'rst_append_section' if self.own else 'rst_insert_after'
 
     def apply(self, source: Source) -> Source:
-        found = find_section(source, self.section)
-        end = _trimmed(source.lines, 0,
-                       found.own_end if self.own else found.end)
-        gap = _gap(source) if _starts_section(self.text) else '\n'
-        return source.insert_lines(
-            end + 1, gap + blocks.placed_plain(self.text, ''))
+        return _insert(source, find_section(source, self.section).end,
+                       self.text)
+
+
+@dataclass(frozen=True)
+class RstAppendSection(base.Edit):
+    """Append to a section, before its first subsection."""
+
+    section: str
+    text: str
+
+    def apply(self, source: Source) -> Source:
+        return _insert(source, find_section(source, self.section).own_end,
+                       self.text)
+
+
+def _insert(source: Source, end: int, text: str) -> Source:
+    """Put a text below the last line that is not blank before an end."""
+    text = blocks.placed_plain(text, '')
+    gap = _gap(source) if sections(Source(text)) else '\n'
+    return source.insert_lines(_trimmed(source.lines, 0, end) + 1, gap + text)
 
 
 def _indented_end(lines: list[str], start: int, end: int) -> int:
@@ -187,20 +176,20 @@ def _indented_end(lines: list[str], start: int, end: int) -> int:
 
 
 @dataclass(frozen=True)
-class RstReplaceDirective(Text):
-    section: str | None
+class RstReplaceDirective(base.Edit):
+    """Replace the one directive of a kind that contains a few words."""
+
+    section: str
+    directive: str
     contains: str
     text: str
-    directive: str
-
-    operation = 'rst_replace_directive'
 
     def apply(self, source: Source) -> Source:
-        lines = source.lines
+        words = _words(self.contains)
         found = [
             (start, (start, end)) for start, end in _directives(
                 source, self.section, self.directive)
-            if _words(self.contains) in _words('\n'.join(lines[start:end]))]
+            if words in _words('\n'.join(source.lines[start:end]))]
         start, end = _one(found, self.contains,
                           f'".. {self.directive}::" with the words')
         margin = source.indentation(start + 1)
@@ -209,52 +198,48 @@ class RstReplaceDirective(Text):
              blocks.placed_plain(self.text, margin)))
 
 
-def _directives(source: Source, section: str | None,
+def _directives(source: Source, section: str,
                 name: str) -> Iterator[tuple[int, int]]:
     """The first line, and the one after the last, of each of a kind."""
-    start, end = _extent(source, section)
-    for line in range(start, end):
+    found = find_section(source, section)
+    for line in range(found.start, found.end):
         if source.lines[line].lstrip().startswith(f'.. {name}::'):
-            yield line, _indented_end(source.lines, line, end)
+            yield line, _indented_end(source.lines, line, found.end)
 
 
 @dataclass(frozen=True)
-class RstAddRestParameter(Text):
-    """One line in a list of parameters of the API reference."""
+class RstAddRestParameter(base.Edit):
+    """Add ``- name: reference`` to a list of parameters.
+
+    :param after: the parameter to stand below
+    :param line: ``'name: reference'``
+    """
 
     section: str
     after: str
     line: str
-    directive: str
-    contains: str | None
-
-    operation = 'rst_add_rest_parameter'
-
-    def _item(self, source: Source, name: str, start: int,
-              end: int) -> int | None:
-        """The line of the item of a parameter."""
-        for line in range(start, end):
-            text = source.lines[line].strip()
-            if text.startswith(('- ' + name + ':', '* ' + name + ':')):
-                return line
-        return None
 
     def apply(self, source: Source) -> Source:
-        name = self.line.rpartition(':')[0].strip()
         found = [
-            (line, (line, start, end))
-            for start, end in _directives(
-                source, self.section, self.directive)
-            if (line := self._item(source, self.after, start, end))
-            and (self.contains is None or self._item(
-                source, self.contains, start, end))]
+            (line, (line, start, end)) for start, end in _directives(
+                source, self.section, 'rest_parameters')
+            if (line := _item(source, self.after, start, end))]
         line, start, end = _one(found, self.after, 'parameter')
-        there = self._item(source, name, start, end)
+        name = self.line.rpartition(':')[0].strip()
+        there = _item(source, name, start, end)
         if there is not None:
             raise errors.AlreadyThere(what=f'parameter {name}',
                                       line=there + 1)
-        last = min(_indented_end(source.lines, line, end), end)
         margin = source.indentation(line + 1)
         mark = source.lines[line].strip()[0]
-        return source.insert_lines(last + 1,
+        return source.insert_lines(_indented_end(source.lines, line, end) + 1,
                                    f'{margin}{mark} {self.line}\n')
+
+
+def _item(source: Source, name: str, start: int, end: int) -> int | None:
+    """The line of the item of a parameter."""
+    for line in range(start, end):
+        text = source.lines[line].strip()
+        if text.startswith((f'- {name}:', f'* {name}:')):
+            return line
+    return None

@@ -8,7 +8,6 @@ import re
 from novapatch import errors
 from novapatch.match import pattern as patterns
 from novapatch.match import scope
-from novapatch.match.scope import Target
 from novapatch.operations import base
 from novapatch.text import blocks
 from novapatch.text import layout
@@ -21,60 +20,33 @@ def _parameter_name(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class AddParameter(base.Edit):
-    target: str | Target
-    parameter: str
-    after: str | None = None
+class AddParameter(base.TargetEdit):
+    """Add a parameter, as the last ordinary one."""
 
-    operation = 'add_parameter'
+    parameter: str
 
     def apply(self, source: Source) -> Source:
         node = scope.find_function(source, self.target)
-        items = layout.read_items(source, _opening(source, node))
+        opening = source.text.index('(', source.span(node)[0])
+        items = layout.read_items(source, opening)
         names = [_parameter_name(items.text_of(index))
                  for index in range(len(items.items))]
         name = _parameter_name(self.parameter)
         if name in names:
             raise errors.AlreadyThere(what=f'a parameter {name}',
                                       line=node.lineno)
-        if self.after is not None:
-            if self.after not in names:
-                raise errors.NoMatch(
-                    kind='parameter', sought=self.after,
-                    hint=f' (there are: {errors.listed(names)})')
-            place = names.index(self.after)
-        else:
-            place = _last_ordinary(items)
-        return layout.add_item(items, self.parameter, place)
-
-    def changes(self) -> set[str]:
-        return {str(self.target)}
-
-
-def _opening(source: Source, node: scope.Function) -> int:
-    """The bracket that opens the parameters of a function."""
-    start, depth = source.span(node)[0], 0
-    for found in re.finditer(r'[\[\](]', source.text[start:]):
-        if found[0] == '(' and not depth:
-            return start + found.start()
-        depth += {'[': 1, ']': -1}.get(found[0], 0)
-    raise errors.ResultBroken(line=node.lineno, reason='no parameters')
-
-
-def _last_ordinary(items: layout.Items) -> int:
-    for index in range(len(items.items)):
-        if items.text_of(index).startswith('*'):
-            return index - 1
-    return len(items.items) - 1
+        # The "/" behind those that are positional only is an item, too.
+        ordinary = len(node.args.posonlyargs) + len(node.args.args) + bool(
+            node.args.posonlyargs)
+        return layout.add_item(items, self.parameter, ordinary - 1)
 
 
 @dataclass(frozen=True)
-class AddArgument(base.Edit):
-    target: str | Target
+class AddArgument(base.TargetEdit):
+    """Add an argument to the one call that matches."""
+
     call: str
     argument: str
-
-    operation = 'add_argument'
 
     def apply(self, source: Source) -> Source:
         node = scope.one_expression(source, self.target, self.call).nodes[0]
@@ -91,21 +63,8 @@ class AddArgument(base.Edit):
                 raise errors.AlreadyThere(
                     what=f'an argument {keyword.arg}', line=node.lineno)
         items = layout.read_items(source, _call_opening(source, node))
-        if len(items.items) == 1 and isinstance(
-                node.args[:1] and node.args[0], ast.GeneratorExp) and (
-                not items.text_of(0).startswith('(')):
-            raise errors.NoRoom(line=node.lineno, reason=(
-                'the only argument is a generator without brackets'))
-        if wanted.args:
-            place = len(node.args) - 1
-        else:
-            place = len(items.items) - 1
-            while place >= 0 and items.text_of(place).startswith('**'):
-                place -= 1
+        place = len(node.args) - 1 if wanted.args else None
         return layout.add_item(items, self.argument, place)
-
-    def changes(self) -> set[str]:
-        return {str(self.target)}
 
 
 def _call_opening(source: Source, node: ast.Call) -> int:
@@ -119,13 +78,12 @@ def _call_opening(source: Source, node: ast.Call) -> int:
 
 
 @dataclass(frozen=True)
-class AddDecorator(base.Edit):
-    target: str | Target
+class AddDecorator(base.TargetEdit):
+    """Add a decorator below or above another one."""
+
     text: str
     below: str | None = None
     above: str | None = None
-
-    operation = 'add_decorator'
 
     def apply(self, source: Source) -> Source:
         node = scope.find_definition(source, self.target)
@@ -156,6 +114,3 @@ class AddDecorator(base.Edit):
             blocks.dedent(self.text).lstrip('@'))
         return patterns.dump(want) in [
             patterns.dump(item) for item in node.decorator_list]
-
-    def changes(self) -> set[str]:
-        return {str(self.target)}

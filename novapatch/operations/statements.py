@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from novapatch import errors
 from novapatch.match import pattern as patterns
 from novapatch.match import scope
-from novapatch.match.scope import Target
 from novapatch.operations import base
 from novapatch.text import blocks
 from novapatch.text.source import Source
@@ -31,27 +30,23 @@ def with_gaps(text: str, margin: str) -> str:
         '\n' if tail.count('\n') > 1 else '')
 
 
-def is_comment_only(text: str) -> bool:
-    return all(line.lstrip().startswith('#')
-               for line in text.split('\n') if line.strip())
-
-
-def above_comments(source: Source, line: int, not_above: int) -> int:
+def above_comments(source: Source, line: int) -> int:
     """The first line of the comment directly above a statement."""
     margin = source.indentation(line)
-    while (line - 1 > not_above and source.is_comment(line - 1)
+    while (line > 1 and source.is_comment(line - 1)
            and source.indentation(line - 1) == margin):
         line -= 1
     return line
 
 
-def end_with_comments(source: Source, line: int, margin: str) -> int:
-    """The last line of a block that ends at a line, comments included.
+def end_of(source: Source, node: ast.stmt) -> int:
+    """The last line of a statement, with the comments in its block.
 
-    Such comments are indented more than what the block belongs to.
+    Such comments are indented more than the statement.
     """
-    end = line
-    while line < len(source.lines):
+    line = end = node.end_lineno
+    margin = source.indentation(node.lineno)
+    while any(scope.blocks_of(node)) and line < len(source.lines):
         line += 1
         if source.is_blank(line):
             continue
@@ -62,16 +57,7 @@ def end_with_comments(source: Source, line: int, margin: str) -> int:
     return end
 
 
-def end_of(source: Source, node: patterns.Statement) -> int:
-    """The last line of a statement, with the comments in its block."""
-    if not any(scope.blocks_of(node)):
-        return node.end_lineno
-    return end_with_comments(source, node.end_lineno,
-                             source.indentation(node.lineno))
-
-
-def check_alone(source: Source,
-                match: patterns.Match[patterns.Statement]) -> None:
+def check_alone(source: Source, match: patterns.Match[ast.stmt]) -> None:
     """Make sure that statements share their lines with nothing else.
 
     :raises: NoRoom
@@ -79,7 +65,7 @@ def check_alone(source: Source,
     first, last = match.nodes[0], match.nodes[-1]
     line = first.lineno
     before = source.text[source.start_of(line):source.span(first)[0]]
-    if before.strip(' \t@') and not hasattr(first, 'decorator_list'):
+    if before.strip() and not hasattr(first, 'decorator_list'):
         raise errors.NoRoom(line=line, reason=(
             f'the statement stands on one line with {before.strip()!r}'))
     behind = source.lines[last.end_lineno - 1][
@@ -87,124 +73,45 @@ def check_alone(source: Source,
     if behind and not behind.startswith('#'):
         raise errors.NoRoom(line=last.end_lineno, reason=(
             f'the statement stands on one line with {behind!r}'))
-    for node in match.nodes:
-        if isinstance(node, ast.excepthandler) or (
-                isinstance(node, ast.If)
-                and source.segment(node).startswith('elif')):
-            raise errors.NoRoom(line=node.lineno, reason=(
-                'an elif or except is a part of another statement'))
+    if source.segment(first).startswith('elif'):
+        raise errors.NoRoom(line=line, reason=(
+            'an elif is a part of another statement'))
 
 
 @dataclass(frozen=True)
-class _Statements(base.Edit):
-    """Base of the edits that bring statements into a target."""
-
-    target: str | Target
+class _Insert(base.TargetEdit):
+    pattern: str
+    text: str
 
     @property
-    def inserted(self) -> str:
-        raise NotImplementedError
-
-    def changes(self) -> set[str]:
-        name = str(self.target)
-        return {name} | base.names_in(name, base.parse(self.inserted))
+    def _is_comment(self) -> bool:
+        return not base.parse(self.text)
 
     @property
     def shows(self) -> bool:
-        return not is_comment_only(self.inserted)
-
-
-@dataclass(frozen=True)
-class InsertBeside(_Statements):
-    """Statements before or after others."""
-
-    pattern: str
-    text: str
-    after: bool
-
-    @property
-    def operation(self) -> str:
-        return 'insert_after' if self.after else 'insert_before'
-
-    @property
-    def inserted(self) -> str:
-        return self.text
+        return not self._is_comment
 
     def apply(self, source: Source) -> Source:
         base.parse(self.text)
         match = scope.one_statement(source, self.target, self.pattern)
         check_alone(source, match)
-        margin = source.indentation(match.line)
-        if self.after:
-            line = end_of(source, match.nodes[-1]) + 1
-        else:
-            line = scope.first_line(match.nodes[0])
-            if not is_comment_only(self.text):
-                previous = match.block[match.first - 1].end_lineno if (
-                    match.first) else 0
-                line = above_comments(source, line, previous)
-        return source.insert_lines(line, with_gaps(self.text, margin))
+        text = with_gaps(self.text, source.indentation(match.line))
+        return source.insert_lines(self._line(source, match.nodes), text)
+
+    def _line(self, source: Source, nodes: tuple[ast.stmt, ...]) -> int:
+        raise NotImplementedError
 
 
-@dataclass(frozen=True)
-class InsertInto(_Statements):
-    """Statements at the start or end of a body."""
+class InsertBefore(_Insert):
+    """Insert statements before others, and above their comment."""
 
-    text: str
-    within: str | None
-    last: bool
+    def _line(self, source: Source, nodes: tuple[ast.stmt, ...]) -> int:
+        line = scope.first_line(nodes[0])
+        return line if self._is_comment else above_comments(source, line)
 
-    @property
-    def operation(self) -> str:
-        return 'insert_last' if self.last else 'insert_first'
 
-    @property
-    def inserted(self) -> str:
-        return self.text
+class InsertAfter(_Insert):
+    """Insert statements after others."""
 
-    def apply(self, source: Source) -> Source:
-        base.parse(self.text)
-        owner: ast.AST = scope.find(source, self.target)
-        if self.within is not None:
-            owner = scope.one_statement(
-                source, self.target, self.within).nodes[-1]
-        body = getattr(owner, 'body', None)
-        if not isinstance(body, list):
-            raise errors.WrongKind(
-                sought=self.within or str(self.target),
-                line=getattr(owner, 'lineno', 1), wanted='block')
-        if not body:
-            return source.insert_lines(len(source.lines) + 1,
-                                       blocks.placed(self.text, ''))
-        margin = self._margin(source, owner, body)
-        line = (self._at_end(source, owner, body) if self.last
-                else self._at_start(source, body))
-        return source.insert_lines(line, with_gaps(self.text, margin))
-
-    def _margin(self, source: Source, owner: ast.AST,
-                body: list[ast.stmt]) -> str:
-        # The header may span lines, and the body begin on its last one.
-        first = body[0]
-        line = scope.first_line(first)
-        before = source.text[source.start_of(line):
-                             source.offset(line, first.col_offset)]
-        if before.strip(' \t@') or line == getattr(owner, 'lineno', 0):
-            raise errors.NoRoom(line=line, reason=(
-                'the block stands on one line with its header'))
-        return source.indentation(line)
-
-    def _at_start(self, source: Source, body: list[ast.stmt]) -> int:
-        if patterns.docstring(body[0]) is None:
-            return above_comments(source, scope.first_line(body[0]), 0)
-        if len(body) == 1:
-            return body[0].end_lineno + 1
-        return above_comments(source, scope.first_line(body[1]),
-                              body[0].end_lineno)
-
-    def _at_end(self, source: Source, owner: ast.AST,
-                body: list[ast.stmt]) -> int:
-        line = getattr(owner, 'lineno', None)
-        if line is None:
-            return len(source.lines)
-        return end_with_comments(
-            source, body[-1].end_lineno, source.indentation(line)) + 1
+    def _line(self, source: Source, nodes: tuple[ast.stmt, ...]) -> int:
+        return end_of(source, nodes[-1]) + 1

@@ -9,7 +9,6 @@ from typing import TypeAlias
 from novapatch import errors
 from novapatch.match import pattern as patterns
 from novapatch.match import scope
-from novapatch.match.scope import Target
 from novapatch.operations import base
 from novapatch.text import blocks
 from novapatch.text import layout
@@ -34,7 +33,7 @@ def order(version: str) -> list[int]:
     return [int(number) for number in version.split('.') if number]
 
 
-def version_at(source: Source, target: str | Target) -> str:
+def version_at(source: Source, target: str) -> str:
     """The version that is assigned to a target.
 
     :raises: NoVersion, TargetNotFound, TargetAmbiguous
@@ -54,17 +53,29 @@ class NextVersion:
     """
 
     path: str
-    target: str | Target
+    target: str
     here: str = ''
     is_raised: bool = True
 
 
-@dataclass(frozen=True)
-class SetValue(base.Edit):
-    target: str | Target
-    text: str
+def next_version(path: str, target: str, here: str = '') -> NextVersion:
+    """For VALUES: the version after the one assigned to a target.
 
-    operation = 'set_value'
+    :param here: how new files write it; they get what the tree has
+    """
+    return NextVersion(path, target, here)
+
+
+def this_version(path: str, target: str, here: str = '') -> NextVersion:
+    """For VALUES: the version that is assigned to a target."""
+    return NextVersion(path, target, here, is_raised=False)
+
+
+@dataclass(frozen=True)
+class SetValue(base.TargetEdit):
+    """Give an assignment another value."""
+
+    text: str
 
     def apply(self, source: Source) -> Source:
         base.parse_expression(self.text)
@@ -73,15 +84,10 @@ class SetValue(base.Edit):
         text = blocks.placed(self.text, margin).strip()
         return source.splice((*source.span(node.value), text))
 
-    def changes(self) -> set[str]:
-        return {str(self.target)}
-
 
 @dataclass(frozen=True)
-class Bump(base.Edit):
-    target: str | Target
-
-    operation = 'bump'
+class Bump(base.TargetEdit):
+    """Raise a version by one in its last place."""
 
     def apply(self, source: Source) -> Source:
         old = version_at(source, self.target)
@@ -90,17 +96,28 @@ class Bump(base.Edit):
         text = source.text[start:end].replace(old, raised(old))
         return source.splice((start, end, text))
 
-    def changes(self) -> set[str]:
-        return {str(self.target)}
-
 
 @dataclass(frozen=True)
-class Append(base.Edit):
-    target: str | Target
+class Append(base.TargetEdit):
+    """Append an item to a list, tuple, set or dict.
+
+    :param item: ``"'key': value"`` for a dict; may have a comment above
+    :param within: a pattern of the literal, if it is not the value of the
+        target but stands in it
+    """
+
     item: str
     within: str | None = None
 
-    operation = 'append'
+    def apply(self, source: Source) -> Source:
+        literal = self._literal(source)
+        if self._is_in(source, literal):
+            raise errors.AlreadyThere(what=repr(self.item),
+                                      line=literal.lineno)
+        items = layout.read_items(source, source.span(literal)[0])
+        # The one item of a tuple needs its comma.
+        comma = ',' if source.segment(literal) == '()' else ''
+        return layout.add_item(items, self.item + comma)
 
     def _literal(self, source: Source) -> Literal:
         if self.within is None:
@@ -108,29 +125,14 @@ class Append(base.Edit):
         else:
             node = scope.one_expression(
                 source, self.target, self.within).nodes[0]
-        # frozenset([...]) and the like
-        if isinstance(node, ast.Call) and len(
-                node.args) == 1 and not node.keywords:
-            node = node.args[0]
         start, end = source.span(node)
         if not isinstance(node, Literal) or (
                 source.text[start] not in '([{'
                 or layout.read_items(source, start).end != end - 1):
             raise errors.WrongKind(
-                sought=self.within or str(self.target), line=node.lineno,
+                sought=self.within or self.target, line=node.lineno,
                 wanted='list, tuple, dict or set in brackets')
         return node
-
-    def _item(self, literal: Literal) -> str:
-        """What the item is, in a form that can be compared."""
-        form = '{\n%s\n}' if isinstance(
-            literal, (ast.Dict, ast.Set)) else '[\n%s\n]'
-        node = base.parse_expression(form % self.item)
-        if not isinstance(node, Literal) or (
-                isinstance(literal, ast.Dict) != isinstance(node, ast.Dict)):
-            raise errors.BadText(text=self.item,
-                                 reason='it is no item of this literal')
-        return _dumps(node)[0]
 
     def _is_in(self, source: Source, literal: Literal) -> bool:
         """Whether the item is there, with the comment it came with.
@@ -143,22 +145,16 @@ class Append(base.Edit):
             ' '.join(comment.split())
             in ' '.join(source.segment(literal).split()))
 
-    def apply(self, source: Source) -> Source:
-        literal = self._literal(source)
-        if self._is_in(source, literal):
-            raise errors.AlreadyThere(what=repr(self.item),
-                                      line=literal.lineno)
-        items = layout.read_items(source, source.span(literal)[0])
-        result = layout.add_item(items, self.item)
-        if isinstance(literal, ast.Tuple) and not literal.elts:
-            # The one item of a tuple needs its comma.
-            closing = len(result.text) - (len(source.text) - items.end)
-            if not result.text[:closing].rstrip().endswith(','):
-                result = result.splice((closing, closing, ','))
-        return result
-
-    def changes(self) -> set[str]:
-        return {str(self.target)}
+    def _item(self, literal: Literal) -> str:
+        """What the item is, in a form that can be compared."""
+        form = '{\n%s\n}' if isinstance(
+            literal, (ast.Dict, ast.Set)) else '[\n%s\n]'
+        node = base.parse_expression(form % self.item)
+        if not isinstance(node, Literal) or (
+                isinstance(literal, ast.Dict) != isinstance(node, ast.Dict)):
+            raise errors.BadText(text=self.item,
+                                 reason='it is no item of this literal')
+        return _dumps(node)[0]
 
 
 def _dumps(literal: Literal) -> list[str]:

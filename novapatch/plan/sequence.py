@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Making the edits of one file, one after another.
+"""Making the edits of one file.
 
 Each edit finds its place in the result of those before it.  To parse a
 big file as rarely as possible, edits that can't have anything to do with
@@ -21,19 +21,27 @@ def apply_all(source: Source, edits: tuple[Edit, ...],
         several did, Misses
     """
     try:
-        result = _together(source, edits) if is_python else None
-        if result is not None:
+        result = _together(source, edits)
+        if is_python:
             result.tree
-            return result
+        return result
     except errors.EditError:
         # One by one it becomes clear which edit is to blame, and perhaps
         # none is: an edit may build on one before it.
-        pass
+        return _one_by_one(source, edits, is_python)
+
+
+def _one_by_one(source: Source, edits: tuple[Edit, ...],
+                is_python: bool) -> Source:
     misses = []
     for edit in edits:
         try:
-            source = _apply(source, edit, is_python)
+            result = _apply(source, edit)
+            if is_python:
+                result.tree
+            source = result
         except errors.EditError as error:
+            error.edit = edit
             misses.append(error)
     if len(misses) > 1:
         raise errors.Misses(misses)
@@ -42,16 +50,10 @@ def apply_all(source: Source, edits: tuple[Edit, ...],
     return source
 
 
-def _apply(source: Source, edit: Edit, is_python: bool) -> Source:
-    try:
-        result = edit.apply(source)
-        if result.text == source.text:
-            raise errors.NothingChanged()
-        if is_python:
-            result.tree
-    except errors.EditError as error:
-        error.edit = edit
-        raise
+def _apply(source: Source, edit: Edit) -> Source:
+    result = edit.apply(source)
+    if result.text == source.text:
+        raise errors.NothingChanged()
     return result
 
 
@@ -59,27 +61,17 @@ def _together(source: Source, edits: tuple[Edit, ...]) -> Source:
     """Like one by one, but with a parse only where edits may meet."""
     names: set[str] = set()
     splices: list[Splice] = []
-    base = source
     for edit in edits:
         mine = edit.changes()
-        if not names or _related(names, mine):
-            base, names, splices = base.splice(*splices), set(), []
-        result = edit.apply(base)
-        if result.text == base.text:
-            raise errors.NothingChanged()
-        if result.origin is not base:
-            # It was not made by splices into the base alone.
-            if splices:
-                result = edit.apply(base.splice(*splices))
-            base, names, splices = result, set(), []
-            continue
+        if _related(names, mine):
+            source, names, splices = source.splice(*splices), set(), []
+        result = _apply(source, edit)
         if _meet(splices, result.splices):
-            base, splices = base.splice(*splices), []
-            result = edit.apply(base)
-            names = set()
+            source, names, splices = source.splice(*splices), set(), []
+            result = _apply(source, edit)
         names |= mine
         splices += result.splices
-    return base.splice(*splices)
+    return source.splice(*splices)
 
 
 def _related(names: set[str], others: set[str]) -> bool:

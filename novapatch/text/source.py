@@ -21,14 +21,12 @@ class Source:
     are bytes of UTF-8.
     """
 
-    def __init__(self, text: str, origin: 'Source | None' = None,
-                 splices: tuple[Splice, ...] = ()) -> None:
+    def __init__(self, text: str, splices: tuple[Splice, ...] = ()) -> None:
         """Take a text.
 
-        :param origin: what this was made from by splices
+        :param splices: what it was made by, out of another
         """
         self.text = text
-        self.origin = origin
         self.splices = splices
 
     @cached_property
@@ -101,7 +99,7 @@ class Source:
         text = self.text
         for start, end, new in sorted(splices, reverse=True):
             text = text[:start] + new + text[end:]
-        return Source(text, self, splices)
+        return Source(text, splices)
 
     def insert_lines(self, line: int, text: str) -> 'Source':
         """Put whole lines before a line."""

@@ -17,7 +17,7 @@ def text_of(text):
 def changed(edit, before):
     """Apply an edit, and return the text after it."""
     after = edit.apply(Source(text_of(before)))
-    if edit.is_python:
+    if hasattr(edit, 'target'):
         compile(after.text, 'invented', 'exec')
     return after.text
 

@@ -9,7 +9,6 @@ from novapatch.edit import add_import
 from novapatch.edit import append
 from novapatch.edit import Edit
 from novapatch.edit import insert_before
-from novapatch.edit import insert_first
 from novapatch import errors
 from novapatch.plan import check
 from novapatch.plan import plans
@@ -147,7 +146,7 @@ def test_a_good_change():
         add_function('def h(self):\n    return sys', after='A.g'),
         append('A.size', '3'),
         insert_before('A.f', HOOKED, '# why'),
-        insert_first('A.f.inner', 'print(x)')])
+        insert_before('A.f.inner', 'return x', 'print(x)')])
 
 
 @pytest.mark.parametrize('old, new, name', [
@@ -171,8 +170,6 @@ def test_a_moved_function_is_no_change():
 
 def test_an_edit_that_did_not_do_what_it_says():
     class Idle(Edit):
-        operation = 'idle'
-
         def changes(self):
             return {'A.g'}
 

@@ -74,45 +74,17 @@ def test_no_docstring():
             errors.WrongKind)
 
 
-def test_docstring_without_the_field():
-    refused(append_docstring('f', ':param x: y', after='z'),
-            'def f():\n    """Doc."""\n', errors.NoMatch)
-
-
 @pytest.mark.parametrize('before, text, after', [
     ('"""One."""', 'Two.', '"""One.\n\n    Two.\n    """'),
     ('"""One.\n\n    More.\n    """', 'Two.',
      '"""One.\n\n    More.\n\n    Two.\n    """'),
-    ('"""One\n    more."""', 'Two.', '"""One\n    more.\n\n    Two."""'),
-    ('"""One.\n\n    :param a: b\n    """', ':param x: y',
-     '"""One.\n\n    :param a: b\n    :param x: y\n    """'),
+    ('"""One\n    more."""', 'Two.', '"""One\n    more.\n\n    Two.\n    """'),
     ('"""One.\n    """', ':param x: y',
      '"""One.\n\n    :param x: y\n    """'),
 ])
 def test_append_docstring(before, text, after):
     check(append_docstring('f', text), f'def f():\n    {before}\n',
           f'def f():\n    {after}\n')
-
-
-def test_append_docstring_below_a_field():
-    check(append_docstring('f', ':param x: y', after='a'), '''
-        def f():
-            """One.
-
-            :param a: b
-                c
-            :returns: d
-            """
-        ''', '''
-        def f():
-            """One.
-
-            :param a: b
-                c
-            :param x: y
-            :returns: d
-            """
-        ''')
 
 
 def test_append_file():

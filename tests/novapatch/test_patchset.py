@@ -198,6 +198,8 @@ def test_symlinked_directory(root, project, tmp_path):
 def test_an_error_names_release_file_edit_and_what_was_sought(
         root, project):
     write(root, {'nova/boat.py': '''
+        import os
+
         class Boat:
             def sail(self, wind):
                 self.move(wind)

@@ -75,7 +75,7 @@ def test_two_sections():
      errors.NoMatch),
     (rst_replace_directive('Sailing', 'warning', 'Mind', 'x'),
      errors.NoMatch),
-    (rst_replace_directive(None, 'note', '', 'x'), errors.ManyMatches),
+    (rst_replace_directive('Boats', 'note', '', 'x'), errors.ManyMatches),
     (rst_add_rest_parameter('Rowing', after='wind', line='x: y'),
      errors.NoMatch),
     (rst_add_rest_parameter('Boats', after='id', line='x: y'),
@@ -121,15 +121,11 @@ def test_replace_directive():
     check(rst_replace_directive('Sailing', 'note', 'Mind the',
                                 '.. note::\n\n   Ours.\n'),
           PAGE, replaced('Mind the wind.', 'Ours.'))
-    check(rst_replace_directive(None, 'note', 'float on', 'Ours.'),
+    check(rst_replace_directive('Boats', 'note', 'float on', 'Ours.'),
           PAGE, replaced('.. note:: They float\n       on water.', 'Ours.'))
 
 
 def test_add_rest_parameter():
-    check(rst_add_rest_parameter('Sailing', after='wind', name='copy',
-                                 line='copy_sail'),
-          PAGE, replaced('and more\n', 'and more\n      - copy: copy_sail\n'))
-    check(rst_add_rest_parameter('Boats', after='id', contains='crew',
+    check(rst_add_rest_parameter('Sailing', after='wind',
                                  line='copy: copy_sail'),
-          PAGE, replaced('id_path\n      - wind', 'id_path\n'
-                         '      - copy: copy_sail\n      - wind'))
+          PAGE, replaced('and more\n', 'and more\n      - copy: copy_sail\n'))

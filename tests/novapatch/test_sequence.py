@@ -10,7 +10,6 @@ from novapatch.edit import append
 from novapatch.edit import bump
 from novapatch.edit import insert_after
 from novapatch.edit import insert_before
-from novapatch.edit import insert_last
 from novapatch.edit import replace
 from novapatch.edit import set_value
 from novapatch import errors
@@ -55,13 +54,13 @@ def one_by_one(edits):
     [insert_after('A.f', 'one()', 'a()'), insert_after('A.f', 'one()', 'b()')],
     # one builds on another
     [insert_after('A.f', 'one()', 'a()'), insert_after('A.f', 'a()', 'b()')],
-    [add_function(NEW, after='A.f'), insert_last('A.new', 'b()')],
+    [add_function(NEW, after='A.f'),
+     insert_before('A.new', 'return 1', 'b()')],
     [add_function(NEW, after='A.f'), insert_after('A.f', 'two()', 'b()')],
     [insert_after('A.f', 'two()', 'b()'), add_function(NEW, after='A.f')],
-    [insert_last('A', 'W = 2'), insert_last('A.g', 'b()')],
-    [add_import('import sys'), add_import('import re'),
+    [insert_after('A', 'V = 1', 'W = 2'), insert_after('A.g', 'one()', 'b()')],
+    [add_import('from os import sys'), add_import('from os import re'),
      replace('A.g', 'os', 'sys'), replace('A.g', 'sys', 're')],
-    # not made by splices of the text alone
     [bump('X'), append('EMPTY', 'a'), append('EMPTY', 'b'), bump('X')],
     # the module is everything
     [insert_after('A.f', 'one()', 'a()'), insert_after('', 'X = $V', 'Y = 1'),

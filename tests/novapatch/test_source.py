@@ -2,15 +2,12 @@
 
 import pytest
 
-from novapatch.edit import alternatives
 from novapatch.edit import append_file
 from novapatch.edit import bump
 from novapatch.edit import insert_after
 from novapatch.edit import set_value
 from novapatch import errors
 from novapatch.text.source import File
-from patch_helpers import check
-from patch_helpers import refused
 
 
 @pytest.mark.parametrize('data', [b'\xff\xfe', b'a\rb\n'])
@@ -58,28 +55,10 @@ def test_append_to_a_file_without_end_of_line():
     assert edited(b'a\r\nb', append_file('c')) == b'a\r\nb\r\nc\r\n'
 
 
-# -- values and alternatives ----------------------------------------------
-
 def test_an_unknown_value():
     with pytest.raises(errors.UnknownValue) as caught:
         set_value('x', '{{new}}').bind({'old': '1'})
     assert '{{new}}' in str(caught.value) and 'old' in str(caught.value)
-
-
-def test_values_are_bound_in_alternatives():
-    edit = alternatives(bump('y'), set_value('x', "'{{new}}'"))
-    check(edit.bind({'new': '2.9'}), 'x = 1\n', "x = '2.9'\n")
-
-
-def test_no_alternative_fits():
-    message = refused(alternatives(bump('y'), bump('z')), 'x = 1\n',
-                      errors.TargetNotFound)
-    assert "'z'" in message
-
-
-def test_the_first_alternative_that_fits():
-    check(alternatives(set_value('y', '3'), set_value('x', '3'),
-                       set_value('x', '4')), 'x = 1\n', 'x = 3\n')
 
 
 def test_byte_order_mark_stays():

@@ -4,8 +4,6 @@ import pytest
 
 from novapatch.edit import insert_after
 from novapatch.edit import insert_before
-from novapatch.edit import insert_first
-from novapatch.edit import insert_last
 from novapatch.edit import MODULE
 from novapatch import errors
 from patch_helpers import changed
@@ -36,8 +34,8 @@ FUNCTION = '''
 
 @pytest.mark.parametrize('pattern', [
     'self.finish()', 'b = self.begin(1)', 'if b:', 'for x in y:',
-    "with lock('y') as held:", 'except ValueError:', '# no such words',
-    'use(b)\nuse(b)', 'while a:'])
+    "with lock('y') as held:", 'use(b)\nuse(b)',
+    'while a:'])
 def test_no_match(pattern):
     message = refused(insert_before('f', pattern, 'new()'), FUNCTION,
                       errors.NoMatch)
@@ -57,11 +55,6 @@ def test_two_matches():
     assert '2 places' in message and 'lines 2, 4' in message
 
 
-def test_two_comments():
-    source = 'def f():\n    # why\n    g()\n    # why\n    h()\n'
-    refused(insert_after('f', '# why', 'new()'), source, errors.ManyMatches)
-
-
 def test_no_target():
     message = refused(insert_after('A.fly', 'g()', 'new()'),
                       'class A:\n    def flo(self): pass\n',
@@ -69,7 +62,8 @@ def test_no_target():
     assert 'near: flo' in message
 
 
-@pytest.mark.parametrize('pattern', ['if', 'x +', '', 'f(', 'else:'])
+@pytest.mark.parametrize('pattern', [
+    'if', 'x +', '', 'f(', 'else:', '# it up'])
 def test_bad_pattern(pattern):
     refused(insert_after('f', pattern, 'new()'), FUNCTION,
             errors.BadPattern)
@@ -84,18 +78,11 @@ def test_bad_text():
     ('if a: g()', 'g()'),
     ('if a:\n        b\n    else: g()', 'g()'),
     ('if a:\n        b\n    elif c:\n        d', 'if c:'),
-    ('try:\n        b\n    except C:\n        d', 'except C:'),
     ('b; g(); c', 'g()'),
 ])
 def test_no_room(edit, source, pattern):
     refused(edit('f', pattern, 'new()'), f'def f(a):\n    {source}\n',
             errors.NoRoom)
-
-
-def test_no_statement_below_the_comment():
-    source = ('def f(a):\n    if a:\n        b\n    # why\n    else:\n'
-              '        c\n')
-    refused(insert_before('f', '# why', 'new()'), source, errors.NoRoom)
 
 
 def inserted(before, line, text, after_line=False):
@@ -111,27 +98,20 @@ def inserted(before, line, text, after_line=False):
     ('a = self.begin($X)', '# first: set'),
     ('$A = self.begin(1)', '# first: set'),
     ('a = self.begin(...)', '# first: set'),
-    ('# set it up', '# first: set'),
     ('if a:', 'if a:'),
     ('for $X in a:', 'for b'),
     ('use(b)', 'use(b)'),
     ('with lock("x") as $H:', 'with lock'),
-    ('try:', 'try:'),
     ('return $X', 'return a'),
-    ('if a:\n    ...\nwith lock("x") as held:', 'XX'),
 ])
 def test_insert_before(pattern, line):
-    edit = insert_before('f', pattern, 'new()')
-    if line == 'XX':
-        refused(edit, FUNCTION, errors.NoMatch)
-    else:
-        check(edit, FUNCTION, inserted(FUNCTION, line, 'new()'))
+    check(insert_before('f', pattern, 'new()'), FUNCTION,
+          inserted(FUNCTION, line, 'new()'))
 
 
 @pytest.mark.parametrize('pattern, line', [
     ('a = self.begin($X)', 'a = self'),
     ('for b in a:', 'use(b)'),
-    ('try:', 'undo(held)'),
 ])
 def test_insert_after(pattern, line):
     text = FUNCTION
@@ -163,12 +143,6 @@ def test_insert_after_keeps_the_comments_of_the_block():
         ''')
 
 
-def test_a_run_with_a_gap():
-    source = 'def f():\n    a()\n    b()\n    c()\n    d()\n'
-    check(insert_after('f', 'a()\n...\nc()', 'new()'), source,
-          source.replace('    d()', '    new()\n    d()'))
-
-
 def test_a_comment_goes_next_to_the_statement():
     check(insert_before('A', 'VERSION = $X', '# 1.2: more'), '''
         class A:
@@ -180,17 +154,6 @@ def test_a_comment_goes_next_to_the_statement():
             # 1.2: more
             VERSION = 1
         ''')
-
-
-def test_a_comment_in_a_string_is_none():
-    source = '''
-        def f():
-            a = """
-            # why
-            """
-            b
-        '''
-    refused(insert_before('f', '# why', 'new()'), source, errors.NoMatch)
 
 
 def test_a_class_is_not_searched_inside_of_its_methods():
@@ -236,61 +199,3 @@ def test_blank_lines_at_the_ends_of_a_text_stay():
 
 def test_a_file_without_end_of_line_gets_its_own_line():
     check(insert_after(MODULE, 'a', 'b'), 'a', 'a\nb\n')
-
-
-# -- first and last -------------------------------------------------------
-
-@pytest.mark.parametrize('edit', [insert_first, insert_last])
-def test_body_on_the_line_of_its_header(edit):
-    refused(edit('f', 'new()'), 'def f(): pass\n', errors.NoRoom)
-
-
-@pytest.mark.parametrize('edit', [insert_first, insert_last])
-def test_no_body(edit):
-    refused(edit('f', 'new()'), 'f = 1\n', errors.WrongKind)
-    refused(edit('f', 'new()', within='g()'), 'def f():\n    g()\n',
-            errors.WrongKind)
-
-
-def test_insert_first():
-    check(insert_first('f', 'new()'), FUNCTION,
-          inserted(FUNCTION, '# first: set', 'new()'))
-
-
-def test_insert_first_after_nothing_but_a_docstring():
-    check(insert_first('f', 'new()'), 'def f():\n    """Doc.\n    """\n',
-          'def f():\n    """Doc.\n    """\n    new()\n')
-
-
-def test_insert_last_goes_behind_the_last_comment():
-    check(insert_last('f', 'new()'), FUNCTION,
-          inserted(FUNCTION, '# the end', 'new()', True))
-
-
-@pytest.mark.parametrize('within, line', [
-    ('for b in a:', 'use(b)'), ('except OSError:', 'undo(held)'),
-    ('try:', 'work(held)'), ('if self:', '        pass')])
-def test_insert_within(within, line):
-    check(insert_last('f', 'new()', within=within), FUNCTION,
-          inserted(FUNCTION, line, 'new()', True))
-    check(insert_first('f', 'new()', within=within), FUNCTION,
-          inserted(FUNCTION, line, 'new()'))
-
-
-def test_insert_last_in_a_class():
-    check(insert_last('A', 'y = 2'), '''
-        class A:
-            x = 1
-
-
-        def f():
-            pass
-        ''', '''
-        class A:
-            x = 1
-            y = 2
-
-
-        def f():
-            pass
-        ''')

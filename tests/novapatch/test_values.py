@@ -112,7 +112,6 @@ def test_append_an_item_with_its_comment():
     ('x = []', 'a', 'x = [a]'),
     ('x = {}', '"k": a', 'x = {"k": a}'),
     ('x = {\n}', '"k": a', 'x = {\n    "k": a,\n}'),
-    ('x = frozenset([a])', 'b', 'x = frozenset([a, b])'),
     ('x = {a, b}', 'c', 'x = {a, b, c}'),
 ])
 def test_append_to_small_literals(before, item, after):
