@@ -30,11 +30,6 @@ class Edit:
         """The dotted names of what it may change in a module."""
         return set()
 
-    @property
-    def shows(self) -> bool:
-        """Whether the syntax tree shows the change (no mere comment)."""
-        return True
-
     def bind(self, values: Mapping[str, str]) -> Self:
         """The same edit with every ``{{name}}`` replaced.
 

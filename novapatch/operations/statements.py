@@ -87,10 +87,6 @@ class _Insert(base.TargetEdit):
     def _is_comment(self) -> bool:
         return not base.parse(self.text)
 
-    @property
-    def shows(self) -> bool:
-        return not self._is_comment
-
     def apply(self, source: Source) -> Source:
         base.parse(self.text)
         match = scope.one_statement(source, self.target, self.pattern)

@@ -11,17 +11,15 @@ import ast
 from collections.abc import Iterator
 from collections import Counter
 import importlib
+import itertools
 import re
 import sys
 from types import ModuleType
 
 from novapatch import errors
-from novapatch.match import pattern as patterns
 from novapatch.match import scope
 from novapatch.operations.base import Edit
-from novapatch.operations.imports import IMPORTS
 from novapatch.operations.imports import PROJECT
-from novapatch.text.source import Node
 from novapatch.text.source import Source
 from novapatch.tree.change import Change
 from novapatch.tree.change import Plan
@@ -34,8 +32,6 @@ _CODES = {
     'UndefinedName': 'F821',
     'UnusedVariable': 'F841',
 }
-
-Units = dict[str, list[Node]]
 
 
 def run(plan: Plan, tree: Tree) -> None:
@@ -142,7 +138,8 @@ class _Modules:
 
 def _imported(source: Source) -> Iterator[tuple[tuple[str, str], int]]:
     """Yield ((module, name), line) of what is imported of Nova."""
-    for node in ast.walk(source.tree):
+    # Imports are statements: to look for them in expressions would take long.
+    for node in itertools.chain(*scope.all_blocks(source.tree, True)):
         if isinstance(node, ast.Import):
             found = [(each.name, '') for each in node.names]
         elif isinstance(node, ast.ImportFrom) and not node.level:
@@ -156,79 +153,41 @@ def _imported(source: Source) -> Iterator[tuple[tuple[str, str], int]]:
 
 # -- what changed ---------------------------------------------------------
 
-def units(source: Source) -> tuple[Units, set[str]]:
-    """The code of each function, class and assignment, by dotted name.
-
-    What has no name counts for the class or module it stands in (the
-    module is ``''``); imports count as ``import``.  Also returned: the
-    names of the functions and classes.
-    """
-    found: Units = {}
-    definitions: set[str] = {scope.MODULE}
-    _collect(source.tree.body, '', found, definitions)
-    return found, definitions
-
-
-def _collect(body: list[ast.stmt], prefix: str, found: Units,
-             definitions: set[str]) -> None:
-    for node in body:
-        names = [prefix + name for name in scope.names_of(node)]
-        if isinstance(node, scope.DEFINITIONS):
-            definitions.update(names)
-        if isinstance(node, IMPORTS) and not prefix:
-            names = ['import']
-        if isinstance(node, ast.ClassDef):
-            found.setdefault(names[0], []).extend(
-                [*node.bases, *node.keywords, *node.decorator_list])
-            _collect(node.body, names[0] + '.', found, definitions)
-            continue
-        for name in names or [prefix.rstrip('.')]:
-            found.setdefault(name, []).append(node)
-
-
-def _changed(old_source: Source, old: list[Node], new_source: Source,
-             new: list[Node]) -> bool:
-    if len(old) != len(new):
-        return True
-    # Equal texts are equal code, and a lot quicker to compare.
-    return any(
-        (old_source.segment(one) != new_source.segment(other)
-         or bool(getattr(one, 'decorator_list', None)))
-        and patterns.dump(one) != patterns.dump(other)
-        for one, other in zip(old, new, strict=True))
-
-
 def undeclared(before: Source, after: Source,
                edits: tuple[Edit, ...]) -> Iterator[str]:
-    """What changed and should not have, or should have and did not."""
-    old, old_definitions = units(before)
-    new, new_definitions = units(after)
-    changed = {name for name in old.keys() | new.keys()
-               if _changed(before, old.get(name, []),
-                           after, new.get(name, []))}
-    definitions = old_definitions | new_definitions
-    known = old.keys() | new.keys()
+    """What changed although no edit says so."""
+    old, new = _units(before), _units(after)
     declared: set[str] = set()
-    for edit in edits:
-        mine = {unit for name in edit.changes()
-                for unit in _covered(name, known, definitions)}
-        declared |= mine
-        if edit.shows and not mine & changed:
-            yield f'{edit} did not change what it names'
-    for name in sorted(changed - declared):
-        yield f'{name or "the module"} changed, and no edit says so'
+    for name in set().union(*(edit.changes() for edit in edits)):
+        # A nested function is a part of the outermost one, and what is
+        # assigned a part of the class or module.
+        while name and name not in old and name not in new:
+            name = name.rpartition('.')[0]
+        declared.add(name)
+    for name in sorted((old.keys() | new.keys()) - declared):
+        if old.get(name) != new.get(name):
+            yield f'{name or "the module"} changed, and no edit says so'
 
 
-def _covered(name: str, known: set[str],
-             definitions: set[str]) -> Iterator[str]:
-    """The units that an edit of a name may change.
+def _units(source: Source) -> dict[str, list[str]]:
+    """The lines of each function, by its dotted name.
 
-    A nested function is a part of the outermost one; with a class or
-    module come the assignments in it, but none of its functions.
+    What is in none counts for its class, or for the module, which is ``''``.
     """
-    while name and name not in known:
-        name = name.rpartition('.')[0]
-    yield name
-    for unit in known:
-        if unit.rpartition('.')[0] == name and unit not in definitions:
-            yield unit
+    found: dict[str, list[str]] = {scope.MODULE: []}
+    _collect(source, source.tree.body, scope.MODULE, found)
+    return found
+
+
+def _collect(source: Source, body: list[ast.stmt], around: str,
+             found: dict[str, list[str]]) -> None:
+    for node in body:
+        name, end = around, node.end_lineno
+        if isinstance(node, scope.DEFINITIONS):
+            name = f'{around}.{node.name}'.lstrip('.')
+        if isinstance(node, ast.ClassDef):
+            end = scope.first_line(node.body[0]) - 1
+        found.setdefault(name, []).extend(
+            source.lines[scope.first_line(node) - 1:end])
+        if isinstance(node, ast.ClassDef):
+            _collect(source, node.body, name, found)
