@@ -11,6 +11,7 @@ from novapatch.plan import check
 from novapatch.plan.patchset import PatchSet
 from novapatch.plan import plans
 from novapatch.tree.change import Plan
+from novapatch.tree.change import sha256
 from novapatch.tree import marker
 from novapatch.tree import record
 from novapatch.tree.record import Manifest
@@ -79,14 +80,14 @@ def _recognise(tree: Tree, patch_set: PatchSet) -> Status:
     data = _read(tree.root, marker.PATH)
     found = marker.read(data) if data is not None else None
     known = found.files if found else {
-        path: record.sha256(origin.read_bytes())
+        path: sha256(origin.read_bytes())
         for path, origin in patch_set.new_files.items()}
     present: list[str] = []
     absent: list[str] = []
     for path, digest in sorted(known.items()):
         if not tree.skips(path):
             data = _read(tree.root, path)
-            same = data is not None and record.sha256(data) == digest
+            same = data is not None and sha256(data) == digest
             (present if same else absent).append(path)
     if not present:
         return Status(State.PRISTINE)

@@ -34,11 +34,11 @@ class EditError(PatchError):
     """
 
     place = ''
-    edit: object = None
+    edit: object = 'reading'
 
-    def locate(self, release: str, path: str, edit: object) -> 'EditError':
+    def locate(self, release: str, path: str) -> 'EditError':
         """Say where this happened; returns the error itself."""
-        self.place = f'Nova {release}: {path}: {edit}: '
+        self.place = f'Nova {release}: {path}: {self.edit}: '
         return self
 
     def __str__(self) -> str:
@@ -111,6 +111,11 @@ class UnreadableFile(EditError):
     message = 'the file can not be read: {reason}'
 
 
+class FileMissing(EditError):
+    message = ('the patch set changes this file, but the tree does not have '
+               'it')
+
+
 # -- the patch set --------------------------------------------------------
 
 class PatchSetError(PatchError):
@@ -120,11 +125,6 @@ class PatchSetError(PatchError):
 class NewFileExists(PatchError):
     message = ('Nova {release}: {paths}: the patch set adds this, but the '
                'tree has it already')
-
-
-class FileMissing(EditError):
-    message = ('Nova {release}: {path}: the patch set changes this file, '
-               'but the tree does not have it')
 
 
 # -- the tree -------------------------------------------------------------

@@ -8,7 +8,6 @@ comparison, so linked tests are found.
 
 from collections.abc import Iterator
 import contextlib
-import json
 from pathlib import Path
 import shutil
 import subprocess
@@ -18,14 +17,15 @@ import tempfile
 import zlib
 
 from novapatch import commands
-from novapatch.commands import State
 from novapatch import errors
 from novapatch.plan.patchset import PatchSet
 from novapatch.tree import record
+from novapatch.tree.record import Manifest
 from novapatch.tree.record import Record
 from novapatch.tree import transaction
 from novapatch.tree.tree import Tree
 
+#: Marks a directory that was made here, and may be made anew.
 _MARKER = '.novapatch-work.json'
 
 
@@ -47,9 +47,9 @@ def refresh(patch_set: PatchSet, directory: Path,
     elif not (directory / _MARKER).is_file():
         raise errors.NotOurs(directory=directory)
     tree = Tree(directory)
-    key = _key(patch_set)
+    key = patch_set.digest_of_edits()
     found = Record(tree.root).load()
-    if found and _edits_of(directory) == key and _is_intact(
+    if found and found.patch_set == key and _is_intact(
             tree, found, patch_set):
         return f'{directory}: up to date'
     if found is not None:
@@ -57,8 +57,6 @@ def refresh(patch_set: PatchSet, directory: Path,
         tree = Tree(directory)
     plan = commands.prepare(tree, patch_set, link=True)
     transaction.write(tree.root, plan, key)
-    record.write_durably(directory / _MARKER,
-                         json.dumps({'edits': key}).encode())
     return (f'{directory}: {"made" if made else "refreshed"} '
             f'({len(plan.changes)} files)')
 
@@ -83,25 +81,12 @@ def sources(patch_set: PatchSet, place: Path | None,
         yield tree
 
 
-def _key(patch_set: PatchSet) -> str:
-    """What the tree depends on: the edits, and the names of new files."""
-    return patch_set.digest_of_edits()
-
-
-def _edits_of(directory: Path) -> str | None:
-    """What a tree was made from, None if that is not known."""
-    try:
-        return json.loads((directory / _MARKER).read_text()).get('edits')
-    except ValueError:
-        return None
-
-
-def _is_intact(tree: Tree, found: commands.Manifest,
+def _is_intact(tree: Tree, found: Manifest,
                patch_set: PatchSet) -> bool:
     """Whether all is as it was made, and of this very project."""
     ours = {str(origin) for origin in (patch_set.new_files
                                        | patch_set.backports).values()}
-    return found.state == State.APPLIED.value and all(
+    return found.state == record.APPLIED and all(
         transaction.is_after(tree.root, entry)
         and (entry.link is None or entry.link in ours)
         for entry in found.files)
@@ -143,5 +128,5 @@ def _unpack(sdist: Path, directory: Path, marked: bool = False) -> None:
             raise errors.NoSdist(release=sdist.name,
                                  reason='it is no sdist')
         if marked:
-            (tops[0] / _MARKER).write_text('{}')
+            (tops[0] / _MARKER).touch()
         shutil.move(tops[0], directory)

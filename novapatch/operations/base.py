@@ -37,9 +37,13 @@ class Edit:
         """
         texts = {field.name: getattr(self, field.name)
                  for field in dataclasses.fields(self)}
-        return dataclasses.replace(self, **{
-            name: fill(text, values) for name, text in texts.items()
-            if isinstance(text, str)})
+        try:
+            return dataclasses.replace(self, **{
+                name: fill(text, values) for name, text in texts.items()
+                if isinstance(text, str)})
+        except errors.UnknownValue as error:
+            error.edit = self
+            raise
 
     @property
     def subject(self) -> str:

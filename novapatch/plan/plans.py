@@ -9,8 +9,6 @@ from novapatch import errors
 from novapatch.operations.base import Edit
 from novapatch.plan.patchset import PatchSet
 from novapatch.plan import sequence
-from novapatch.text.source import File
-from novapatch.text.source import Source
 from novapatch.tree.change import Change
 from novapatch.tree.change import Plan
 from novapatch.tree.tree import Tree
@@ -45,9 +43,10 @@ def make(tree: Tree, patch_set: PatchSet, link: bool = False) -> Plan:
         try:
             changes.append(_change(tree, path, edits, known))
         except errors.EditError as error:
-            misses.append(error)
+            misses.append(error.locate(tree.release, path))
         except errors.Misses as several:
-            misses += several.misses
+            misses += [miss.locate(tree.release, path)
+                       for miss in several.misses]
     if len(misses) == 1:
         raise misses[0]
     if misses:
@@ -71,8 +70,8 @@ def _commands(tree: Tree, patch_set: PatchSet) -> Iterator[Change]:
 def _change(tree: Tree, path: str, edits: tuple[Edit, ...],
             known: dict[str, str]) -> Change:
     file = tree.file(path)
-    bound = bind(tree.release, path, edits, known)
-    after = edited(tree.release, path, file, bound)
+    bound = tuple(edit.bind(known) for edit in edits)
+    after = sequence.apply_all(file.source, bound, path.endswith('.py'))
     mode = stat.S_IMODE(tree.locate(path).stat().st_mode)
     return Change(path, file.data, file.encode(after), mode, bound,
                   sources=(file.source, after))
@@ -108,34 +107,6 @@ def _new_files(tree: Tree, patch_set: PatchSet, known: dict[str, str],
         raise errors.NewFileExists(release=tree.release,
                                    paths=errors.listed(there))
     return changes, skipped
-
-
-def bind(release: str, path: str, edits: tuple[Edit, ...],
-         known: dict[str, str]) -> tuple[Edit, ...]:
-    """The edits of a file with their ``{{values}}`` filled in."""
-    bound = []
-    for edit in edits:
-        try:
-            bound.append(edit.bind(known))
-        except errors.EditError as error:
-            raise error.locate(release, path, edit)
-    return tuple(bound)
-
-
-def edited(release: str, path: str, file: File,
-           edits: tuple[Edit, ...]) -> Source:
-    """The text of a file after its edits.
-
-    :raises: EditError, or Misses of them
-    """
-    try:
-        return sequence.apply_all(file.source, edits, path.endswith('.py'))
-    except errors.EditError as error:
-        raise error.locate(release, path, error.edit or 'reading')
-    except errors.Misses as several:
-        for miss in several.misses:
-            miss.locate(release, path, miss.edit)
-        raise
 
 
 def diff(changes: list[tuple[str, bytes | None, bytes | None, int]]) -> str:

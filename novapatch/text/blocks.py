@@ -9,6 +9,7 @@ moves, because readers (and Sphinx) see it relative to the code.
 from collections.abc import Iterator
 import io
 import re
+import textwrap
 import tokenize
 from typing import NamedTuple
 
@@ -106,16 +107,9 @@ def placed(text: str, prefix: str) -> str:
 
 def dedent_plain(text: str) -> str:
     """Like :func:`dedent`, for a text that is no Python."""
-    lines = text.rstrip().split('\n')
-    while lines and not lines[0].strip():
-        del lines[0]
-    margin = min((len(line) - len(line.lstrip())
-                  for line in lines if line.strip()), default=0)
-    return '\n'.join(line[margin:] if line.strip() else ''
-                     for line in lines)
+    return textwrap.dedent(text.rstrip()).lstrip('\n')
 
 
 def placed_plain(text: str, prefix: str) -> str:
     """Like :func:`placed`, for a text that is no Python."""
-    return ''.join((prefix + line if line else '') + '\n'
-                   for line in dedent_plain(text).split('\n'))
+    return textwrap.indent(dedent_plain(text), prefix) + '\n'

@@ -9,6 +9,10 @@ from novapatch.operations.base import Edit
 from novapatch.text.source import Source
 
 
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
 @dataclass(frozen=True)
 class Change:
     """One file that changes, or is new (``before`` is None).
@@ -24,10 +28,6 @@ class Change:
     edits: tuple[Edit, ...] = ()
     link: Path | None = None
     sources: tuple[Source, Source] | None = None
-
-    @property
-    def sha256_after(self) -> str:
-        return hashlib.sha256(self.after).hexdigest()
 
 
 @dataclass(frozen=True)

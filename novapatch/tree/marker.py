@@ -11,6 +11,7 @@ import pprint
 
 from novapatch.tree.change import Change
 from novapatch.tree.change import Plan
+from novapatch.tree.change import sha256
 
 PATH = 'nova/novapatch_marker.py'
 
@@ -29,13 +30,12 @@ class Marker:
     """What is in it; ``files`` has the SHA-256 of each path."""
 
     patch_set: str
-    release: str
     files: dict[str, str]
 
 
 def change(plan: Plan, patch_set: str) -> Change:
     """The change that adds the marker of a plan."""
-    files = {change.path: change.sha256_after for change in plan.changes}
+    files = {change.path: sha256(change.after) for change in plan.changes}
     text = _TEXT.format(patch_set=patch_set, release=plan.release,
                         files=pprint.pformat(files))
     return Change(PATH, None, text.encode(), 0o644)
@@ -47,7 +47,6 @@ def read(data: bytes) -> Marker | None:
         found = {ast.unparse(node.targets[0]): ast.literal_eval(node.value)
                  for node in ast.parse(data).body
                  if isinstance(node, ast.Assign)}
-        return Marker(str(found['PATCH_SET']), str(found['RELEASE']),
-                      dict(found['FILES']))
+        return Marker(str(found['PATCH_SET']), dict(found['FILES']))
     except (KeyError, SyntaxError, TypeError, ValueError):
         return None

@@ -9,15 +9,16 @@ after the last, so a tree without one is as it was.
 
 from dataclasses import asdict
 from dataclasses import dataclass
-import hashlib
 import json
 import os
 from pathlib import Path
 import shutil
+from typing import Self
 
 from novapatch import errors
 from novapatch.tree.change import Change
 from novapatch.tree.change import Plan
+from novapatch.tree.change import sha256
 
 NAME = '.novapatch'
 _FORMAT = 1
@@ -36,6 +37,13 @@ class Entry:
     after: str
     link: str | None = None
 
+    @classmethod
+    def of(cls, change: Change) -> Self:
+        return cls(change.path,
+                   None if change.before is None else sha256(change.before),
+                   sha256(change.after),
+                   None if change.link is None else str(change.link))
+
 
 @dataclass
 class Manifest:
@@ -47,17 +55,6 @@ class Manifest:
     skipped: list[str]
 
 
-def sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-def entry_of(change: Change) -> Entry:
-    return Entry(change.path,
-                 None if change.before is None else sha256(change.before),
-                 sha256(change.after),
-                 None if change.link is None else str(change.link))
-
-
 def new_manifest(root: Path, plan: Plan, patch_set: str) -> Manifest:
     """The manifest of a plan, with the directories it has to create."""
     directories = {
@@ -65,8 +62,8 @@ def new_manifest(root: Path, plan: Plan, patch_set: str) -> Manifest:
         for parent in Path(change.path).parents
         if not (root / parent).exists()}
     return Manifest(APPLYING, patch_set, plan.release,
-                    [entry_of(change) for change in plan.changes],
-                    sorted(directories), list(plan.skipped))
+                    list(map(Entry.of, plan.changes)), sorted(directories),
+                    list(plan.skipped))
 
 
 def sync_directory(path: Path) -> None:

@@ -11,6 +11,7 @@ import stat
 from novapatch import errors
 from novapatch.tree.change import Change
 from novapatch.tree.change import Plan
+from novapatch.tree.change import sha256
 from novapatch.tree import record
 from novapatch.tree.record import Entry
 from novapatch.tree.record import Manifest
@@ -135,7 +136,7 @@ def current(root: Path, entry: Entry) -> str | None:
         return os.readlink(place)
     if not place.is_file():
         return None
-    return record.sha256(place.read_bytes())
+    return sha256(place.read_bytes())
 
 
 def is_after(root: Path, entry: Entry) -> bool:

@@ -157,9 +157,6 @@ class Tree:
         """
         if path not in self._files:
             if not self.locate(path).is_file():
-                raise errors.FileMissing(release=self.release, path=path)
-            try:
-                self._files[path] = File(self.read(path))
-            except errors.UnreadableFile as error:
-                raise error.locate(self.release, path, 'reading')
+                raise errors.FileMissing()
+            self._files[path] = File(self.read(path))
         return self._files[path]

@@ -10,7 +10,7 @@ from novapatch.edit import append
 from novapatch.edit import insert_before
 from novapatch import errors
 from novapatch.plan import check
-from novapatch.plan import plans
+from novapatch.plan import sequence
 from novapatch.text.source import File
 from novapatch.text.source import Source
 from novapatch.tree.change import Change
@@ -59,7 +59,7 @@ def findings(after=None, edits=(), before=BEFORE):
     before = text_of(before)
     if after is None:
         file = File(before.encode())
-        result = plans.edited('34.0.0', 'x.py', file, edits)
+        result = sequence.apply_all(file.source, tuple(edits), True)
         after, sources = file.encode(result), (file.source, result)
     else:
         after = text_of(after).encode()

@@ -88,12 +88,6 @@ def test_a_copy_of_the_project_has_links_of_its_own(
     assert 'up to date' in worktree.refresh(copy, place, sdist)
 
 
-def test_a_marker_that_was_cut(project, refresh):
-    refresh()
-    (project / 'work/nova/.novapatch-work.json').write_text('')
-    assert 'refreshed' in refresh()
-
-
 def test_edits_that_changed(project, refresh):
     refresh()
     write(project, {'work/nova/.stestr/0': 'kept',
