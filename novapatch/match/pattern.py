@@ -38,7 +38,7 @@ def with_holes(text: str) -> str:
     return _PLACEHOLDER.sub(lambda found: _HOLE + found[1], text)
 
 
-def hole_name(node: ast.AST) -> str | None:
+def _hole_name(node: ast.AST) -> str | None:
     """The name of the placeholder that a node is, if it is one."""
     if isinstance(node, ast.Name) and node.id.startswith(_HOLE):
         return node.id.removeprefix(_HOLE)
@@ -76,7 +76,7 @@ class Matcher:
         return type(want) is type(have) and want == have
 
     def _same_node(self, want: ast.AST, have: ast.AST) -> bool:
-        name = hole_name(want)
+        name = _hole_name(want)
         if name is not None and isinstance(have, ast.expr):
             known = self.captures.setdefault(name, have)
             return dump(known) == dump(have)

@@ -14,7 +14,6 @@ import importlib
 import itertools
 import re
 import sys
-from types import ModuleType
 
 from novapatch import errors
 from novapatch.match import scope
@@ -39,49 +38,35 @@ def run(plan: Plan, tree: Tree) -> None:
 
     :raises: CheckFailed, PyflakesMissing
     """
-    pyflakes = _pyflakes()
     modules = _Modules(plan, tree)
     findings = [f'{change.path}: {finding}'
                 for change in plan.changes if change.path.endswith('.py')
-                for finding in _check(pyflakes, change, modules)]
+                for finding in _check(change, modules)]
     if findings:
         raise errors.CheckFailed(release=plan.release,
                                  findings='\n'.join(findings))
 
 
-def _pyflakes() -> ModuleType:
+def _check(change: Change, modules: '_Modules') -> Iterator[str]:
     try:
-        return importlib.import_module('pyflakes.checker')
-    except ImportError as error:
-        raise errors.PyflakesMissing(python=sys.executable) from error
-
-
-def _check(pyflakes: ModuleType, change: Change,
-           modules: '_Modules') -> Iterator[str]:
-    try:
-        before, after = change.sources or (None, Source(
+        before, after = change.sources or (Source(''), Source(
             change.after.decode()))
         # Some errors (a "return" outside of a function) show only here.
         compile(after.tree, change.path, 'exec', dont_inherit=True)
     except (SyntaxError, ValueError, errors.ResultBroken) as error:
         yield f'does not compile: {error}'
         return
-    yield from _names(pyflakes, change.path, before, after)
+    yield from _names(change.path, before, after)
     yield from modules.missing(before, after)
-    if before is not None:
+    if change.before is not None:
         yield from undeclared(before, after, change.edits)
 
 
-def _names(pyflakes: ModuleType, path: str, before: Source | None,
-           after: Source) -> Iterator[str]:
+def _names(path: str, before: Source, after: Source) -> Iterator[str]:
     """Names that are undefined or unused only since the change."""
-    found = list(_messages(pyflakes, path, after))
-    if not found:
-        return
-    old: Counter[str] = Counter()
-    if before is not None:
-        old.update(text for line, text in _messages(
-            pyflakes, path, before))
+    found = list(_messages(path, after))
+    old = Counter(text for line, text in _messages(path, before)
+                  ) if found else Counter()
     for line, text in found:
         if old[text]:
             old[text] -= 1
@@ -89,8 +74,11 @@ def _names(pyflakes: ModuleType, path: str, before: Source | None,
             yield f'line {line}: {text}'
 
 
-def _messages(pyflakes: ModuleType, path: str,
-              source: Source) -> Iterator[tuple[int, str]]:
+def _messages(path: str, source: Source) -> Iterator[tuple[int, str]]:
+    try:
+        pyflakes = importlib.import_module('pyflakes.checker')
+    except ImportError as error:
+        raise errors.PyflakesMissing(python=sys.executable) from error
     for message in pyflakes.Checker(source.tree, filename=path).messages:
         code = _CODES.get(type(message).__name__)
         if code and '# noqa' not in source.lines[message.lineno - 1]:
@@ -108,11 +96,9 @@ class _Modules:
         self._tree = tree
         self._planned = {change.path: change.after for change in plan.changes}
 
-    def missing(self, before: Source | None,
-                after: Source) -> Iterator[str]:
+    def missing(self, before: Source, after: Source) -> Iterator[str]:
         """What is imported of Nova only since a change, and is not there."""
-        old = set() if before is None else {
-            what for what, line in _imported(before)}
+        old = {what for what, line in _imported(before)}
         for (module, name), line in _imported(after):
             if (module, name) not in old and not self._has(module, name):
                 yield f'line {line}: there is no {module}' + (

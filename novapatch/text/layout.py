@@ -56,7 +56,6 @@ class Items:
         so by a bracket below it, or by a comma.
         """
         if len(self.items) > 1:
-            index = max(index, 0)
             other = index - 1 if index else 1
             return self._is_alone(index) and self._is_alone(other)
         line_at, item = self.source.line_at, self.items[0]
@@ -109,31 +108,46 @@ def read_items(source: Source, opening: int) -> Items:
 def add_item(items: Items, new: str, after: int | None = None) -> Source:
     """Put a new item after the item of an index (default: the last).
 
-    An index of -1 means before the first.
+    An index of -1 means before the first, on its line.
     """
-    source = items.source
+    source, text = items.source, blocks.dedent(new)
     if not items.items:
-        return source.splice(*_only_item(items, new))
+        return source.splice(_only_item(items, new))
     if after is None:
         after = len(items.items) - 1
-    if items.one_a_line(after):
-        return source.splice(*_own_line(items, new, after))
-    return source.splice(*_same_line(items, new, after))
+    if after < 0:
+        first = items.items[0].start
+        return source.splice((first, first, text + ', '))
+    item = items.items[after]
+    place = item.end if item.comma is None else item.comma
+    before, behind = (',', '') if item.comma is None else ('', ',')
+    if _is_single_tuple(items):
+        behind = ''
+    one_a_line = items.one_a_line(after)
+    beside = f'{before} {text}{behind}'
+    if not one_a_line and _fits(source, place, beside):
+        return source.splice((place, place, beside))
+    below = '\n' + _lines(
+        new, ' ' * _column(items, after if one_a_line else 0)) + behind
+    comment = _after_comment(source, place)
+    if comment == place:
+        return source.splice((place, place, before + below))
+    return source.splice((place, place, before), (comment, comment, below))
 
 
-def _column(items: Items, index: int = 0) -> int:
+def _column(items: Items, index: int) -> int:
     first = items.items[index].start
     return first - items.source.start_of(items.source.line_at(first))
 
 
-def _only_item(items: Items, new: str) -> list[Splice]:
+def _only_item(items: Items, new: str) -> Splice:
     source = items.source
     line = source.line_at(items.start)
     if line == source.line_at(items.end):
-        return [(items.start + 1, items.end, new)]
+        return items.start + 1, items.end, new
     margin = source.indentation(line) + ' ' * 4
     place = source.start_of(source.line_at(items.end))
-    return [(place, place, _lines(new, margin) + ',\n')]
+    return place, place, _lines(new, margin) + ',\n'
 
 
 def _lines(new: str, margin: str) -> str:
@@ -148,48 +162,6 @@ def _after_comment(source: Source, offset: int) -> int:
     return end if rest.startswith('#') else offset
 
 
-def _own_line(items: Items, new: str, after: int) -> list[Splice]:
-    source = items.source
-    margin = ' ' * _column(items, max(after, 0))
-    text = _lines(new, margin)
-    if after < 0:
-        first = items.items[0].start
-        return [(first, first, text.lstrip() + ',\n' + margin)]
-    item = items.items[after]
-    if item.comma is not None:
-        place = _after_comment(source, item.comma)
-        return [(place, place, f'\n{text},')]
-    place = _after_comment(source, item.end)
-    if place == item.end:
-        return [(place, place, f',\n{text}')]
-    return [(item.end, item.end, ','), (place, place, f'\n{text}')]
-
-
-def _same_line(items: Items, new: str, after: int) -> list[Splice]:
-    source, text = items.source, blocks.dedent(new)
-    if after < 0:
-        first = items.items[0].start
-        if _fits(source, first, text + ', '):
-            return [(first, first, text + ', ')]
-        return [(first, first, text + ',\n' + ' ' * _column(items))]
-    item = items.items[after]
-    place = item.end if item.comma is None else item.comma
-    is_last = after == len(items.items) - 1
-    before = '' if item.comma is not None else ','
-    behind = ',' if item.comma is not None else ''
-    if is_last and _is_single_tuple(items):
-        behind = ''
-    if '\n' not in text and _fits(
-            source, place, f'{before} {text}{behind}'):
-        return [(place, place, f'{before} {text}{behind}')]
-    under = '\n' + _lines(new, ' ' * _column(items))
-    comment = _after_comment(source, place)
-    if comment != place:
-        return [(place, place, before),
-                (comment, comment, under + behind)]
-    return [(place, place, before + under + behind)]
-
-
 def _is_single_tuple(items: Items) -> bool:
     """Whether the comma is there only because a tuple of one needs it."""
     return (items.source.text[items.start] == '(' and len(items.items) == 1
@@ -201,6 +173,5 @@ def _is_single_tuple(items: Items) -> bool:
 def _fits(source: Source, place: int, text: str) -> bool:
     """Whether the line at a place has room for a text."""
     line = source.lines[source.line_at(place) - 1]
-    if _after_comment(source, place) != place:
-        return False
-    return len(line) + len(text) <= WIDTH
+    return ('\n' not in text and _after_comment(source, place) == place
+            and len(line) + len(text) <= WIDTH)

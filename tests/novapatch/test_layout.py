@@ -78,7 +78,7 @@ def test_an_item_in_the_middle(text, after):
 
 @pytest.mark.parametrize('text, after', [
     ('f(*a)', 'f(new, *a)'),
-    ('f(\n    *a,\n    b)', 'f(\n    new,\n    *a,\n    b)'),
+    ('f(\n    *a,\n    b)', 'f(\n    new, *a,\n    b)'),
 ])
 def test_an_item_before_the_first(text, after):
     assert added(text, 'new', -1) == after
