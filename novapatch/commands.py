@@ -198,23 +198,15 @@ def diff(tree: Tree, patch_set: PatchSet) -> str:
     manifest = Record(tree.root).load()
     if manifest is None:
         plan = _marked(plans.make(tree, patch_set), patch_set)
-        return plans.diff([
+        return plans.diff(
             (change.path, change.before, change.after, change.mode)
-            for change in plan.changes if not _is_command(change.path)])
-    store, changes = Record(tree.root), []
-    for entry in manifest.files:
-        if _is_command(entry.path):
-            continue
-        before = None if entry.before is None else (
-            store.original(entry.path).read_bytes())
-        changes.append((entry.path, before, _read(tree.root, entry.path),
-                        _mode(tree.root / entry.path)))
-    return plans.diff(changes)
-
-
-def _is_command(path: str) -> bool:
-    """Whether a file is not below the root, so that no diff is of it."""
-    return path.startswith('../')
+            for change in plan.changes)
+    original = Record(tree.root).original
+    return plans.diff(
+        (entry.path,
+         None if entry.before is None else original(entry.path).read_bytes(),
+         _read(tree.root, entry.path), _mode(tree.root / entry.path))
+        for entry in manifest.files)
 
 
 def _mode(place: Path) -> int:

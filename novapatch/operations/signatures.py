@@ -62,19 +62,10 @@ class AddArgument(base.TargetEdit):
             if keyword.arg in present:
                 raise errors.AlreadyThere(
                     what=f'an argument {keyword.arg}', line=node.lineno)
-        items = layout.read_items(source, _call_opening(source, node))
+        opening = source.text.index('(', source.span(node.func)[1])
+        items = layout.read_items(source, opening)
         place = len(node.args) - 1 if wanted.args else None
         return layout.add_item(items, self.argument, place)
-
-
-def _call_opening(source: Source, node: ast.Call) -> int:
-    """The bracket that opens the arguments of a call."""
-    start = source.span(node.func)[1]
-    # Between the two there may be brackets around what is called, line
-    # ends and comments.
-    found = re.compile(r'(?:\)|\s|\\\n|#[^\n]*\n)*\(').match(
-        source.text, start)
-    return found.end() - 1
 
 
 @dataclass(frozen=True)

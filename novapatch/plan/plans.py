@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What applying a patch set to a tree would do; nothing is written."""
 
+from collections.abc import Iterable
 from collections.abc import Iterator
 import difflib
+import io
 import stat
 
 from novapatch import errors
@@ -109,29 +111,29 @@ def _new_files(tree: Tree, patch_set: PatchSet, known: dict[str, str],
     return changes, skipped
 
 
-def diff(changes: list[tuple[str, bytes | None, bytes | None, int]]) -> str:
+def diff(changes: Iterable[tuple[str, bytes | None, bytes | None, int]]
+         ) -> str:
     """A diff as git makes it, of (path, before, after, mode).
 
-    None is no file.
+    None is no file. What is not below the root, as commands of an installed
+    Nova, is left out.
     """
-    return ''.join(_diff(*change) for change in changes)
+    return ''.join(_diff(path, before, after, mode)
+                   for path, before, after, mode in changes
+                   if before != after and not path.startswith('../'))
 
 
 def _diff(path: str, before: bytes | None, after: bytes | None,
           mode: int) -> str:
     old = '/dev/null' if before is None else f'a/{path}'
     new = '/dev/null' if after is None else f'b/{path}'
-    if before == after:
-        return ''
     try:
-        texts = [(data or b'').decode().split('\n')
+        # A line ends with "\\n" and nothing else, and keeps its end.
+        sides = [list(io.StringIO((data or b'').decode()))
                  for data in (before, after)]
     except UnicodeDecodeError:
         return f'Binary files {old} and {new} differ\n'
     lines = []
-    # Every line with its end, so that a last line without one shows.
-    sides = [[line + '\n' for line in text[:-1]] + text[-1:] * bool(
-        text[-1]) for text in texts]
     for line in difflib.unified_diff(sides[0], sides[1], old, new):
         lines.append(line)
         if not line.endswith('\n'):
