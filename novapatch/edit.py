@@ -9,7 +9,6 @@ exactly once.
 
 from novapatch.match import scope
 from novapatch.operations import base
-from novapatch.operations import contexts
 from novapatch.operations import data
 from novapatch.operations import definitions
 from novapatch.operations import imports
@@ -28,7 +27,7 @@ this_version = values.this_version
 
 # Python
 add_argument = signatures.AddArgument
-add_context = contexts.AddContext
+add_context = statements.AddContext
 add_decorator = signatures.AddDecorator
 add_function = definitions.AddFunction
 add_import = imports.AddImport

@@ -18,23 +18,19 @@ _LABEL = re.compile(r'\.\. (_.*:|index::.*|\.\..*)$')
 
 
 @dataclass(frozen=True)
-class Section:
-    """A section: from its title to the next of its level (exclusive).
+class Title:
+    """A title, and where its section starts: at its overline or its labels.
 
-    Lines count from 0.  ``own_end`` is where its first subsection starts;
-    labels above a title belong to that title.
+    Lines count from 0.
     """
 
-    title: str
-    level: int
-    title_line: int
+    text: str
+    style: str
+    line: int
     start: int
-    own_end: int
-    end: int
 
 
-def _titles(lines: list[str]) -> Iterator[tuple[int, str, str]]:
-    """Line, text and style of every title."""
+def _titles(lines: list[str]) -> Iterator[Title]:
     for number in range(len(lines) - 1):
         title, under = lines[number].rstrip(), lines[number + 1].rstrip()
         if not title.strip() or _UNDERLINE.match(title):
@@ -47,12 +43,12 @@ def _titles(lines: list[str]) -> Iterator[tuple[int, str, str]]:
             # The last line of a paragraph is no title.
             if not lines[number - 1].startswith('..'):
                 continue
-        yield number, title.strip(), mark[1] * (2 if over else 1)
+        yield Title(title.strip(), mark[1] * (2 if over else 1), number,
+                    _start(lines, number - over))
 
 
-def _start(lines: list[str], title_line: int, style: str) -> int:
-    """Where a section starts: its overline, or the labels above it."""
-    start = title_line - (1 if len(style) > 1 else 0)
+def _start(lines: list[str], start: int) -> int:
+    """The first of the labels above a title."""
     line = start - 1
     while line >= 0 and (not lines[line].strip()
                          or _LABEL.match(lines[line])):
@@ -62,25 +58,16 @@ def _start(lines: list[str], title_line: int, style: str) -> int:
     return start
 
 
-def sections(source: Source) -> list[Section]:
-    """All sections of a file."""
-    lines = source.lines
-    total = len(lines) - 1 if not lines[-1] else len(lines)
-    styles: list[str] = []
-    found = []
-    for line, title, style in _titles(lines):
-        if style not in styles:
-            styles.append(style)
-        found.append((line, title, styles.index(style),
-                      _start(lines, line, style)))
-    result = []
-    for index, (line, title, level, start) in enumerate(found):
-        behind = found[index + 1:]
-        own_end = behind[0][3] if behind else total
-        end = next((other[3] for other in behind if other[2] <= level),
-                   total)
-        result.append(Section(title, level, line, start, own_end, end))
-    return result
+@dataclass(frozen=True)
+class Section:
+    """The lines of a section, to the next of its level (exclusive).
+
+    ``own_end`` is where its first subsection starts.
+    """
+
+    start: int
+    own_end: int
+    end: int
 
 
 def find_section(source: Source, title: str) -> Section:
@@ -88,11 +75,17 @@ def find_section(source: Source, title: str) -> Section:
 
     :raises: NoMatch, ManyMatches
     """
-    everything = sections(source)
-    found = [item for item in everything if item.title == title] or [
-        item for item in everything if item.title.startswith(title)]
-    return _one([(item.title_line, item) for item in found], title,
-                'section')
+    titles = list(_titles(source.lines))
+    # The styles of titles tell levels, in the order in which they come.
+    styles = list(dict.fromkeys(each.style for each in titles))
+    found = _one([(each.line, each) for each in titles if each.text == title]
+                 or [(each.line, each) for each in titles
+                     if each.text.startswith(title)], title, 'section')
+    behind = titles[titles.index(found) + 1:]
+    end = _trimmed(source.lines, 0, len(source.lines))
+    return Section(found.start, behind[0].start if behind else end, next(
+        (each.start for each in behind
+         if styles.index(each.style) <= styles.index(found.style)), end))
 
 
 def _one(found: list[tuple[int, T]], sought: str, kind: str) -> T:
@@ -118,8 +111,8 @@ def _trimmed(lines: list[str], start: int, end: int) -> int:
 
 def _gap(source: Source) -> str:
     """The blank lines this file has before a section, mostly."""
-    counts = [section.start - _trimmed(source.lines, 0, section.start)
-              for section in sections(source)[1:]]
+    starts = [title.start for title in _titles(source.lines)][1:]
+    counts = [start - _trimmed(source.lines, 0, start) for start in starts]
     return '\n' * (max(set(counts), key=counts.count) if counts else 1)
 
 
@@ -160,7 +153,7 @@ class RstAppendSection(base.Edit):
 def _insert(source: Source, end: int, text: str) -> Source:
     """Put a text below the last line that is not blank before an end."""
     text = blocks.placed_plain(text, '')
-    gap = _gap(source) if sections(Source(text)) else '\n'
+    gap = _gap(source) if any(_titles(text.split('\n'))) else '\n'
     return source.insert_lines(_trimmed(source.lines, 0, end) + 1, gap + text)
 
 
