@@ -8,7 +8,6 @@ exactly once.
 """
 
 from novapatch.match import scope
-from novapatch.operations import base
 from novapatch.operations import data
 from novapatch.operations import definitions
 from novapatch.operations import imports
@@ -19,7 +18,6 @@ from novapatch.operations import statements
 from novapatch.operations import values
 
 MODULE = scope.MODULE
-Edit = base.Edit
 
 # For VALUES.
 next_version = values.next_version
