@@ -58,20 +58,29 @@ def _apply(source: Source, edit: Edit) -> Source:
 
 
 def _together(source: Source, edits: tuple[Edit, ...]) -> Source:
-    """Like one by one, but with a parse only where edits may meet."""
-    names: set[str] = set()
-    splices: list[Splice] = []
-    for edit in edits:
-        mine = edit.changes()
-        if _related(names, mine):
-            source, names, splices = source.splice(*splices), set(), []
-        result = _apply(source, edit)
-        if _meet(splices, result.splices):
-            source, names, splices = source.splice(*splices), set(), []
-            result = _apply(source, edit)
-        names |= mine
-        splices += result.splices
-    return source.splice(*splices)
+    """Like one by one, but with a parse only where edits may meet.
+
+    An edit waits for the next parse if it may meet one before it.
+    """
+    waiting = list(edits)
+    while waiting:
+        names: set[str] = set()
+        places: list[Splice] = []
+        splices: list[Splice] = []
+        later = []
+        for edit in waiting:
+            if _related(names, edit.changes()):
+                later.append(edit)
+            else:
+                result = _apply(source, edit)
+                if _meet(places, result.splices):
+                    later.append(edit)
+                else:
+                    splices += result.splices
+                places += result.splices
+            names |= edit.changes()
+        source, waiting = source.splice(*splices), later
+    return source
 
 
 def _related(names: set[str], others: set[str]) -> bool:
