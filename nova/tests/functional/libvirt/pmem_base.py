@@ -45,6 +45,7 @@ pmem_leftovers = importutils.try_import('nova.compute.pmem_leftovers')
 pmem_moves = importutils.try_import('nova.compute.pmem_moves')
 pmem_recovery = importutils.try_import('nova.compute.pmem_recovery')
 receiver = importutils.try_import('nova.virt.pmem_transfer.receiver')
+receivers = importutils.try_import('nova.virt.libvirt.pmem.receivers')
 
 MIB = units.Mi
 
@@ -152,6 +153,10 @@ class PmemServersTestBase(base.ServersTestBase):
                 self._as_nova(receiver.command)))
             self.useFixture(fixtures.MockPatchObject(
                 namespaces, '_said', set()))
+            self._running = {}
+            self.useFixture(fixtures.MockPatchObject(
+                receivers, '_running', self._running))
+            self.addCleanup(self._end_receivers)
         self.useFixture(nova_fixtures.PrivsepFixture())
         self.useFixture(fixtures.MonkeyPatch(
             'nova.virt.libvirt.LibvirtDriver._create_image',
@@ -241,6 +246,11 @@ class PmemServersTestBase(base.ServersTestBase):
         # A service does not stop while it waits for a tool that hangs.
         self.addCleanup(self.pmem.cancel_faults)
         return self.computes[host]
+
+    def _end_receivers(self):
+        """End what a nova-compute's end would: other tests look for theirs."""
+        for process in list(self._running.values()):
+            receivers._end(process)
 
     def add_namespace(self, host, label, size=SIZE, number=0):
         """Give a host a namespace whose name others have as well."""
