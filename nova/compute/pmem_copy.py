@@ -141,6 +141,21 @@ def check_stays(context, instance, deleting=(task_states.DELETING,)):
     return current
 
 
+def check_starts(context, instance):
+    """Check that a server is still to start here.
+
+    :raises InstanceNotFound: if it was deleted
+    :raises UnexpectedTaskStateError: if it is being deleted, or somebody else
+        goes on with it by now
+    """
+    current = check_stays(context, instance)
+    if instance.task_state == task_states.RESIZE_FINISH != current.task_state:
+        raise exception.UnexpectedTaskStateError(
+            instance_uuid=instance.uuid,
+            expected={'task_state': [instance.task_state]},
+            actual={'task_state': current.task_state})
+
+
 def confirm_on_deleting(api, context, instance, task_state):
     """Confirm the move of a server that is being deleted.
 

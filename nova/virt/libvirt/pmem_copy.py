@@ -198,15 +198,13 @@ class API(owners.Owners):
         :raises PMEMCopyFailed: if the source has sent the server without its
             data, as one does that does not know how to copy
         """
-        if not _is_wanted(instance):
+        if not (_is_wanted(instance) and self._driver._get_vpmem_resources(
+                self._driver._get_resources(instance, prefix='old_'))):
             return
         move = instance.migration_context
         if 'pmem_copy_socket' in move and move.pmem_copy_socket:
             raise exception.PMEMCopyFailed(
                 reason=_('the source does not know how to copy'))
-        if not self._driver._get_vpmem_resources(
-                self._driver._get_resources(instance, prefix='old_')):
-            return
         with settle.alone(migration.uuid):
             tickets.mend()
             ticket = tickets.read(migration.uuid)
@@ -259,14 +257,8 @@ class API(owners.Owners):
         """
         if _is_wanted(instance):
             # A later delete undefines the guest, which then does not start.
-            current = compute_pmem_copy.check_stays(
+            compute_pmem_copy.check_starts(
                 nova_context.get_admin_context(), instance)
-            if (instance.task_state == task_states.RESIZE_FINISH !=
-                    current.task_state):
-                raise exception.UnexpectedTaskStateError(
-                    instance_uuid=instance.uuid,
-                    expected={'task_state': [task_states.RESIZE_FINISH]},
-                    actual={'task_state': current.task_state})
         if self._close_arrived(instance):
             reports.tell_downtime(instance, self.host)
 
