@@ -16,6 +16,8 @@ from nova.virt import hardware
 #: may still write there.
 LEAVING = ('accepted', 'pre-migrating', 'migrating', 'post-migrating')
 
+DELETING = (task_states.DELETING, task_states.SOFT_DELETING)
+
 #: The key in a server's system metadata for the request that asks for a copy.
 WISH = 'pmem_copy_request'
 
@@ -189,5 +191,4 @@ def _end_deleting(instance, task_state):
         current = objects.Instance.get_by_uuid(
             instance._context, instance.uuid)
         current.task_state = task_state
-        current.save(expected_task_state=[task_states.DELETING,
-                                          task_states.SOFT_DELETING])
+        current.save(expected_task_state=list(DELETING))

@@ -1,9 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""How a move that copies vPMEM data is reverted, or confirmed, until done."""
+"""How a move that copies vPMEM data ends.
+
+It is reverted, or confirmed, until that is done; or it came to nothing, and
+its guest goes on where it was.
+"""
 
 import contextlib
 
+from oslo_concurrency import lockutils
 from oslo_log import log as logging
 from oslo_utils import excutils
 
@@ -32,8 +37,9 @@ def reverts_until_done(call, manager, context, arguments):
             instance.uuid, call.func.__name__) as alone, \
             pmem_work.keeping_state(instance):
         try:
-            if not alone or not pmem_work.is_in(
-                    context, instance, task_states.RESIZE_REVERTING):
+            if not alone or not pmem_work.is_still(
+                    context, instance, migration,
+                    task_states.RESIZE_REVERTING):
                 LOG.info('Somebody else has reverted the move, or does so.',
                          instance=instance)
                 return
@@ -186,3 +192,37 @@ def _is_known_as_moved(instance):
         LOG.debug('What became of the move is not known.', exc_info=True,
                   instance=instance)
         return False
+
+
+# It came to nothing
+
+def bring_back(manager, context, instance, migration):
+    """Have the guest where it was, as it was.
+
+    :returns: whether the server is to go on; not, if it was soft deleted
+    :raises UnexpectedDeletingTaskStateError: if it is being deleted
+    """
+    # Deleting a server ends what runs for it, which is why we may be here.
+    # It takes the same lock.
+    with lockutils.lock(instance.uuid, lock_file_prefix='nova-'):
+        current = pmem_copy.check_stays(
+            context, instance, pmem_copy.DELETING)
+        is_wanted = current.vm_state != vm_states.SOFT_DELETED
+        if not pmem_work.is_on(manager, instance):
+            _start_again(manager, context, instance, migration, is_wanted)
+        return is_wanted
+
+
+def _start_again(manager, context, instance, migration, power_on):
+    bdms = instance.get_bdms()
+    given_up = pmem_work.volumes(manager, context, bdms, connected=False)
+    manager._update_volume_attachments(context, instance, given_up)
+    manager.driver.finish_revert_migration(
+        context, instance,
+        manager.network_api.get_instance_nw_info(context, instance), migration,
+        manager._get_instance_block_device_info(
+            context, instance, refresh_conn_info=True, bdms=bdms),
+        power_on and pmem_work.old_vm_state(instance) != vm_states.STOPPED,
+        share_info=manager.share_manager.get_share_info(
+            context, instance, check_status=False))
+    manager._complete_volume_attachments(context, given_up)

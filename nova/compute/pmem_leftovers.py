@@ -154,11 +154,13 @@ def _release(manager, context, ticket):
     host was down, deleting the server gave back the server's own allocation
     only; and who evacuates one does not look at its moves.
     """
-    manager._end_pending_dest_resize_task(ticket.instance_uuid)
     try:
-        if _exists(context, ticket.instance_uuid):
-            migration = objects.Migration.get_by_uuid(
-                context, ticket.migration_uuid)
+        instance = _find(context, ticket.instance_uuid)
+        migration = instance and objects.Migration.get_by_uuid(
+            context, ticket.migration_uuid)
+        if migration is None or not _moves_anew(instance, migration):
+            manager._end_pending_dest_resize_task(ticket.instance_uuid)
+        if migration is not None:
             if migration.status in pmem_copy.LEAVING:
                 fail(migration)
             elif ticket.kind == 'receive' or ticket.state != 'over':
@@ -179,9 +181,14 @@ def fail(migration):
     migration.save()
 
 
-def _exists(context, instance_uuid):
+def _moves_anew(instance, migration):
+    move = instance.migration_context
+    return move is not None and move.migration_id != migration.id
+
+
+def _find(context, instance_uuid):
     try:
-        objects.Instance.get_by_uuid(context, instance_uuid)
+        return objects.Instance.get_by_uuid(
+            context, instance_uuid, expected_attrs=['migration_context'])
     except exception.InstanceNotFound:
-        return False
-    return True
+        return None

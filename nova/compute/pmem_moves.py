@@ -14,10 +14,10 @@ it handles goes no further: events and faults are recorded by then.
 import contextlib
 import functools
 
-from oslo_concurrency import lockutils
 from oslo_log import log as logging
 
 from nova.compute import pmem_copy
+from nova.compute import pmem_ends
 from nova.compute import pmem_leftovers
 from nova.compute import pmem_work
 from nova.compute import task_states
@@ -29,8 +29,6 @@ from nova import thread_pool_factory
 from nova.virt import hardware
 
 LOG = logging.getLogger(__name__)
-
-DELETING = (task_states.DELETING, task_states.SOFT_DELETING)
 
 
 # The destination takes a server
@@ -91,11 +89,12 @@ def starts_or_sends_back(call, manager, context, arguments):
     with pmem_work.work_of(manager).on(
             instance.uuid, 'finish_resize') as alone, \
             pmem_work.keeping_state(instance):
-        if not alone or not pmem_work.is_in(
-                context, instance, task_states.RESIZE_MIGRATED):
+        if not alone or not pmem_work.is_still(
+                context, instance, migration, task_states.RESIZE_MIGRATED):
             LOG.warning('The message to start the server here comes twice, '
                         'or too late; nothing is done.', instance=instance)
-            manager._end_pending_dest_resize_task(instance.uuid)
+            if alone:
+                manager._end_pending_dest_resize_task(instance.uuid)
             return
         try:
             return call()
@@ -209,7 +208,7 @@ def leaves_in_its_turn(call, manager, context, arguments):
     guest running, and nobody waits with it.
     """
     instance, migration = arguments['instance'], arguments['migration']
-    if not pmem_work.is_in(context, instance, task_states.RESIZE_PREP):
+    if not _is_to_leave(context, instance, migration):
         LOG.warning('The message to move the server comes too late; nothing '
                     'is done.', instance=instance)
         return
@@ -219,7 +218,7 @@ def leaves_in_its_turn(call, manager, context, arguments):
     send = functools.partial(
         _send_late, functools.partial(
             _send_away, call, manager, context, instance, migration),
-        context, instance)
+        context, instance, migration)
     if pmem_work.work_of(manager).take_turn(instance.uuid, send):
         _spawn(manager, instance.uuid, send)
     else:
@@ -247,10 +246,18 @@ def _in_turn(manager, job, noted):
             _spawn(manager, *following)
 
 
-def _send_late(send, context, instance):
+def _is_to_leave(context, instance, migration):
+    stored = objects.Migration.get_by_id(context, migration.id)
+    return (stored.status in pmem_copy.LEAVING and
+            stored.dest_compute == migration.dest_compute and
+            pmem_work.is_still(context, instance, migration,
+                               task_states.RESIZE_PREP))
+
+
+def _send_late(send, context, instance, migration):
     """Send a server away in its turn, if it is still to go then."""
     try:
-        if pmem_work.is_in(context, instance, task_states.RESIZE_PREP):
+        if _is_to_leave(context, instance, migration):
             send()
         else:
             LOG.info('The server is not to move any more.', instance=instance)
@@ -308,7 +315,7 @@ def goes_on_here_on_failure(manager, context, instance, migration):
         try:
             # Not all that is set here was saved.
             instance.refresh()
-            is_back = bring_back(manager, context, instance, migration)
+            is_back = pmem_ends.bring_back(manager, context, instance, migration)
         except (exception.InstanceNotFound,
                 exception.UnexpectedDeletingTaskStateError):
             LOG.info('The server was deleted while it was to move.',
@@ -339,7 +346,8 @@ def _precopy(manager, context, instance, migration):
             pmem_work.is_on(manager, instance))
     except Exception as error:
         with contextlib.suppress(exception.InstanceNotFound):
-            if pmem_work.is_in(context, instance, task_states.RESIZE_PREP):
+            if pmem_work.is_still(context, instance, migration,
+                                  task_states.RESIZE_PREP):
                 raise exception.InstanceFaultRollback(inner_exception=error)
         LOG.info('The server is not to move any more.', instance=instance)
         raise
@@ -365,34 +373,3 @@ def _may_be_elsewhere(context, instance, migration):
                     {'host': migration.dest_compute}, instance=instance)
         return True
     return False
-
-
-def bring_back(manager, context, instance, migration):
-    """Have the guest where it was, as it was.
-
-    :returns: whether the server is to go on; not, if it was soft deleted
-    :raises UnexpectedDeletingTaskStateError: if it is being deleted
-    """
-    # Deleting a server ends what runs for it, which is why we may be here.
-    # It takes the same lock.
-    with lockutils.lock(instance.uuid, lock_file_prefix='nova-'):
-        current = pmem_copy.check_stays(context, instance, DELETING)
-        is_wanted = current.vm_state != vm_states.SOFT_DELETED
-        if not pmem_work.is_on(manager, instance):
-            _start_again(manager, context, instance, migration, is_wanted)
-        return is_wanted
-
-
-def _start_again(manager, context, instance, migration, power_on):
-    bdms = instance.get_bdms()
-    given_up = pmem_work.volumes(manager, context, bdms, connected=False)
-    manager._update_volume_attachments(context, instance, given_up)
-    manager.driver.finish_revert_migration(
-        context, instance,
-        manager.network_api.get_instance_nw_info(context, instance), migration,
-        manager._get_instance_block_device_info(
-            context, instance, refresh_conn_info=True, bdms=bdms),
-        power_on and pmem_work.old_vm_state(instance) != vm_states.STOPPED,
-        share_info=manager.share_manager.get_share_info(
-            context, instance, check_status=False))
-    manager._complete_volume_attachments(context, given_up)

@@ -9,6 +9,7 @@ in the database. A round when nova-compute starts, and one a minute, in Nova's
 pool for long tasks.
 """
 
+import collections
 import time
 import weakref
 
@@ -26,6 +27,7 @@ from nova import context as nova_context
 from nova import exception
 from nova import objects
 from nova import thread_pool_factory
+from nova.virt import hardware
 
 LOG = logging.getLogger(__name__)
 
@@ -38,6 +40,11 @@ LEAVING = pmem_copy.LEAVING
 RESIZING = (task_states.RESIZE_PREP, task_states.RESIZE_MIGRATING,
             task_states.RESIZE_MIGRATED, task_states.RESIZE_FINISH,
             task_states.RESIZE_REVERTING)
+
+
+#: A server was deleted, or its move is no more.
+GONE = (exception.InstanceNotFound, exception.MigrationNotFound,
+        exception.MigrationNotFoundForInstance)
 
 
 class _Watch:
@@ -119,16 +126,20 @@ def _take_up(manager, context, watch, migration, instance):
         with work.on(instance.uuid), pmem_work.keeping_state(instance):
             # The steps of this round that came before took their time, and
             # somebody's work may have ended before it was asked for above.
-            found = _read(context, instance.uuid)
-            if found is None or _state(*found) != state:
+            instance = _find(context, instance.uuid)
+            migration = objects.Migration.get_by_id_and_instance(
+                context, migration.id, instance.uuid)
+            if _state(migration, instance) != state:
                 return False
-            migration, instance = found
             LOG.warning('Nobody works on migration %(migration)s (%(status)s, '
                         '%(task)s) any more; taking it up.',
                         {'migration': migration.uuid,
                          'status': migration.status,
                          'task': instance.task_state}, instance=instance)
             step(manager, context, instance, migration)
+    except GONE:
+        LOG.info('Migration %(migration)s has ended meanwhile, or its server '
+                 'was deleted.', {'migration': migration.uuid}, exc_info=True)
     except Exception:
         LOG.exception('Migration %(migration)s could not be taken up now; '
                       'this host tries again each minute. Do not reset the '
@@ -138,45 +149,51 @@ def _take_up(manager, context, watch, migration, instance):
 
 
 def _moves_here(context, host):
-    """Yield migrations, with their servers, that a host has a part in."""
-    uuids = set()
+    """Yield migrations, with their servers, that a host has a part in.
+
+    That is the one under way, if it copies, and those of before it that were
+    confirmed but for their end.
+    """
+    confirming = collections.defaultdict(set)
     for migration in objects.MigrationList.get_by_filters(context, {
             'host': host, 'status': [*LEAVING, 'confirming', 'reverting']}):
         if migration.migration_type in ('migration', 'resize'):
-            uuids.add(migration.instance_uuid)
+            confirming[migration.instance_uuid].update(
+                [migration.id] if migration.status == 'confirming' else [])
     for instance in objects.InstanceList.get_by_filters(
             context, {'host': host, 'task_state': list(RESIZING),
                       'deleted': False}, expected_attrs=[]):
-        uuids.add(instance.uuid)
-    for uuid in sorted(uuids):
+        confirming[instance.uuid].update()
+    for uuid in sorted(confirming):
         try:
-            found = _read(context, uuid)
-            if found is not None:
-                yield found
+            instance = _find(context, uuid)
+            for number in _moves_of(instance, confirming[uuid]):
+                yield objects.Migration.get_by_id_and_instance(
+                    context, number, uuid), instance
+        except GONE:
+            continue
         except Exception:
             LOG.exception('Whether somebody works on a move of server '
                           '%(instance)s could not be found out; this host '
                           'looks again in a minute.', {'instance': uuid})
 
 
-def _read(context, uuid):
-    """Return the move of a server that copies, and the server.
+def _moves_of(instance, confirming):
+    """Return the ids of a server's migrations that copy, or may have."""
+    move = instance.migration_context
+    current = {move.migration_id} if move is not None else set()
+    # Whether an earlier one copied is not known any more.
+    earlier = confirming - current if hardware.get_vpmems(
+        instance.flavor) else set()
+    return earlier | (current if pmem_copy.is_wanted(instance) else set())
 
-    It has all that a step needs. None, if there is no such move any more.
-    """
-    try:
-        instance = objects.Instance.get_by_uuid(context, uuid, expected_attrs=[
-            'flavor', 'info_cache', 'metadata', 'migration_context',
-            'numa_topology', 'pci_devices', 'pci_requests', 'resources',
-            'security_groups', 'system_metadata'])
-        if pmem_copy.is_wanted(instance):
-            return objects.Migration.get_by_id_and_instance(
-                context, instance.migration_context.migration_id,
-                uuid), instance
-    except (exception.InstanceNotFound, exception.MigrationNotFound,
-            exception.MigrationNotFoundForInstance):
-        LOG.debug('Server %s is gone, or its move.', uuid)
-    return None
+
+def _find(context, uuid):
+    """Return an instance with all that a step needs."""
+    return objects.Instance.get_by_uuid(context, uuid, expected_attrs=[
+        'flavor', 'info_cache', 'metadata', 'migration_context',
+        'numa_topology', 'pci_devices', 'pci_requests', 'resources',
+        'security_groups', 'system_metadata'])
 
 
 def _state(migration, instance):
@@ -191,6 +208,11 @@ def next_step(host, migration, instance):
         and whether it is certain that there is no message on its way that
         somebody would begin to work on
     """
+    move = instance.migration_context
+    if move is None or move.migration_id != migration.id:
+        is_mine = host == migration.source_compute
+        return (_end_confirming if migration.status == 'confirming' and is_mine
+                else None), False
     task = instance.task_state
     at_source = instance.host == migration.source_compute
     at_destination = instance.host == migration.dest_compute
@@ -221,7 +243,7 @@ def next_step(host, migration, instance):
     elif migration.status in LEAVING:
         if _has_lost_its_task(migration, instance):
             return (_start_or_send_back if is_here else None), False
-        if (at_source and task not in pmem_moves.DELETING and not (
+        if (at_source and task not in pmem_copy.DELETING and not (
                 # It waits for its turn there.
                 task == task_states.RESIZE_PREP and not is_here and
                 migration.status == 'migrating')):
@@ -243,7 +265,7 @@ def _has_lost_its_task(migration, instance):
 
 def _take_back(manager, context, instance, migration):
     """The source died, or could not bring the guest back then."""
-    is_back = pmem_moves.bring_back(manager, context, instance, migration)
+    is_back = pmem_ends.bring_back(manager, context, instance, migration)
     _end_migration(manager, context, instance, migration)
     if is_back:
         instance.vm_state = pmem_work.old_vm_state(instance)
@@ -334,6 +356,13 @@ def _finish_reverting(manager, context, instance, migration):
 
 def _confirm(manager, context, instance, migration):
     manager.confirm_resize(context, instance, migration)
+
+
+def _end_confirming(manager, context, instance, migration):
+    """All that was missing when the server moved anew was the end of it."""
+    manager.reportclient.delete_allocation_for_instance(
+        context, migration.uuid, consumer_type='migration', force=True)
+    pmem_work.end(migration, 'confirming')
 
 
 def _request_spec(context, instance):

@@ -209,9 +209,18 @@ def old_vm_state(instance):
     return instance.system_metadata.get('old_vm_state', vm_states.ACTIVE)
 
 
-def is_in(context, instance, task_state):
-    current = objects.Instance.get_by_uuid(context, instance.uuid)
-    return current.task_state == task_state
+def is_still(context, instance, migration, task_state):
+    """Whether a server is in a task state, and by this very move.
+
+    A message may be so late that the server moves anew by then.
+
+    :raises InstanceNotFound: if it was deleted
+    """
+    current = objects.Instance.get_by_uuid(
+        context, instance.uuid, expected_attrs=['migration_context'])
+    move = current.migration_context
+    return (current.task_state == task_state and move is not None and
+            move.migration_id == migration.id)
 
 
 #: The status of a move while it is being ended, and when it has ended so.

@@ -36,6 +36,13 @@ EDITS = [
         '''),
 
     # The source sends it away.
+    insert_before(
+        'ComputeManager._resize_instance',
+        'self._send_resize_instance_notifications(\n'
+        '    $A, $B, $C, $D, fields.NotificationPhase.END)', '''
+        if migration.status != 'post-migrating':
+            return
+        '''),
     add_context('ComputeManager._resize_instance',
                 'with self._error_out_instance_on_exception(...), '
                 'errors_out_migration_ctxt(migration):',

@@ -209,7 +209,6 @@ class API(owners.Owners):
             tickets.mend()
             ticket = tickets.read(migration.uuid)
             if ticket.state == tickets.OVER:
-                # It is being wiped.
                 raise exception.PMEMTicketNotFound(
                     migration_uuid=migration.uuid)
             nodes = pmem_namespaces.list_namespaces()
@@ -276,7 +275,8 @@ class API(owners.Owners):
         """Close the ticket of data that has arrived; say if there was one."""
         found = [ticket for ticket in tickets.open_tickets(self.host)
                  if ticket.instance_uuid == instance.uuid and
-                 ticket.state == tickets.ARRIVED]
+                 ticket.state == tickets.ARRIVED and
+                 self.owns(instance, ticket)]
         for ticket in found:
             tickets.close(ticket)
         return bool(found)

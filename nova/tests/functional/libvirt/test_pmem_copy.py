@@ -620,7 +620,7 @@ class PmemCopyFailureTests(PmemFailureTestsBase):
         self._hang()
         # Its threads and children die with it; what the database says at
         # this point is what the next nova-compute finds.
-        with mock.patch('nova.compute.pmem_moves.bring_back',
+        with mock.patch('nova.compute.pmem_ends.bring_back',
                         side_effect=SystemExit), mock.patch(
                 'nova.compute.manager.ComputeManager._revert_allocation'), \
                 mock.patch('nova.objects.Migration.save'), \

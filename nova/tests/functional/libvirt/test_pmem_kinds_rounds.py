@@ -14,6 +14,7 @@ from nova.compute import pmem_moves
 from nova.compute import pmem_recovery
 from nova.compute import pmem_work
 from nova.compute import rpcapi
+from nova.scheduler.client import report
 from nova.tests.functional.libvirt import pmem_kinds
 from nova.tests.functional.libvirt import pmem_world
 from nova.virt.libvirt.pmem import settle
@@ -272,6 +273,42 @@ class PmemThirdHostTests(RoundTestBase):
         self.settle()
         self.assertEqual(['host3'], self._hosts_of(self.server['id']))
         for migration in self.migrations(self.server):
+            self.assertEqual([], self._hosts_of(migration['uuid']))
+
+    def test_confirm_that_lacks_its_end_as_the_server_moves_anew(self):
+        """Placement is away for a moment, of which Nova says nothing."""
+        self.act(self.server, 'migrate',
+                 {'copy_pmem_devices': True, 'host': DESTINATION})
+        self.wait_until_quiet()
+        self.diary.go_on()
+        delete = report.SchedulerReportClient.delete_allocation_for_instance
+        lost = []
+
+        def delete_next(client, ctxt, consumer, *args, **kwargs):
+            if not lost:
+                lost.append(consumer)
+                return False
+            return delete(client, ctxt, consumer, *args, **kwargs)
+
+        self.useFixture(fixtures.MockPatchObject(
+            report.SchedulerReportClient, 'delete_allocation_for_instance',
+            delete_next))
+        self.ask_to_confirm()
+        self.wait_until_quiet()
+        first, = self.migrations(self.server)
+        self.assertEqual(([first['uuid']], 'confirming'),
+                         (lost, first['status']))
+        self.act(self.server, 'migrate',
+                 {'copy_pmem_devices': True, 'host': 'host3'})
+        self.wait_until_quiet()
+        self.diary.go_on()
+        self.ask_to_confirm()
+        self.wait_until_quiet()
+        self.messages_are_lost_at_once()
+        self.settle()
+        self.assertEqual(['host3'], self._hosts_of(self.server['id']))
+        for migration in self.migrations(self.server):
+            self.assertEqual('confirmed', migration['status'])
             self.assertEqual([], self._hosts_of(migration['uuid']))
 
     def _hosts_of(self, consumer):

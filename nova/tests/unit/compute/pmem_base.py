@@ -45,13 +45,15 @@ class MoveTestCase(test.NoDBTestCase):
         self.bdms = self.useFixture(fixtures.MockPatch(
             'nova.objects.Instance.get_bdms', return_value=[])).mock
         # What the database has of the migration.
-        self.stored = objects.Migration(status='migrating')
+        self.stored = objects.Migration(
+            status='migrating', dest_compute='host2')
         self.useFixture(fixtures.MockPatch(
             'nova.objects.Migration.save', side_effect=self._store))
         self.useFixture(fixtures.MockPatch(
             'nova.objects.Migration.get_by_id', return_value=self.stored))
         self.current = objects.Instance(
-            vm_state='active', task_state='resize_migrating')
+            vm_state='active', task_state='resize_migrating',
+            migration_context=self.instance.migration_context.obj_clone())
         self.find = self.useFixture(fixtures.MockPatch(
             'nova.objects.Instance.get_by_uuid',
             return_value=self.current)).mock

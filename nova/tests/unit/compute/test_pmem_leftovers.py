@@ -44,6 +44,12 @@ class SettleTestCase(pmem_base.MoveTestCase):
             uuids.instance)
         self.delete.assert_not_called()
 
+    def test_server_that_comes_here_by_another_move(self):
+        """A stop has to wait for that one."""
+        self.current.migration_context.migration_id = 8
+        self._settle('receive')
+        self.manager._end_pending_dest_resize_task.assert_not_called()
+
     def test_nothing_to_settle(self):
         pmem_leftovers.settle(self.manager)
         self.manager.rt.update_available_resource.assert_not_called()

@@ -182,10 +182,9 @@ class GoesOnHereTestCase(pmem_base.MoveTestCase):
         self.revert.side_effect = OSError('second')
         self.manager.during = lambda: self._run(ValueError('first'))
         # As it is before anything has been begun.
-        self.find.side_effect = [
-            objects.Instance(task_state='resize_prep'),
-            objects.Instance(task_state='resize_prep'), self.current,
-            self.current]
+        before = self.current.obj_clone()
+        before.task_state = 'resize_prep'
+        self.find.side_effect = [before, before, self.current, self.current]
         resize_instance(self.manager, mock.sentinel.context, self.instance,
                         self.migration)
         self.run_spawned()
@@ -194,6 +193,59 @@ class GoesOnHereTestCase(pmem_base.MoveTestCase):
             (self.instance.vm_state, self.instance.task_state,
              self.migration.status))
         self.assertIn('second', self.stdlog.logger.output)
+
+
+class LateTestCase(pmem_base.MoveTestCase):
+    """The server moves anew, by another move, when one's time comes."""
+
+    def setUp(self):
+        super().setUp()
+        self.current.task_state = 'resize_prep'
+
+    def _send(self):
+        resize_instance(self.manager, mock.sentinel.context, self.instance,
+                        self.migration)
+        self.run_spawned()
+
+    def _assert_not_sent(self, status):
+        self.manager.during.assert_not_called()
+        self.assertEqual(status, self.stored.status)
+
+    def test_in_time(self):
+        self._send()
+        self.manager.during.assert_called_once_with()
+
+    def test_message(self):
+        self.stored.status = 'error'
+        self.current.migration_context.migration_id = 8
+        self._send()
+        self._assert_not_sent('error')
+
+    def test_message_when_the_next_one_has_no_context_yet(self):
+        self.stored.status = 'error'
+        self._send()
+        self._assert_not_sent('error')
+
+    def test_record_that_was_taken_for_another_destination(self):
+        self.stored.dest_compute = 'host3'
+        self._send()
+        self._assert_not_sent('migrating')
+
+    def test_turn(self):
+        self.flags(group='libvirt', pmem_copy_max_concurrent=1)
+        work = pmem_work.work_of(self.manager)
+        self.assertTrue(work.take_turn(uuids.another, None))
+        self._send()
+        self.current.migration_context.migration_id = 8
+        work.give_turn()[1]()
+        self._assert_not_sent('migrating')
+
+    def test_message_for_the_destination(self):
+        self.current.task_state = 'resize_migrated'
+        self.current.migration_context.migration_id = 8
+        finish_resize(self.manager, mock.sentinel.context, self.instance,
+                      self.migration, None)
+        self._assert_not_sent('migrating')
 
 
 @ddt.ddt

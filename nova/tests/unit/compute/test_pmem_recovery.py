@@ -207,6 +207,48 @@ class TakeUpTestCase(pmem_base.MoveTestCase):
         self._take_up()
         self.assertEqual('pre-migrating', self.migration.status)
 
+    def _moves_anew(self, labels='SMALL'):
+        """Its confirm lacked its end, and it was asked to move again."""
+        self.migration.status = 'confirming'
+        self.instance.host, self.instance.task_state = 'host2', None
+        self.instance.flavor = objects.Flavor(
+            extra_specs={'hw:pmem': labels} if labels else {})
+        self.instance.migration_context.migration_id = 8
+        for __ in range(2):
+            self._take_up()
+            self._stop_waiting()
+
+    def test_confirm_that_lacked_its_end_as_the_server_moved_anew(self):
+        self._moves_anew()
+        (self.manager.reportclient.delete_allocation_for_instance
+         .assert_called_once_with(
+             mock.ANY, uuids.migration, consumer_type='migration',
+             force=True))
+        self.assertEqual('confirmed', self.migration.status)
+        self.manager.confirm_resize.assert_not_called()
+
+    def test_placement_that_is_away_then(self):
+        self.manager.reportclient.delete_allocation_for_instance.side_effect = (
+            exception.AllocationDeleteFailed(consumer_uuid='x', error='y'))
+        self._moves_anew()
+        self.assertEqual('confirming', self.migration.status)
+
+    def test_server_without_vpmem_is_left_to_nova(self):
+        self.instance.migration_context.copy_pmem_devices = False
+        self._moves_anew(labels=None)
+        self.assertEqual('confirming', self.migration.status)
+
+    def test_confirm_of_another_kind_of_move_is_left_to_nova(self):
+        self._moves_anew()
+        self.migration.status = 'confirming'
+        self.instance.migration_context.migration_id = 7
+        self.instance.migration_context.copy_pmem_devices = False
+        self._take_up()
+        self._stop_waiting()
+        self._take_up()
+        self.manager.confirm_resize.assert_not_called()
+        self.assertEqual('confirming', self.migration.status)
+
     def test_another_nova_compute_knows_nothing_of_it(self):
         after_restart = mock.Mock(host='host1')
         after_restart.driver.get_info.return_value.state = (
@@ -263,9 +305,11 @@ class TakeUpTestCase(pmem_base.MoveTestCase):
     def test_one_that_can_not_be_looked_at_does_not_stop_the_others(self):
         # They are looked at in the order of their uuids.
         self.listed.return_value = [
-            objects.Migration(instance_uuid=uuid, migration_type='resize')
+            objects.Migration(instance_uuid=uuid, migration_type='resize',
+                              status='migrating')
             for uuid in (uuids.instance, uuids.another)]
-        self.find.side_effect = [ValueError('odd'), self.instance]
+        self.find.side_effect = [
+            ValueError('odd'), self.instance, self.instance]
         self.assertTrue(pmem_recovery.take_up(
             self.manager, mock.sentinel.context, self.watch))
         self.assertIn('odd', self.stdlog.logger.output)

@@ -141,6 +141,15 @@ class Owners:
         return [self._known(resource)
                 for resource in self._resources(instance, prefix)]
 
+    def owns(self, instance: 'objects.Instance',
+             ticket: tickets.Ticket) -> bool:
+        """Whether all that a ticket is about is what a server has here.
+
+        What an earlier move has left here may wait to be wiped.
+        """
+        return {resource.identifier for resource in self._resources(
+            instance)}.issuperset(each.name for each in ticket.targets)
+
     def _known(self, resource) -> 'objects.LibvirtVPMEMDevice':
         return self._driver._vpmems_by_name.get(
             resource.identifier, resource.metadata)

@@ -71,7 +71,9 @@ def settle(
         elif ticket.kind != tickets.HOLD or left or (
                 give_back(ticket, instance)):
             over.append((ticket, left))
-    # A wipe that is under way is waited for, and the longest comes last.
+    # Nobody waits for a wipe who needs none; one that somebody else is at is
+    # waited for at last.
+    over.sort(key=lambda each: bool(each[1]))
     for waits in False, True:
         for each in over[:]:
             with contextlib.suppress(lockutils.AcquireLockFailedException):
@@ -123,15 +125,16 @@ def leftovers(
         # The record of a migration outlives its server.
         return list(ticket.targets)
     status = migration.status
-    if ticket.state == tickets.OVER:
-        # Confirming it is taken up again, and that wipes them. If they were
-        # released before, it would wipe what is another server's by then.
-        return None if status == 'confirming' else list(ticket.targets)
     move = instance.migration_context
     # It was evacuated, or moves anew: until then it has this move's context.
     has_moved_on = instance.host not in (
         migration.source_compute, migration.dest_compute) or (
             move is None or move.migration_id != migration.id)
+    if ticket.state == tickets.OVER:
+        # Confirming it is taken up again, and that wipes them. If they were
+        # released before, it would wipe what is another server's by then.
+        return (None if status == 'confirming' and not has_moved_on
+                else list(ticket.targets))
     if status in compute_pmem_copy.LEAVING and not has_moved_on:
         return None
     foreign = [target for target in ticket.targets if not _belongs(
@@ -238,7 +241,13 @@ def _over(ticket: tickets.Ticket,
     over = dataclasses.replace(
         ticket, state=tickets.OVER, targets=tuple(left))
     if over != ticket:
-        tickets.write(over)
+        try:
+            tickets.write(over)
+        except OSError:
+            LOG.warning('A ticket that is over could not be stored as such; '
+                        'its namespaces are wiped all the same.',
+                        exc_info=True)
+            return ticket
     return over
 
 

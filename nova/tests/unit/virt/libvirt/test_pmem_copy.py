@@ -504,6 +504,15 @@ class SettleTestCase(PmemCopyTestCase):
         self.assertEqual(0, self._open())
         self.assertEqual(0, self.api.count_unwiped(self.claimed))
 
+    def test_what_can_not_be_stored_is_wiped_all_the_same(self):
+        """As on a disk that is full."""
+        self.migration.status = 'error'
+        with mock.patch('nova.virt.libvirt.pmem.tickets._store',
+                        side_effect=OSError('no space')):
+            self._settle()
+        self.assertEqual(['ns_1', 'ns_2'], self._wiped())
+        self.assertEqual(0, self._open())
+
     def test_what_is_to_be_wiped_is_stored_before(self):
         self.migration.status = 'error'
         self.cleanup.side_effect = lambda path: self.assertEqual(
@@ -765,7 +774,9 @@ class StartTestCase(PmemCopyTestCase):
         return [ticket.state for ticket in tickets.open_tickets()]
 
     def test_started(self):
-        self.api.started(objects.Instance(uuid=uuids.other))
+        other = self.instance.obj_clone()
+        other.uuid = uuids.other
+        self.api.started(other)
         self.assertEqual(['arrived'], self._open())
         self.api.started(self.instance)
         self.assertEqual([], self._open())
@@ -829,6 +840,20 @@ class StartTestCase(PmemCopyTestCase):
         self.instance.task_state = 'resize_finish'
         self.api.started(before)
         self.assertEqual([], self._open())
+
+    @ddt.data(True, False)
+    def test_data_that_an_earlier_move_has_left(self, starts):
+        """It waits to be wiped, and is not what this guest has."""
+        earlier = tickets.Ticket(
+            'host2', uuids.earlier, self.instance.uuid,
+            (tickets.Target('ns_3', 1, 1, 0, 0),), state=tickets.ARRIVED)
+        tickets.write(earlier)
+        if starts:
+            self.api.started(self.instance)
+        else:
+            self.api.wipe_own(self.instance)
+            self.assertEqual(['ns_1', 'ns_2'], self._wiped())
+        self.assertEqual([earlier], list(tickets.open_tickets()))
 
     def test_what_an_earlier_move_has_left(self):
         """It waits to be wiped, and says nothing of this guest."""
@@ -1016,6 +1041,12 @@ class WipeLeftTestCase(PmemCopyTestCase):
         self._settle('host1')
         self.assertEqual([], self._wiped())
         self.assertEqual({'ns_1', 'ns_2'}, self.api.dirty_names())
+        # Nobody repeats it when the server moves anew.
+        self.cleanup.side_effect = None
+        self.instance.migration_context.migration_id += 1
+        self._settle('host1')
+        self.assertEqual(['ns_1', 'ns_2'], self._wiped())
+        self.assertEqual(set(), self.api.dirty_names())
 
     def test_long_wipe_does_not_hold_up_the_caller(self):
         go_on = threading.Event()
