@@ -12,7 +12,6 @@ from nova.compute import pmem_moves
 from nova.compute import pmem_work
 from nova.compute import power_state
 from nova import exception
-from nova import objects
 from nova.tests.unit.compute import pmem_base
 
 
