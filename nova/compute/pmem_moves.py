@@ -315,7 +315,8 @@ def goes_on_here_on_failure(manager, context, instance, migration):
         try:
             # Not all that is set here was saved.
             instance.refresh()
-            is_back = pmem_ends.bring_back(manager, context, instance, migration)
+            is_back = pmem_ends.bring_back(
+                manager, context, instance, migration)
         except (exception.InstanceNotFound,
                 exception.UnexpectedDeletingTaskStateError):
             LOG.info('The server was deleted while it was to move.',

@@ -228,8 +228,9 @@ class TakeUpTestCase(pmem_base.MoveTestCase):
         self.manager.confirm_resize.assert_not_called()
 
     def test_placement_that_is_away_then(self):
-        self.manager.reportclient.delete_allocation_for_instance.side_effect = (
-            exception.AllocationDeleteFailed(consumer_uuid='x', error='y'))
+        delete = self.manager.reportclient.delete_allocation_for_instance
+        delete.side_effect = exception.AllocationDeleteFailed(
+            consumer_uuid='x', error='y')
         self._moves_anew()
         self.assertEqual('confirming', self.migration.status)
 
