@@ -26,6 +26,8 @@ COMMANDS = {
 VALUES = {
     'microversion': next_version(*_MICROVERSION, here='2.105'),
     'microversion_before': this_version(*_MICROVERSION, here='2.104'),
+    'request_spec_before': this_version(
+        'nova/objects/request_spec.py', 'RequestSpec.VERSION', here='1.15'),
     'service_version': next_version(
         'nova/objects/service.py', 'SERVICE_VERSION'),
 }

@@ -17,6 +17,7 @@ import enum
 import time
 from typing import Any
 
+from keystoneauth1 import exceptions as keystone_exceptions
 from openstack import exceptions as sdk_exceptions
 from osc_lib import exceptions
 
@@ -30,6 +31,9 @@ POLL_INTERVAL = 5
 #: fault moments later. It has to end, though: events stay unfinished forever
 #: when a host dies, or when a request was rescheduled.
 PATIENCE = 3
+
+#: How often in a row a look may fail: for a minute.
+LOOKS = 12
 
 #: What the percentage is of, by the task state of the server.
 PHASES = {
@@ -109,15 +113,29 @@ def wait(
         data is copied while the server runs, and then what has changed
     :raises: :class:`osc_lib.exceptions.CommandError` when it did not move
     """
-    patience = PATIENCE
+    patience, failures = PATIENCE, 0
     while True:
         try:
             server = compute.get_server(sent.server_id)
+            action = _action(compute, sent, server)
         except sdk_exceptions.NotFoundException:
             raise exceptions.CommandError(
                 f'Server {sent.server_id} was deleted before it was moved.'
             ) from None
-        verdict = judge(sent.before, server, _action(compute, sent, server))
+        except (
+            sdk_exceptions.HttpException,
+            keystone_exceptions.ConnectFailure,
+        ) as error:
+            failures += 1
+            if not _may_pass(error) or failures == LOOKS:
+                raise exceptions.CommandError(
+                    f'What becomes of server {sent.server_id} could not be '
+                    f'looked at; it may still be moved. {error}'
+                ) from error
+            time.sleep(POLL_INTERVAL)
+            continue
+        failures = 0
+        verdict = judge(sent.before, server, action)
         if verdict.stage is Stage.DONE:
             return
         if verdict.stage is Stage.UNCLEAR:
@@ -132,6 +150,13 @@ def wait(
             server.progress or 0, PHASES.get(server.task_state, '')
         )
         time.sleep(POLL_INTERVAL)
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether an error is one that a cloud has for a moment."""
+    return not isinstance(error, sdk_exceptions.HttpException) or (
+        (error.status_code or 0) >= 500
+    )
 
 
 def _moved(before: Any, now: Any) -> bool:

@@ -70,8 +70,9 @@ class FakeCloud:
         }
     )
     #: What differs each time that the server is looked at after the request;
-    #: None for a server that is gone. The last one stays.
-    then: list[dict[str, Any] | None] = dataclasses.field(
+    #: None for a server that is gone, or the status of an answer that fails.
+    #: The last one stays.
+    then: list[dict[str, Any] | int | None] = dataclasses.field(
         default_factory=list
     )
     #: The events, each time that they are looked at; None where there is no
@@ -112,6 +113,8 @@ class FakeCloud:
             return self._answer_events()
         if path == f'/servers/{SERVER_ID}':
             changes = self._next(self.then) if self.actions else {}
+            if isinstance(changes, int):
+                return changes, {'fault': {'message': 'out of order'}}
             if changes is not None:
                 return 200, {'server': {**self.server, **changes}}
         if path in ('/servers', '/servers/detail'):

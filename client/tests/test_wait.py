@@ -46,6 +46,29 @@ def assert_failed(result: Result, status: str, *reasons: str) -> None:
         assert reason in line
 
 
+class TestLooksThatFail:
+    def test_for_a_moment(self, move: Any, cloud: FakeCloud) -> None:
+        cloud.then = [MOVING, 502, 503, MOVING, 500, MOVED]
+        result = move()
+        assert (result.status, result.errors) == (0, [])
+
+    def test_for_too_long(self, move: Any, cloud: FakeCloud) -> None:
+        """The command knows nothing, and must not say that it failed."""
+        cloud.then = [MOVING, 502]
+        result = move()
+        assert result.status == 1
+        assert 'it may still be moved' in result.errors[0]
+        assert 'was not moved' not in result.errors[0]
+        assert len(result.errors) == 1
+
+    def test_for_good(self, move: Any, cloud: FakeCloud) -> None:
+        """What is not allowed now will not be in a moment."""
+        cloud.then = [MOVING, 403, MOVED]
+        result = move()
+        assert result.status == 1
+        assert 'it may still be moved' in result.errors[0]
+
+
 class TestRolledBack:
     @pytest.mark.parametrize('status', ['ACTIVE', 'SHUTOFF'])
     def test_reason_is_open_to_the_user(

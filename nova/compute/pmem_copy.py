@@ -87,6 +87,8 @@ def check_flavors(current_flavor, new_flavor):
     Their sizes are not known here: labels say nothing of sizes. The
     destination checks those.
 
+    :returns: whether there is anything to copy; a server that has no vPMEM
+        moves like any other
     :raises PMEMCopyFewerDevices: if there are too few
     """
     current = len(hardware.get_vpmems(current_flavor))
@@ -94,6 +96,7 @@ def check_flavors(current_flavor, new_flavor):
     if new < current:
         raise exception.PMEMCopyFewerDevices(
             flavor=new_flavor.name, new=new, current=current)
+    return current > 0
 
 
 def is_asked_for(request_spec):

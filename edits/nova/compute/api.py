@@ -27,7 +27,8 @@ EDITS = [
         '''),
     insert_before('API.resize', 'same_flavor = $X', '''
         if copy_pmem_devices:
-            pmem_copy.check_flavors(current_flavor, new_flavor)
+            copy_pmem_devices = pmem_copy.check_flavors(
+                current_flavor, new_flavor)
 
         '''),
     insert_after('API.resize', 'request_spec.ignore_hosts = $X', '''

@@ -24,9 +24,12 @@ EDITS = [
            within="('requested_destination', 'requested_resources', ...)"),
     insert_before(
         'RequestSpec._get_update_primitives', "db_updates = {'spec': $X}", '''
-        # Don't persist copy_pmem_devices: the next move asks anew.
+        # Don't persist copy_pmem_devices: the next move asks anew. Without
+        # it, what is stored is of the version before, which a Nova without
+        # it can read as well.
         if 'copy_pmem_devices' in spec:
             del spec.copy_pmem_devices
+        spec.VERSION = '{{request_spec_before}}'
 
         '''),
 ]

@@ -13,6 +13,7 @@ import fixtures
 from oslo_utils.fixture import uuidsentinel as uuids
 import psutil
 
+from nova.compute import pmem_copy as compute_pmem_copy
 from nova import context
 from nova import objects
 from nova.tests.functional.libvirt import pmem_base
@@ -152,6 +153,8 @@ class PmemCopyTests(pmem_base.PmemServersTestBase):
         server = self.boot()
         self.migrate(server)
         self.assertEqual([], self.links())
+        # If it fails, too, it is moved as without the option.
+        self.assertFalse(compute_pmem_copy.is_wanted(self._instance(server)))
         self.confirm(server)
         # It may gain a device, too.
         server = self.resize(server, self.create_pmem_flavor('SMALL'))

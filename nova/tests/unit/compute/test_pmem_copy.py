@@ -76,7 +76,8 @@ class CheckFlavorsTestCase(test.NoDBTestCase):
     @ddt.data((None, None), (None, 'A'), ('A', 'A'), ('A', 'B'), ('A', 'B,A'))
     @ddt.unpack
     def test_enough_devices(self, current, new):
-        pmem_copy.check_flavors(self._flavor(current), self._flavor(new))
+        self.assertEqual(bool(current), pmem_copy.check_flavors(
+            self._flavor(current), self._flavor(new)))
 
 
 class IsWantedTestCase(test.NoDBTestCase):

@@ -35,6 +35,10 @@ class RequestSpecWishTestCase(test.NoDBTestCase):
         stored = jsonutils.loads(save.call_args.args[2]['spec'])
         self.assertNotIn('copy_pmem_devices', stored['nova_object.data'])
         self.assertTrue(spec.copy_pmem_devices)
+        # So a Nova without it can read it, which may come after this one.
+        self.assertEqual('1.15', stored['nova_object.version'])
+        again = objects.RequestSpec.obj_from_primitive(stored)
+        self.assertFalse(again.copy_pmem_devices)
 
 
 class MigrationContextWishTestCase(test.NoDBTestCase):
