@@ -129,7 +129,9 @@ class PmemTwoAtOnceTests(RoundTestBase):
             # What the first one sees is lost by the second.
             for _number in range(2):
                 self.start_round(DESTINATION)
-                taken_up.wait(1)
+                pmem_world.wait_until(
+                    lambda: taken_up.is_set() or self._round().done(),
+                    'it is seen')
 
         self.useFixture(fixtures.MockPatchObject(
             pmem_copy.API, 'finish', start))
@@ -169,6 +171,9 @@ class PmemTwoAtOnceTests(RoundTestBase):
         self.settle()
         self.boot(MOVED, host=DESTINATION)
         self.assertEqual([], self.dirty_starts)
+
+    def _round(self):
+        return pmem_recovery._WATCHES[self.computes[DESTINATION].manager].round
 
     def _is_over(self):
         with self.in_service(DESTINATION):
