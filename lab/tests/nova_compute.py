@@ -100,8 +100,9 @@ stand_in('nova.objects', LibvirtVPMEMDevice=LibvirtVPMEMDevice,
              event_start=lambda *_values, **_options: None,
              event_finish_with_failure=lambda *_values, **_options: None))
 stand_in('nova.compute.task_states', DELETING='deleting',
-         RESIZE_MIGRATING='resize_migrating', RESIZE_PREP='resize_prep',
-         RESIZE_REVERTING='resize_reverting', SOFT_DELETING='soft-deleting')
+         RESIZE_FINISH='resize_finish', RESIZE_MIGRATING='resize_migrating',
+         RESIZE_PREP='resize_prep', RESIZE_REVERTING='resize_reverting',
+         SOFT_DELETING='soft-deleting')
 stand_in('nova.thread_pool_factory', ExecutorType=Row(LONG_TASK=None),
          spawn_on=lambda _kind, *call: POOL.submit(*call))
 sys.modules['lxml'] = types.ModuleType('lxml')
@@ -152,6 +153,11 @@ def _resources(devices):
             for device in devices]
 
 
+def _resources_of(instance, prefix=None):
+    return (getattr(instance.migration_context, prefix + 'resources')
+            if prefix else instance.resources)
+
+
 def _api(move=None):
     """Return the door of a driver whose host has no guests."""
     host = Row(get_node_uuid=lambda: PROVIDER,
@@ -161,8 +167,7 @@ def _api(move=None):
                         remove_job=lambda *_process: None),
         _host=host, _vpmems_by_name=namespaces.list_namespaces(),
         _get_vpmem_resources=list,
-        _get_resources=lambda instance, prefix=None: getattr(
-            instance.migration_context, prefix + 'resources')))
+        _get_resources=_resources_of))
     api._pairs = lambda *_arguments: move.pairs
     api._precopied = PRECOPIED
     return api
@@ -186,8 +191,10 @@ def copy(move):
 
 def finish(move):
     """Do what is done around the start of the guest, which there is not."""
-    # The source has told that everything was copied.
+    # The source has told that everything was copied; and Nova has given the
+    # server what was claimed for it.
     move.instance.migration_context.pmem_copy_socket = None
+    move.instance.resources = move.instance.migration_context.new_resources
     _api().finish(move.instance, move.migration)
     _api().started(move.instance)
 
