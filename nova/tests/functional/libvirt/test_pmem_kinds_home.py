@@ -85,7 +85,7 @@ class PmemNoWaitingTests(pmem_kinds.KindTestBase):
     def test_database_that_is_away_as_a_revert_begins(self):
         """Before anything is known of it, and so of whether to try again."""
         self.move()
-        calls = self.fail_next('nova.compute.pmem_work.is_in')
+        calls = self.fail_next('nova.compute.pmem_work.is_still')
         self.ask_to_revert()
         self.settle()
         self.assertGreater(len(calls), 1)
