@@ -85,7 +85,7 @@ def main() -> int:
     sys.path.insert(0, str(pathlib.Path(options.tree).resolve()))
 
     started = time.monotonic()
-    print('# This takes three to four minutes.\n'
+    print('# This takes two to four minutes.\n'
           '# Nova in %s: API, conductor, scheduler, placement and two '
           'nova-computes.' % options.tree, flush=True)
     from demo import cloud

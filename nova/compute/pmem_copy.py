@@ -16,6 +16,7 @@ from nova.virt import hardware
 #: may still write there.
 LEAVING = ('accepted', 'pre-migrating', 'migrating', 'post-migrating')
 
+#: The task states of a server that is being deleted.
 DELETING = (task_states.DELETING, task_states.SOFT_DELETING)
 
 #: The key in a server's system metadata for the request that asks for a copy.
@@ -100,6 +101,7 @@ def check_flavors(current_flavor, new_flavor):
 
 
 def is_asked_for(request_spec):
+    """Whether the request that is under way asks for a copy."""
     return ('copy_pmem_devices' in request_spec and
             request_spec.copy_pmem_devices)
 
@@ -109,6 +111,15 @@ def is_wanted(instance):
     move = instance.migration_context
     return (move is not None and 'copy_pmem_devices' in move and
             move.copy_pmem_devices)
+
+
+def is_move_of(instance, migration):
+    """Whether a migration is the one whose context a server has.
+
+    It has none when that is over, and another one when it moves anew.
+    """
+    move = instance.migration_context
+    return move is not None and move.migration_id == migration.id
 
 
 def has_left(instance):

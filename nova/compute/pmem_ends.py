@@ -98,8 +98,7 @@ def _forget(instance, migration, ending):
     with contextlib.suppress(exception.InstanceNotFound):
         instance.refresh()
         _end_if(migration, ending)
-        move = instance.migration_context
-        if move is not None and move.migration_id == migration.id:
+        if pmem_copy.is_move_of(instance, migration):
             instance.drop_migration_context()
             # What has failed on the other host since may have set it back,
             # and sees from now on that it is over.

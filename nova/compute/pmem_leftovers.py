@@ -158,7 +158,9 @@ def _release(manager, context, ticket):
         instance = _find(context, ticket.instance_uuid)
         migration = instance and objects.Migration.get_by_uuid(
             context, ticket.migration_uuid)
-        if migration is None or not _moves_anew(instance, migration):
+        if (migration is None or instance.migration_context is None or
+                pmem_copy.is_move_of(instance, migration)):
+            # It does not come here by another move.
             manager._end_pending_dest_resize_task(ticket.instance_uuid)
         if migration is not None:
             if migration.status in pmem_copy.LEAVING:
@@ -179,11 +181,6 @@ def fail(migration):
     """End a migration that nobody asked to be reverted."""
     migration.status = 'error'
     migration.save()
-
-
-def _moves_anew(instance, migration):
-    move = instance.migration_context
-    return move is not None and move.migration_id != migration.id
 
 
 def _find(context, instance_uuid):

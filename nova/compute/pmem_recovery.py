@@ -208,8 +208,7 @@ def next_step(host, migration, instance):
         and whether it is certain that there is no message on its way that
         somebody would begin to work on
     """
-    move = instance.migration_context
-    if move is None or move.migration_id != migration.id:
+    if not pmem_copy.is_move_of(instance, migration):
         is_mine = host == migration.source_compute
         return (_end_confirming if migration.status == 'confirming' and is_mine
                 else None), False

@@ -218,9 +218,8 @@ def is_still(context, instance, migration, task_state):
     """
     current = objects.Instance.get_by_uuid(
         context, instance.uuid, expected_attrs=['migration_context'])
-    move = current.migration_context
-    return (current.task_state == task_state and move is not None and
-            move.migration_id == migration.id)
+    return (current.task_state == task_state and
+            pmem_copy.is_move_of(current, migration))
 
 
 #: The status of a move while it is being ended, and when it has ended so.
@@ -262,8 +261,7 @@ def _is_over(instance, migration):
 
     What has failed here may have come after the message to it.
     """
-    move = instance.migration_context
-    return move is None or move.migration_id != migration.id
+    return not pmem_copy.is_move_of(instance, migration)
 
 
 def end(migration, ending):

@@ -206,18 +206,9 @@ class PmemTwoAtOnceTests(RoundTestBase):
 
         self.useFixture(fixtures.MockPatchObject(
             rpcapi.ComputeAPI, 'finish_resize', cast_and_fail))
-        may_be_elsewhere = pmem_moves._may_be_elsewhere
-
-        def ask(*args):
-            pmem_world.wait_until(
-                lambda: self.status(self.server) == 'VERIFY_RESIZE',
-                'it has moved')
-            with mock.patch('nova.objects.Instance.get_by_uuid',
-                            side_effect=OSError('no database')):
-                return may_be_elsewhere(*args)
-
-        self.useFixture(fixtures.MockPatchObject(
-            pmem_moves, '_may_be_elsewhere', ask))
+        self._can_not_be_asked_for(lambda: pmem_world.wait_until(
+            lambda: self.status(self.server) == 'VERIFY_RESIZE',
+            'it has moved'))
         self.ask_to_migrate()
         self.wait_until_quiet()
         self.run_periodic_tasks()
@@ -225,6 +216,34 @@ class PmemTwoAtOnceTests(RoundTestBase):
         self.ask_to_confirm()
         self.wait_until_quiet()
         self.assert_in_order('ACTIVE', DESTINATION)
+
+
+    def test_source_that_does_not_know_whose_it_is(self):
+        """Nobody is told that it has moved, and it is taken back."""
+        phases = []
+        self.useFixture(fixtures.MockPatch(
+            MANAGER + '_send_resize_instance_notifications',
+            lambda _manager, *args: phases.append(args[-1])))
+        self.fail_next(
+            'nova.virt.libvirt.pmem.passes.Passes.run_without_guest')
+        self._can_not_be_asked_for()
+        self.ask_to_migrate()
+        self.wait_until_quiet()
+        self.assertEqual(['start'], phases)
+        self.assert_in_order('ACTIVE', SOURCE)
+
+    def _can_not_be_asked_for(self, wait=lambda: None):
+        """The database is away when a source asks whose its server is."""
+        ask = pmem_moves._may_be_elsewhere
+
+        def ask_in_vain(*args):
+            wait()
+            with mock.patch('nova.objects.Instance.get_by_uuid',
+                            side_effect=OSError('no database')):
+                return ask(*args)
+
+        self.useFixture(fixtures.MockPatchObject(
+            pmem_moves, '_may_be_elsewhere', ask_in_vain))
 
 
 class PmemEarlierMoveTests(RoundTestBase):

@@ -125,11 +125,10 @@ def leftovers(
         # The record of a migration outlives its server.
         return list(ticket.targets)
     status = migration.status
-    move = instance.migration_context
     # It was evacuated, or moves anew: until then it has this move's context.
     has_moved_on = instance.host not in (
         migration.source_compute, migration.dest_compute) or (
-            move is None or move.migration_id != migration.id)
+            not compute_pmem_copy.is_move_of(instance, migration))
     if ticket.state == tickets.OVER:
         # Confirming it is taken up again, and that wipes them. If they were
         # released before, it would wipe what is another server's by then.
@@ -179,10 +178,9 @@ def _belongs(target: tickets.Target, host: str,
     if instance.host != host:
         return False
     resources = list(instance.resources or [])
-    move = instance.migration_context
-    if (migration.source_compute != host and move is not None and
-            move.migration_id == migration.id):
-        resources.extend(move.new_resources or [])
+    if (migration.source_compute != host and
+            compute_pmem_copy.is_move_of(instance, migration)):
+        resources.extend(instance.migration_context.new_resources or [])
     return (provider, target.name) in {
         (resource.provider_uuid, resource.identifier)
         for resource in resources}
@@ -340,9 +338,10 @@ def _from_database(context, migration_uuid: str,
         return None
     instance = _find(objects.Instance, context.elevated(read_deleted='yes'),
                      migration.instance_uuid)
-    move = instance and instance.migration_context
-    if move is None or move.migration_id != migration.id:
+    if instance is None or (
+            not compute_pmem_copy.is_move_of(instance, migration)):
         return None
+    move = instance.migration_context
     receives = kind == tickets.RECEIVE
     devices = [resource.metadata for resource in (
         move.new_resources if receives else move.old_resources) or []
