@@ -217,7 +217,6 @@ class PmemTwoAtOnceTests(RoundTestBase):
         self.wait_until_quiet()
         self.assert_in_order('ACTIVE', DESTINATION)
 
-
     def test_source_that_does_not_know_whose_it_is(self):
         """Nobody is told that it has moved, and it is taken back."""
         phases = []
