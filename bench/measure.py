@@ -124,8 +124,25 @@ def last_pass(where: place.Place, piece: int, **options: object) -> Taken:
 
     :param piece: bytes that it has written together
     """
-    where.write_here_and_there(piece)
-    return _copy(where.job(attempt=1, **options))
+    with _waiting(where.job(attempt=1, **options)) as waiting:
+        where.write_here_and_there(piece)
+        return _finish(waiting)
+
+
+@contextlib.contextmanager
+def _waiting(job: pmem_job.Sending) -> abc.Iterator[transfer.Sender]:
+    """Have a sender that has connected, as nova-compute has."""
+    def ignore(_process: subprocess.Popen) -> None:
+        """Nobody but us is to know of it."""
+    with transfer.Sender('bench', job, ignore, ignore) as waiting:
+        waiting.wait_until_ready()
+        yield waiting
+
+
+def _finish(waiting: transfer.Sender) -> Taken:
+    start = time.monotonic()
+    totals = waiting.finish(lambda _done, _total: None)
+    return Taken(time.monotonic() - start, totals.wire, totals.resumed)
 
 
 def fast_guest(where: place.Place, rate: int, **options: object) -> tuple[
@@ -142,9 +159,12 @@ def fast_guest(where: place.Place, rate: int, **options: object) -> tuple[
                                event['seconds'], event['retries'],
                                event['resumed'])
 
-    with where.guest_that_writes(rate):
-        done = passes.repeat(run_pass)
-    return len(done), _copy(where.job(attempt=len(done), **options))
+    with contextlib.ExitStack() as stack:
+        with where.guest_that_writes(rate):
+            done = passes.repeat(run_pass)
+            waiting = stack.enter_context(_waiting(
+                where.job(attempt=len(done), **options)))
+        return len(done), _finish(waiting)
 
 
 def ceiling(where: place.Place, streams: int, **options: object) -> Taken:

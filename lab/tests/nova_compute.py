@@ -80,8 +80,10 @@ MIGRATIONS, INSTANCES = Table(), Table()
 #: The provider of each host's resources.
 PROVIDER = 'provider'
 
-#: The moves of which something was copied while their guests ran.
-PRECOPIED = {}
+#: The moves of which something was copied while their guests ran. As a sender
+#: ends with the thread that has started it, all are those of one.
+COPYING, PRECOPIED = contextlib.ExitStack(), {}
+LEAVING = futures.ThreadPoolExecutor(1)
 
 POOL = futures.ThreadPoolExecutor(1)
 
@@ -182,11 +184,17 @@ def prepare(move):
 def precopy(move):
     """Copy while the guest runs."""
     move.instance.task_state = 'resize_prep'
-    _api(move).precopy(move.instance, move.migration, True)
+    LEAVING.submit(COPYING.enter_context, _api(move).precopied(
+        move.instance, move.migration, True)).result()
 
 
 def copy(move):
-    _api(move).copy(move.instance, None)
+    LEAVING.submit(_copy, move).result()
+
+
+def _copy(move):
+    with COPYING.pop_all():
+        _api(move).copy(move.instance, None)
 
 
 def finish(move):

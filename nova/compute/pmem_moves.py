@@ -297,10 +297,11 @@ def goes_on_here_on_failure(manager, context, instance, migration):
         raise exception.InstanceFaultRollback(
             inner_exception=exception.PMEMCopyFailed(
                 reason=_('the destination does not know how to copy')))
-    if pmem_copy.is_wanted(instance):
-        _precopy(manager, context, instance, migration)
+    copying = (_precopy(manager, context, instance, migration)
+               if pmem_copy.is_wanted(instance) else contextlib.nullcontext())
     try:
-        yield
+        with copying:
+            yield
     except exception.InstanceFaultRollback:
         # Refused before the guest was touched.
         raise
@@ -339,12 +340,15 @@ def goes_on_here_on_failure(manager, context, instance, migration):
 def _precopy(manager, context, instance, migration):
     """Do what can be done while the guest runs.
 
+    :returns: a context in which the copy can go on
     :raises InstanceFaultRollback: with the failure: the guest was not touched
     """
+    copying = contextlib.ExitStack()
     try:
-        manager.driver.precopy_pmem_devices(
+        copying.enter_context(manager.driver.precopied_pmem_devices(
             context, instance, migration,
-            pmem_work.is_on(manager, instance))
+            pmem_work.is_on(manager, instance)))
+        return copying
     except Exception as error:
         with contextlib.suppress(exception.InstanceNotFound):
             if pmem_work.is_still(context, instance, migration,

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 from novapatch.edit import add_function
+from novapatch.edit import add_import
 
 EDITS = [
+    add_import('import contextlib'),
     add_function('''
         def has_pmem(self):
             """Whether this host has vPMEM, or has to wipe some."""
@@ -15,14 +17,17 @@ EDITS = [
             :raises ComputeResourcesUnavailable: if they can't take the data
             """
 
-        def precopy_pmem_devices(self, context, instance, migration, is_on):
+        def precopied_pmem_devices(self, context, instance, migration, is_on):
             """Find out whether vPMEM data can be copied, and begin to.
 
-            Called on the source of a move that copies, before the guest is
-            touched. What fails now has cost nothing.
+            Entered on the source of a move that copies, before the guest is
+            touched, and left when the server has. What fails on entering has
+            cost nothing.
 
             :param is_on: whether the guest runs; if not, nothing is copied yet
+            :returns: a context manager
             """
+            return contextlib.nullcontext()
 
         def has_started_on_pmem(self, instance):
             """Whether a guest that came by a copy may have run here."""

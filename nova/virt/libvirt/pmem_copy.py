@@ -48,7 +48,7 @@ class API(owners.Owners):
 
     def __init__(self, driver) -> None:
         super().__init__(driver)
-        # The uuids of moves of which something was copied.
+        # What was copied of moves that leave, by their uuids.
         self._precopied: dict[str, passes.Running] = {}
 
     def namespaces(self) -> pmem_namespaces.Namespaces:
@@ -83,7 +83,7 @@ class API(owners.Owners):
             dirty = self.dirty_names(besides=migration.uuid).intersection(
                 device.name for device in claimed)
             if dirty:
-                raise _unready('%s: not wiped yet' % ', '.join(sorted(dirty)))
+                raise pmem_namespaces.unready('%s: not wiped yet' % ', '.join(sorted(dirty)))
             if pairs:
                 self._open(instance, migration, pairs)
 
@@ -91,7 +91,7 @@ class API(owners.Owners):
               migration: 'objects.Migration',
               pairs: list[pairing.DevicePair]) -> None:
         namespaces = pmem_namespaces.list_namespaces()
-        nodes = [_claimed_node(target, namespaces) for __, target in pairs]
+        nodes = [pmem_namespaces.claimed_node(target, namespaces) for __, target in pairs]
         ticket = tickets.Ticket(
             host=self.host, migration_uuid=migration.uuid,
             instance_uuid=instance.uuid, targets=tuple(
@@ -111,19 +111,32 @@ class API(owners.Owners):
                 pmem_namespaces.take_back(ticket.targets, namespaces)
             tickets.close(ticket)
             if isinstance(error, (exception.PMEMDeviceBusy, OSError)):
-                raise _unready(str(error))
+                raise pmem_namespaces.unready(str(error))
             raise
 
-    def precopy(self, instance: 'objects.Instance',
-                migration: 'objects.Migration', is_on: bool) -> None:
+    @contextlib.contextmanager
+    def precopied(self, instance: 'objects.Instance',
+                  migration: 'objects.Migration',
+                  is_on: bool) -> abc.Iterator[None]:
         """Find out whether a copy will work; copy while the guest runs.
+
+        :meth:`copy` goes on with what was begun, as long as this lasts.
 
         :param is_on: whether it does
         :raises Exception: whatever would make the copy fail
         """
         pairs = self._pairs(instance, instance.new_flavor)
-        if not pairs:
-            return
+        try:
+            if pairs:
+                self._precopy(instance, migration, pairs, is_on)
+            yield
+        finally:
+            if running := self._precopied.pop(migration.uuid, None):
+                running.sender.close()
+
+    def _precopy(self, instance: 'objects.Instance',
+                 migration: 'objects.Migration',
+                 pairs: list[pairing.DevicePair], is_on: bool) -> None:
         pmem_namespaces.check_readable([source for source, __ in pairs])
         with self._passes(instance, migration, pairs,
                           'compute_check_pmem_copy',
@@ -154,8 +167,8 @@ class API(owners.Owners):
         with self._passes(instance, migration, pairs,
                           'compute_copy_pmem_devices',
                           task_states.RESIZE_MIGRATING) as (copy, event):
-            before = self._precopied.pop(migration.uuid, None)
-            event.details = copy.run_without_guest(before)
+            event.details = copy.run_without_guest(
+                self._precopied.get(migration.uuid))
         # So the destination sees that it was copied.
         instance.migration_context.pmem_copy_socket = None
 
@@ -378,23 +391,3 @@ def _migration_of(instance: 'objects.Instance') -> 'objects.Migration':
     return objects.Migration.get_by_id(
         nova_context.get_admin_context(read_deleted='yes'),
         instance.migration_context.migration_id)
-
-
-def _unready(details: str) -> Exception:
-    """Say to users that a host can't take the data; to operators, why."""
-    LOG.warning('The vPMEM namespaces that were claimed for a move are not '
-                'ready, and the next host is tried: %s', details)
-    return exception.ComputeResourcesUnavailable(
-        reason=_('the vPMEM namespaces are not ready'))
-
-
-def _claimed_node(device: 'objects.LibvirtVPMEMDevice',
-                  namespaces: pmem_namespaces.Namespaces) -> str:
-    found = namespaces.get(device.name)
-    if found is None or (found.devpath, found.size) != (
-            device.devpath, device.size):
-        raise _unready(
-            'namespace %s was %s and is %s; restart nova-compute' % (
-                device.name, pmem_namespaces.describe(device),
-                pmem_namespaces.describe(found)))
-    return found.devpath

@@ -4,6 +4,7 @@
 
 from collections import abc
 import contextlib
+import ctypes
 import fcntl
 import os
 import select
@@ -18,6 +19,9 @@ STDERR_KEPT = 2048
 
 #: Bytes of it that are taken at all.
 STDERR_TAKEN = 64 * 1024
+
+# From Linux's <linux/prctl.h>.
+_PR_SET_PDEATHSIG = 1
 
 
 class Failed(Exception):
@@ -201,6 +205,11 @@ class Fork:
             os.close(self._pidfd)
             self._status = os.waitstatus_to_exitcode(status)
         return self._status
+
+
+def die_with_parent() -> None:
+    """Be killed when the thread of our parent ends that has started us."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def terminate(_number: int, _frame: ty.Any) -> ty.NoReturn:

@@ -2,15 +2,14 @@
 
 """The command that nova-compute starts on the source: it sends devices.
 
-The job comes as JSON on stdin, and events go as lines of JSON to stdout. The
-last one is either ``done`` or ``error``; only after ``done`` the exit status
-is 0. Each stream is a process of its own; this one shares out the extents,
-starts the streams, hears which extents are acknowledged, and starts anew what
+The job comes as a line of JSON on stdin, and events go as lines of JSON to
+stdout. The last one is either ``done`` or ``error``; only after ``done`` the
+exit status is 0. The copy begins when stdin ends: until then its streams only
+connect, and ``ready`` says that they have. Each is a process of its own; this
+one shares out the extents, hears which are acknowledged, and starts anew what
 has broken.
 """
 
-import contextlib
-import ctypes
 import functools
 import itertools
 import json
@@ -50,7 +49,6 @@ SLACK = 10
 LONGEST_JOB = 1024 * 1024
 
 _NUMBER = struct.Struct('=Q')
-_PR_SET_PDEATHSIG = 1
 
 
 def command(migration_uuid: str) -> list[str]:
@@ -87,15 +85,17 @@ class Copy:
     """A copy, from the first stream to the last acknowledgement."""
 
     def __init__(self, job: pmem_job.Sending, guard: processes.Guard,
-                 tell: ty.Callable[..., None]) -> None:
+                 tell: ty.Callable[..., None], begins: int) -> None:
         """Prepare it.
 
         :param tell: called with an event, and what belongs to it
+        :param begins: a file descriptor that can be read when it is to begin
         :raises Failed: if the sources can't be read
         """
         self._job = job
         self._guard = guard
         self._tell = tell
+        self._begins = begins
         try:
             self._plan = extents.Plan(
                 [(each.size, each.target_size) for each in job.devices],
@@ -111,6 +111,7 @@ class Copy:
         self._looks = mmap.mmap(-1, _NUMBER.size * job.streams)
         self._bytes = self._resumed = self._wire = self._retries = 0
         self._is_reached, self._reason = False, 'no stream could be started'
+        self._is_ready = self._has_begun = False
         self._start = time.monotonic()
         self._lost_at: float | None = None
         self._told_at = self._start - PROGRESS_INTERVAL
@@ -133,7 +134,7 @@ class Copy:
             try:
                 self._round(number, slots)
             finally:
-                self._end(slots)
+                stream_slot.end(slots)
             streams, pause = sum(not slot.is_lost for slot in slots), 0
             if self._job.is_trial and streams:
                 return
@@ -176,6 +177,7 @@ class Copy:
                 if slot.fork is not None:
                     self._watch(slot)
             self._check_link(slots)
+            self._tell_ready(slots)
             self._tell_progress()
             self._check_time()
 
@@ -211,7 +213,7 @@ class Copy:
         one = stream.Stream(
             self._job, self._plan, self._sources, self._failures, rate, tell,
             functools.partial(_NUMBER.pack_into, self._looks,
-                              number * _NUMBER.size))
+                              number * _NUMBER.size), self._may_begin)
         try:
             with connection.connected(self._job, self._guard) as link:
                 one.run(link, wire.hello(
@@ -226,12 +228,19 @@ class Copy:
         except connection.Refused as error:
             tell(refused=str(error), at=error.number)
 
+    def _may_begin(self, timeout: float) -> bool:
+        return bool(select.select([self._begins], [], [], timeout)[0])
+
     def _wait(self, slots: list[stream_slot.Slot]) -> None:
         until = self._told_at + PROGRESS_INTERVAL
         by_fd = {fd: slot for slot in slots if slot.fork is not None
                  for fd in slot.sources()}
-        ready = select.select(
-            list(by_fd), [], [], max(0, until - time.monotonic()))[0]
+        waiting = [] if self._has_begun else [self._begins]
+        ready = select.select([*by_fd, *waiting], [], [],
+                              max(0, until - time.monotonic()))[0]
+        if self._begins in ready:
+            ready.remove(self._begins)
+            self._has_begun, self._start = True, time.monotonic()
         for fd in ready:
             for fields in by_fd[fd].read(fd):
                 self._hear(by_fd[fd], fields)
@@ -248,6 +257,8 @@ class Copy:
         elif 'failed' in fields:
             self._count_failure(fields['failed'])
             self._retry(slot, fields['error'], fields['failed'])
+        elif 'waits' in fields:
+            slot.is_ready, slot.fruitless, self._lost_at = True, 0, None
         elif 'wire' in fields:
             self._wire += fields['wire']
         elif 'greeted' in fields:
@@ -320,29 +331,25 @@ class Copy:
 
     def _check_time(self) -> None:
         limit = self._job.time_limit
-        if limit and time.monotonic() > self._start + limit:
+        if limit and self._has_begun and (
+                time.monotonic() > self._start + limit):
             raise Failed('it is not done after %d seconds' % limit)
-
-    @staticmethod
-    def _end(slots: list[stream_slot.Slot]) -> None:
-        """End the streams that are left, with what they have started."""
-        left = [slot for slot in slots if slot.fork is not None]
-        for slot in left:
-            with contextlib.suppress(ProcessLookupError):
-                slot.fork.end()
-        until = time.monotonic() + connection.LAST_WORDS
-        for slot in left:
-            if not select.select([slot.fork], [], [], max(
-                    0, until - time.monotonic()))[0]:
-                slot.fork.send(signal.SIGKILL)
-            slot.reap()
 
     # What is told
 
+    def _tell_ready(self, slots: list[stream_slot.Slot]) -> None:
+        left = [slot.is_ready for slot in slots if not slot.is_over]
+        if not self._is_ready and left and all(left):
+            self._is_ready = True
+            self._tell('ready')
+
     def _tell_progress(self) -> None:
         now = time.monotonic()
-        if now >= self._told_at + PROGRESS_INTERVAL:
-            self._told_at = now
+        if now < self._told_at + PROGRESS_INTERVAL:
+            return
+        self._told_at = now
+        # While it waits, nobody reads what is told.
+        if self._has_begun:
             self._tell('progress', done=self._bytes, total=self._job.total,
                        wire=self._wire)
 
@@ -359,22 +366,14 @@ def _tell(event: str, **fields: ty.Any) -> None:
     sys.stdout.flush()
 
 
-def _die_with_parent() -> None:
-    """Be killed when the thread of our parent ends that has started us."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 def run(text: str) -> int:
-    """Do a job.
-
-    :returns: the exit status
-    """
+    """Do a job; return the exit status."""
     try:
         job = pmem_job.Sending.from_json(text)
         if job.parent not in (0, os.getppid()):
             raise ValueError('whoever wanted it is gone')
         with processes.Guard() as guard:
-            copy = Copy(job, guard, _tell)
+            copy = Copy(job, guard, _tell, sys.stdin.fileno())
             copy.run()
         _tell('done', **copy.totals())
         return 0
@@ -391,9 +390,9 @@ def run(text: str) -> int:
 
 
 def main() -> ty.NoReturn:
-    _die_with_parent()
+    processes.die_with_parent()
     signal.signal(signal.SIGTERM, processes.terminate)
-    processes.end(run(sys.stdin.read(LONGEST_JOB)))
+    processes.end(run(sys.stdin.readline(LONGEST_JOB)))
 
 
 if __name__ == '__main__':

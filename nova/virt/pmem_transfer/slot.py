@@ -2,12 +2,16 @@
 
 """A stream, as the sender sees it: a child to be heard, and to be ended."""
 
+import contextlib
 import functools
 import json
 import os
+import select
+import signal
 import time
 import typing as ty
 
+from nova.virt.pmem_transfer import connection
 from nova.virt.pmem_transfer import processes
 from nova.virt.pmem_transfer import wire
 
@@ -20,6 +24,7 @@ class Slot:
 
     :ivar is_over: whether its share is done, or it is given up
     :ivar is_lost: whether it is given up
+    :ivar is_ready: whether its connection was of use
     """
 
     def __init__(self, number: int, not_before: float) -> None:
@@ -27,7 +32,8 @@ class Slot:
         self.not_before = not_before
         self.fruitless = 0
         self.heard_at = 0.0
-        self.is_over = self.is_lost = self.is_greeted = False
+        self.is_over = self.is_lost = False
+        self.is_greeted = self.is_ready = False
         self.fork: processes.Fork | None = None
         self.ended: dict[str, ty.Any] = {}
 
@@ -56,7 +62,7 @@ class Slot:
         self.lines = wire.Lines(functools.partial(os.read, self.told))
         self.words = b''
         self.ended = {}
-        self.is_greeted = False
+        self.is_greeted = self.is_ready = False
         self.heard_at = time.monotonic()
 
         def run() -> None:
@@ -105,6 +111,20 @@ class Slot:
             os.close(fd)
         fork, self.fork = self.fork, None
         return fork.status()
+
+
+def end(slots: list[Slot]) -> None:
+    """End the streams that are left, with what they have started."""
+    left = [slot for slot in slots if slot.fork is not None]
+    for slot in left:
+        with contextlib.suppress(ProcessLookupError):
+            slot.fork.end()
+    until = time.monotonic() + connection.LAST_WORDS
+    for slot in left:
+        if not select.select([slot.fork], [], [], max(
+                0, until - time.monotonic()))[0]:
+            slot.fork.send(signal.SIGKILL)
+        slot.reap()
 
 
 def _say(fd: int, **fields: ty.Any) -> None:

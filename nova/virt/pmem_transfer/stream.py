@@ -4,7 +4,8 @@
 
 It reads an extent, sends it, and takes an answer when enough are on their way.
 What comes of it, it tells the sender, whose child it is: which extents are
-acknowledged, and how the connection broke. Then it ends.
+acknowledged, and how the connection broke. Then it ends. One that connects
+before the copy is to begin keeps its connection alive.
 """
 
 import collections
@@ -87,6 +88,7 @@ class Stream:
         sources: ty.Sequence[memory.Mapping], failures: dict[int, int],
         rate: float, tell: abc.Callable[..., None],
         look: abc.Callable[[int], None],
+        may_begin: abc.Callable[[float], bool],
     ) -> None:
         """Describe it.
 
@@ -94,6 +96,7 @@ class Stream:
         :param rate: bytes per second; 0 for no limit
         :param tell: called with what the sender is to know
         :param look: called with the number of an extent that is to be read
+        :param may_begin: says whether to begin, after so many seconds at most
         """
         self._job = job
         self._plan = plan
@@ -102,6 +105,7 @@ class Stream:
         self._pace = Pace(rate)
         self._tell = tell
         self._look = look
+        self._may_begin = may_begin
         self._sequence = itertools.count()
         self._sent: collections.deque[Item] = collections.deque()
         self._again: collections.deque[Item] = collections.deque()
@@ -122,6 +126,7 @@ class Stream:
         try:
             self._transmit(hello)
             self._greet(self._line())
+            self._wait()
             self._send_all(numbers)
             self._frame(wire.END)
             if self._fields() != {'end': True}:
@@ -138,6 +143,18 @@ class Stream:
     def at_work(self) -> int | None:
         """The number of the first extent without an answer."""
         return self._sent[0].number if self._sent else None
+
+    def _wait(self) -> None:
+        """Wait for the copy to begin; show both ends that all is well.
+
+        What an extent is now proves nothing, and nothing is made of it.
+        """
+        while not self._may_begin(0):
+            self._send(Item(0, is_asked=True))
+            self._kind(self._fields())
+            self._sent.clear()
+            self._tell(waits=True)
+            self._may_begin(self._job.stall_timeout / 4)
 
     def _send_all(self, numbers: abc.Iterable[int]) -> None:
         waiting = (Item(number, is_asked=self._job.attempt > 0)

@@ -90,8 +90,8 @@ EDITS = [
         def prepare_pmem_copy(self, context, instance, migration):
             self.pmem_api.prepare(instance, migration)
 
-        def precopy_pmem_devices(self, context, instance, migration, is_on):
-            self.pmem_api.precopy(instance, migration, is_on)
+        def precopied_pmem_devices(self, context, instance, migration, is_on):
+            return self.pmem_api.precopied(instance, migration, is_on)
 
         def settle_pmem_copies(self, context, give_back):
             return self.pmem_api.settle(context, give_back)

@@ -105,9 +105,9 @@ class ProcessKilled(Fault):
         self._needs_ssh = needs_ssh
 
     def leaves_out(self, moment: Moment) -> str:
-        if not moment.at_tool:
-            return 'no such process runs'
-        if self._needs_ssh and not (
+        if not self._needs_ssh:
+            return '' if moment.at_tool else 'no such process runs'
+        if not moment.waits and not (
                 moment.copies and moment.device == NEW):
             return 'no ssh runs'
         return ''

@@ -67,6 +67,11 @@ class Moment:
     def copies(self) -> bool:
         return self.side in ('read', 'write')
 
+    @property
+    def waits(self) -> bool:
+        """Whether the sender of the last pass has connected, and waits."""
+        return self.passes > 0 and not self.copies
+
 
 RECEIVE = (DESTINATION, 'receive')
 HOLD = (SOURCE, 'hold')
@@ -76,11 +81,15 @@ MOMENTS = (
            'after', tickets=(RECEIVE,), guest_on=SOURCE),
     Moment('precopying', 'move', SOURCE, device=NEW, side='write',
            tickets=(RECEIVE, HOLD), guest_on=SOURCE, passes=2),
-    Moment('precopied', 'move', SOURCE, DRIVER + 'precopy_pmem_devices',
-           'after', tickets=(RECEIVE, HOLD), guest_on=SOURCE, passes=2),
+    Moment('precopied', 'move', SOURCE,
+           'nova.virt.libvirt.pmem_copy.API._precopy', 'after',
+           tickets=(RECEIVE, HOLD), guest_on=SOURCE, passes=2),
     Moment('before-the-copy', 'move', SOURCE,
            DRIVER + 'migrate_disk_and_power_off', tickets=(RECEIVE,),
            guest_on=SOURCE),
+    Moment('switched-off', 'move', SOURCE,
+           'nova.virt.libvirt.pmem_copy.API.copy',
+           tickets=(RECEIVE, HOLD), passes=2),
     Moment('writing', 'move', SOURCE, device=NEW, side='write',
            tickets=(RECEIVE,)),
     Moment('comparing', 'move', SOURCE, device=NEW, side='write', at=SIZE,

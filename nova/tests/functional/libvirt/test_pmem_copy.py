@@ -333,7 +333,7 @@ class PmemStrangerTests(PmemFailureTestsBase):
 
     def test_source(self):
         with mock.patch.multiple('nova.virt.libvirt.pmem_copy.API',
-                                 precopy=mock.DEFAULT, copy=self._forget):
+                                 _precopy=mock.DEFAULT, copy=self._forget):
             self.migrate(self.server, status='ACTIVE')
         self.assertIn('the source does not know how to copy',
                       self.stdlog.logger.output)

@@ -275,7 +275,7 @@ class PmemThirdHostTests(RoundTestBase):
 
     def test_move_that_is_asked_for_again_at_once(self):
         """Its source was restarted, for an upgrade say."""
-        self.hook(DRIVER + 'precopy_pmem_devices', 'before', 'copying')
+        self.hook(DRIVER + 'precopied_pmem_devices', 'before', 'copying')
         hook = self.at('copying', lambda: self.kill(SOURCE))
         self.act(self.server, 'migrate',
                  {'copy_pmem_devices': True, 'host': DESTINATION})

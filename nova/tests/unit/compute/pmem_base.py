@@ -17,6 +17,8 @@ class MoveTestCase(test.NoDBTestCase):
     def setUp(self):
         super().setUp()
         self.manager = mock.Mock(host='host1')
+        self.precopied = self.manager.driver.precopied_pmem_devices = (
+            mock.MagicMock())
         self.manager.driver.get_info.return_value.state = power_state.SHUTDOWN
         self.manager.driver.settle_pmem_copies.return_value = []
         self.manager.driver.has_pmem.return_value = False

@@ -40,8 +40,17 @@ class GoesOnHereTestCase(pmem_base.MoveTestCase):
     def test_success(self):
         self._run(None)
         self.revert.assert_not_called()
-        self.manager.driver.precopy_pmem_devices.assert_called_once_with(
+        self.precopied.assert_called_once_with(
             mock.sentinel.context, self.instance, self.migration, False)
+
+    def test_sender_that_waits_is_ended_before_the_guest_is_back(self):
+        ends = self.precopied.return_value.__exit__
+        ends.return_value = False
+        self.revert.side_effect = lambda *_args, **_kwargs: (
+            ends.assert_called_once())
+        self.assertRaises(
+            exception.InstanceFaultRollback, self._run, ValueError('broken'))
+        self.revert.assert_called_once()
 
     def test_destination_that_knows_nothing_of_the_copy(self):
         """It is a Nova without the patch set, whatever its version says."""
@@ -57,17 +66,17 @@ class GoesOnHereTestCase(pmem_base.MoveTestCase):
                         self.manager, context, self.instance,
                         self.migration):
                     self.assertFalse(is_refused)
-        self.manager.driver.precopy_pmem_devices.assert_not_called()
+        self.precopied.assert_not_called()
         self.revert.assert_not_called()
 
     def test_guest_that_runs(self):
         self.manager.driver.get_info.return_value.state = power_state.RUNNING
         self._run(None)
         self.assertTrue(
-            self.manager.driver.precopy_pmem_devices.call_args.args[3])
+            self.precopied.call_args.args[3])
 
     def _precopy_fails(self, error):
-        self.manager.driver.precopy_pmem_devices.side_effect = ValueError()
+        self.precopied.side_effect = ValueError()
         self.assertRaises(error, self._run, None)
         self.revert.assert_not_called()
 

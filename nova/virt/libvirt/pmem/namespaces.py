@@ -281,6 +281,29 @@ def take_back(targets: abc.Iterable[tickets.Target],
         raise missing
 
 
+def claimed_node(device: 'objects.LibvirtVPMEMDevice',
+                 namespaces: Namespaces) -> str:
+    """Return the node of a device that was claimed.
+
+    :raises ComputeResourcesUnavailable: if it is not what it was then
+    """
+    found = namespaces.get(device.name)
+    if found is None or (found.devpath, found.size) != (
+            device.devpath, device.size):
+        raise unready(
+            'namespace %s was %s and is %s; restart nova-compute' % (
+                device.name, describe(device), describe(found)))
+    return found.devpath
+
+
+def unready(details: str) -> Exception:
+    """Say to users that a host can't take the data; to operators, why."""
+    LOG.warning('The vPMEM namespaces that were claimed for a move are not '
+                'ready, and the next host is tried: %s', details)
+    return exception.ComputeResourcesUnavailable(
+        reason=_('the vPMEM namespaces are not ready'))
+
+
 def wipe(wanted: abc.Iterable[Wanted], namespaces: Namespaces,
          used: abc.Set[users.Key]) -> None:
     """Zero namespaces, wherever they are now; all, even if some fail.

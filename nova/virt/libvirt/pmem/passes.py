@@ -5,8 +5,8 @@
 The first pass sends everything, and each later one compares everything and
 sends what differs: what the guest has written meanwhile. Only the last one,
 with the guest off, proves anything; what an earlier one has read half old and
-half new differs then. A guest that writes faster than the link carries is not
-waited for.
+half new differs then. Its sender connects before the guest is switched off. A
+guest that writes faster than the link carries is not waited for.
 """
 
 from collections import abc
@@ -65,10 +65,12 @@ class Running(ty.NamedTuple):
     """What was copied while the guest ran.
 
     :ivar wire: bytes that were sent
+    :ivar sender: of the last pass, which waits for the guest to be off
     """
 
     passes: int
     wire: int
+    sender: transfer.Sender
 
     def text(self) -> str:
         """Tell users of it."""
@@ -110,11 +112,25 @@ class Passes:
     def run_with_guest(self) -> Running:
         """Copy while the guest runs, as long as that pays.
 
+        :returns: what came of it, with a sender that is to be closed
         :raises TransferFailed: if a pass can't be done
         """
         done = repeat(lambda number: self._pass(
             number * SENDERS, 'while the guest runs, pass %d' % (number + 1)))
-        return Running(len(done), sum(each.wire for each in done))
+        return Running(len(done), sum(each.wire for each in done),
+                       self._connect(len(done) * SENDERS))
+
+    def _connect(self, number: int) -> transfer.Sender:
+        """Have a sender ready that copies when it is told to."""
+        sender = transfer.Sender(
+            self._migration.uuid,
+            dataclasses.replace(self._job, attempt=number), *self._hooks)
+        try:
+            sender.wait_until_ready()
+        except BaseException:
+            sender.close()
+            raise
+        return sender
 
     def run_without_guest(self, before: Running | None) -> str:
         """Copy what is missing; prove that everything has arrived.
@@ -123,17 +139,19 @@ class Passes:
         :returns: what users are told of it
         :raises TransferFailed: if it can't be done
         """
-        totals = self._pass(before.passes * SENDERS if before else 0,
-                            'and found it equal')
+        totals = self._pass(
+            before.passes * SENDERS if before else 0, 'and found it equal',
+            before.sender if before else None)
         last = _('with the server off %(wire)d MiB were sent in %(seconds).1f '
                  'seconds') % {'wire': totals.wire // units.Mi,
                                'seconds': totals.seconds}
         return '%s; %s' % (before.text(), last) if before else last
 
-    def _pass(self, first_sender: int, how: str) -> transfer.Totals:
+    def _pass(self, first_sender: int, how: str,
+              waiting: transfer.Sender | None = None) -> transfer.Totals:
         with reports.Progress(self._instance, self._is_wanted) as progress:
             totals = self._run(dataclasses.replace(
-                self._job, attempt=first_sender), progress)
+                self._job, attempt=first_sender), progress, waiting)
         LOG.info('Copied %(mib)d MiB of vPMEM data to %(host)s in '
                  '%(seconds).1f seconds %(how)s; %(differed)d MiB differed, '
                  '%(wire)d MiB were sent, %(retries)d attempts failed.',
@@ -145,9 +163,10 @@ class Passes:
         return totals
 
     def _run(self, job: pmem_job.Sending,
-             on_progress: transfer.ProgressHook) -> transfer.Totals:
+             on_progress: transfer.ProgressHook,
+             waiting: transfer.Sender | None = None) -> transfer.Totals:
         return transfer.transfer(self._migration.uuid, job, *self._hooks,
-                                 on_progress, self._is_wanted)
+                                 on_progress, self._is_wanted, waiting)
 
 
 def _is_in(instance: 'objects.Instance', task_state: str) -> bool:

@@ -48,6 +48,11 @@ ProcessHook = abc.Callable[[subprocess.Popen], None]
 #: Called with the bytes that are done, and the bytes in all.
 ProgressHook = abc.Callable[[int, int], None]
 
+#: What belongs to an event of a sender.
+FIELDS = {'progress': {'done', 'total'}, 'retry': {'message'},
+          'error': {'message'},
+          'done': {'bytes', 'wire', 'seconds', 'retries'}}
+
 #: Characters of what a peer says that are logged.
 PEER_TEXT = 1000
 
@@ -170,119 +175,170 @@ def _time_limit(job: pmem_job.Sending) -> float:
         2 * job.total / job.bandwidth if job.bandwidth else 0)
 
 
+class Sender:
+    """A process that copies, once it is told to begin.
+
+    It ends with this object, whatever happens; and with the thread that has
+    made it.
+    """
+
+    def __init__(self, migration_uuid: str, job: pmem_job.Sending,
+                 on_execute: ProcessHook, on_completion: ProcessHook) -> None:
+        """Start it: it connects.
+
+        :param on_execute: called with the process that is started
+        :param on_completion: called with it when it has ended
+        :raises TransferFailed: if it can't be started
+        """
+        self._timeout = job.stall_timeout + SILENCE
+        self._on_completion = on_completion
+        self._stderr = tempfile.TemporaryFile()
+        try:
+            self._process = subprocess.Popen(
+                sender.command(migration_uuid), stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE, stderr=self._stderr,
+                env=sender.environment(), start_new_session=True)
+        except OSError as error:
+            self._stderr.close()
+            raise TransferFailed(_('the sender did not start: %s') % error)
+        self._events = self._read_events()
+        try:
+            on_execute(self._process)
+            # One that ends before it has read this says why, or is found
+            # killed.
+            with contextlib.suppress(BrokenPipeError):
+                self._process.stdin.write(job.to_json().encode() + b'\n')
+                self._process.stdin.flush()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> ty.Self:
+        return self
+
+    def __exit__(self, *_exception: ty.Any) -> None:
+        self.close()
+
+    def wait_until_ready(self) -> None:
+        """Wait until all of its connections stand.
+
+        :raises TransferFailed: if they do not come to that
+        """
+        last: dict[str, ty.Any] = {}
+        for last in self._events:
+            if last['event'] == 'ready':
+                return
+        raise self._failure(last)
+
+    def finish(self, on_progress: ProgressHook) -> Totals:
+        """Let it copy, and wait for its end.
+
+        :raises TransferFailed: if not all is known to have arrived
+        """
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+        last: dict[str, ty.Any] = {}
+        for last in self._events:
+            if last['event'] == 'progress':
+                on_progress(last['done'], last['total'])
+        if last.get('event') == 'done' and self._status() == 0:
+            return Totals(last['bytes'], last['wire'], last['seconds'],
+                          last['retries'], last.get('resumed', 0))
+        raise self._failure(last)
+
+    def close(self) -> None:
+        """End it, if it has not ended."""
+        if self._process.stdout.closed:
+            return
+        if self._process.poll() is None:
+            # Its children end with it.
+            self._process.send_signal(signal.SIGKILL)
+        try:
+            self._process.wait(SILENCE)
+        except subprocess.TimeoutExpired:
+            LOG.error('Process %d, a sender of vPMEM data, can not be killed: '
+                      'it hangs in the kernel.', self._process.pid)
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+        self._process.stdout.close()
+        self._stderr.close()
+        self._on_completion(self._process)
+
+    def _status(self) -> int:
+        try:
+            return self._process.wait(SILENCE)
+        except subprocess.TimeoutExpired:
+            raise SenderKilled(_('the sender does not end'))
+
+    def _failure(self, last: dict[str, ty.Any]) -> TransferFailed:
+        """Say why one whose last event this is has come to nothing."""
+        status = self._status()
+        if last.get('event') == 'error':
+            return TransferFailed(last['message'], last.get('device'))
+        return SenderKilled(
+            _('the sender %(how)s: %(stderr)s') %
+            {'how': processes.how_ended(status),
+             'stderr': _tail(self._stderr) or _('no message')})
+
+    def _read_events(self) -> abc.Iterator[dict[str, ty.Any]]:
+        """Read what it tells, up to its end.
+
+        :raises SenderKilled: if it gives no sign of life for long
+        """
+        stdout = self._process.stdout
+        lines = wire.Lines(functools.partial(os.read, stdout.fileno()))
+        while not lines.ended:
+            if not select.select([stdout], [], [], self._timeout)[0]:
+                raise SenderKilled(_('the sender gave no sign of life for '
+                                     '%d seconds') % self._timeout)
+            for line in lines.read():
+                yield _event(line)
+
+
+def _event(line: bytes) -> dict[str, ty.Any]:
+    """Read what a sender tells; what it tries again is logged."""
+    try:
+        event = jsonutils.loads(line)
+        if not FIELDS.get(event['event'], set()) <= event.keys():
+            raise ValueError()
+        if event['event'] == 'retry':
+            LOG.warning('Copying vPMEM data, trying again: %s',
+                        printable(event['message']))
+        return event
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise TransferFailed(
+            _('the sender said %r') % line[:processes.STDERR_KEPT])
+
+
 def transfer(migration_uuid: str, job: pmem_job.Sending,
              on_execute: ProcessHook, on_completion: ProcessHook,
-             on_progress: ProgressHook,
-             is_wanted: abc.Callable[[], bool]) -> Totals:
+             on_progress: ProgressHook, is_wanted: abc.Callable[[], bool],
+             waiting: Sender | None = None) -> Totals:
     """Copy devices, and prove that all of it arrived.
 
     A sender that was killed is started again, and looks first what the target
     has already.
 
     :param is_wanted: says whether to start it again
+    :param waiting: a sender of this job that has connected already
     :raises TransferFailed: if it can't be done
     """
     watch = timeutils.StopWatch()
     watch.start()
     for attempt in range(job.attempts):
         limit = job.time_limit and max(1, job.time_limit - watch.elapsed())
+        process = waiting if waiting and not attempt else Sender(
+            migration_uuid, dataclasses.replace(
+                job, attempt=job.attempt + attempt, time_limit=limit),
+            on_execute, on_completion)
         try:
-            return _send(
-                migration_uuid, dataclasses.replace(
-                    job, attempt=job.attempt + attempt, time_limit=limit),
-                on_execute, on_completion, on_progress)
+            with process:
+                return process.finish(on_progress)
         except SenderKilled as error:
             if attempt + 1 == job.attempts or not is_wanted():
                 raise
             LOG.warning('Starting the sender of vPMEM data again: %s', error)
     raise AssertionError('a job has at least one attempt')
-
-
-def _send(migration_uuid: str, job: pmem_job.Sending,
-          on_execute: ProcessHook, on_completion: ProcessHook,
-          on_progress: ProgressHook) -> Totals:
-    with _sender(migration_uuid, job) as (process, stderr):
-        on_execute(process)
-        try:
-            last = _listen(process, on_progress,
-                           job.stall_timeout + SILENCE)
-            status = process.wait(SILENCE)
-        except subprocess.TimeoutExpired:
-            raise SenderKilled(_('the sender does not end'))
-        finally:
-            _end(process)
-            on_completion(process)
-        if last.get('event') == 'done' and status == 0:
-            return Totals(last['bytes'], last['wire'], last['seconds'],
-                          last['retries'], last.get('resumed', 0))
-        if last.get('event') == 'error':
-            raise TransferFailed(last['message'], last.get('device'))
-        raise SenderKilled(
-            _('the sender %(how)s: %(stderr)s') %
-            {'how': processes.how_ended(status),
-             'stderr': _tail(stderr) or _('no message')})
-
-
-@contextlib.contextmanager
-def _sender(migration_uuid: str, job: pmem_job.Sending) -> abc.Iterator[
-        tuple[subprocess.Popen, ty.IO[bytes]]]:
-    """Start a sender; whatever happens, it is not left running."""
-    with tempfile.TemporaryFile() as stderr:
-        try:
-            process = subprocess.Popen(
-                sender.command(migration_uuid), stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE, stderr=stderr,
-                env=sender.environment(), start_new_session=True)
-        except OSError as error:
-            raise TransferFailed(
-                _('the sender did not start: %s') % error)
-        with process.stdout:
-            try:
-                # One that ends before it has read this says why, or is
-                # found killed.
-                with contextlib.suppress(BrokenPipeError), process.stdin:
-                    process.stdin.write(job.to_json().encode())
-                yield process, stderr
-            finally:
-                _end(process)
-
-
-def _end(process: subprocess.Popen) -> None:
-    if process.returncode is None:
-        with contextlib.suppress(ProcessLookupError):
-            # Its children end with it.
-            process.send_signal(signal.SIGKILL)
-        try:
-            process.wait(SILENCE)
-        except subprocess.TimeoutExpired:
-            LOG.error('Process %d, a sender of vPMEM data, can not be killed: '
-                      'it hangs in the kernel.', process.pid)
-
-
-def _listen(process: subprocess.Popen, on_progress: ProgressHook,
-            timeout: float) -> dict[str, ty.Any]:
-    """Read what a sender tells, up to its end; return the last event.
-
-    :raises SenderKilled: if it gives no sign of life for so many seconds
-    """
-    event: dict[str, ty.Any] = {}
-    lines = wire.Lines(functools.partial(os.read, process.stdout.fileno()))
-    while not lines.ended:
-        if not select.select([process.stdout], [], [], timeout)[0]:
-            raise SenderKilled(_('the sender gave no sign of life for '
-                                 '%d seconds') % timeout)
-        for line in lines.read():
-            try:
-                event = jsonutils.loads(line)
-                if event['event'] == 'progress':
-                    on_progress(event['done'], event['total'])
-                elif event['event'] == 'retry':
-                    LOG.warning('Copying vPMEM data, trying again: %s',
-                                printable(event['message']))
-            except (KeyError, TypeError, ValueError):
-                raise TransferFailed(
-                    _('the sender said %r') % line[:processes.STDERR_KEPT])
-    return event
 
 
 def _tail(stream: ty.IO[bytes]) -> str:

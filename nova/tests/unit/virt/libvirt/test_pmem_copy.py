@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 from concurrent import futures
+import contextlib
 import dataclasses
 import functools
 import os
@@ -12,6 +13,7 @@ import fixtures
 from oslo_utils import fixture as utils_fixture
 from oslo_utils.fixture import uuidsentinel as uuids
 from oslo_utils import timeutils
+import testtools
 
 from nova import context
 from nova import exception
@@ -1110,6 +1112,9 @@ class CopyTestCase(PmemCopyTestCase):
         self.transfer = self.useFixture(fixtures.MockPatch(
             'nova.virt.libvirt.pmem.transfer.transfer',
             return_value=self.totals)).mock
+        self.sender = self.useFixture(fixtures.MockPatch(
+            'nova.virt.libvirt.pmem.transfer.Sender')).mock
+        self.waiting = self.sender.return_value
         self.instance.migration_context.pmem_copy_socket = '/there'
         self.instance.progress = 0
         self.instance.task_state = 'resize_migrating'
@@ -1137,7 +1142,11 @@ class CopyTestCase(PmemCopyTestCase):
     def _precopy(self, is_on=True):
         self.instance.task_state = 'resize_prep'
         self.instance.new_flavor = None
-        self.api.precopy(self.instance, self.migration, is_on)
+        copying = contextlib.ExitStack()
+        copying.enter_context(self.api.precopied(
+            self.instance, self.migration, is_on))
+        self.addCleanup(copying.close)
+        return copying
 
     def _job(self):
         migration_uuid, job, *__ = self.transfer.call_args.args
@@ -1210,10 +1219,17 @@ class CopyTestCase(PmemCopyTestCase):
             transfer.Totals(0, 0, 0, 0), *(
                 transfer.Totals(100, 0, 1, 0, 100 - differed)
                 for differed in (100, 60, 50, 5))]
-        self._precopy()
+        copying = self._precopy()
         self.assertEqual([-1, 0, 1000, 2000], self._passes())
+        self.assertIsNone(self.transfer.call_args.args[6])
+        self.waiting.wait_until_ready.assert_called_once_with()
         self._copy()
         self.assertEqual([-1, 0, 1000, 2000, 3000], self._passes())
+        self.assertIs(self.waiting, self.transfer.call_args.args[6])
+        self.assertEqual(3000, self.sender.call_args.args[1].attempt)
+        self.waiting.close.assert_not_called()
+        copying.close()
+        self.waiting.close.assert_called_once_with()
         # The next move is another one.
         self.transfer.side_effect = None
         self.instance.migration_context.pmem_copy_socket = '/there'
@@ -1282,6 +1298,21 @@ class CopyTestCase(PmemCopyTestCase):
             self.assertEqual([], list(tickets.open_tickets()))
             self.assertNotIn('pmem_copy_off_since',
                              self.instance.migration_context)
+
+    def test_sender_of_the_last_pass_that_does_not_connect(self):
+        self.waiting.wait_until_ready.side_effect = transfer.TransferFailed(
+            'link cut')
+        self.assertRaises(exception.PMEMCopyFailed, self._precopy)
+        self.waiting.close.assert_called_once_with()
+        self.assertNotIn('pmem_copy_off_since',
+                         self.instance.migration_context)
+
+    def test_move_that_fails_after_the_precopy(self):
+        with testtools.ExpectedException(ValueError):
+            with self._precopy():
+                raise ValueError()
+        self.waiting.close.assert_called_once_with()
+        self.assertEqual({}, self.api._precopied)
 
     def _told(self):
         """Return the events, with their details, in their order."""

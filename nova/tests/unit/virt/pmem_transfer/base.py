@@ -155,19 +155,35 @@ class CopyTestCase(test.NoDBTestCase):
                 self.pmem.size(new)) for old, new in self.pairs))
         return pmem_job.Sending(**dict(fields, **changes))
 
-    def start(self, command=None, **changes):
-        return self.start_text(self.job(**changes).to_json(), command)
+    def start(self, command=None, waits=False, **changes):
+        """Start a sender.
 
-    def start_text(self, text, command=None):
+        :param waits: whether it is told later to begin, by its result
+        """
+        return self.start_text(self.job(**changes).to_json(), command, waits)
+
+    def start_text(self, text, command=None, waits=False):
         process = subprocess.Popen(
             command or sender.command(MIGRATION), stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             env=sender.environment(), text=True)
         self.addCleanup(process.wait)
         self.addCleanup(process.kill)
-        process.stdin.write(text)
-        process.stdin.close()
-        process.stdin = None
+        process.stdin.write(text + '\n')
+        process.stdin.flush()
+        if not waits:
+            process.stdin.close()
+            process.stdin = None
+        return process
+
+    def start_waiting(self, **changes):
+        """Start a sender, and wait until all of it has connected."""
+        process = self.start(waits=True, **changes)
+        told = []
+        while not told or told[-1]['event'] != 'ready':
+            line = process.stdout.readline()
+            self.assertTrue(line, told)
+            told.append(json.loads(line))  # noqa: N324
         return process
 
     def start_by_another(self, **changes):
@@ -186,11 +202,14 @@ class CopyTestCase(test.NoDBTestCase):
 
     def succeed(self, **changes):
         result = self.copy(**changes)
+        self.assert_done(result)
+        self.assert_copied()
+        return result
+
+    def assert_done(self, result):
         self.assertEqual('done', result.last.get('event'),
                          (result.events, result.errors))
         self.assertEqual(0, result.status)
-        self.assert_copied()
-        return result
 
     def fail_to(self, **changes):
         result = self.copy(**changes)

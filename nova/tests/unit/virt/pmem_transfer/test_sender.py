@@ -153,6 +153,68 @@ class PorterTestCase(SenderTestCase):
         self.assertEqual(2, len(porter.hellos))
 
 
+class WaitingTestCase(SenderTestCase):
+    """Senders that connect, and are told later to begin."""
+
+    def setUp(self):
+        super().setUp()
+        self.add_pair(4 * MIB)
+
+    def test_what_is_written_while_it_waits(self):
+        self.receive()
+        process = self.start_waiting(streams=2)
+        self.assertTrue(self.pmem.is_zero('new0'))
+        self.pmem.write('old0', MIB, os.urandom(MIB))
+        result = self.result(process)
+        self.assert_done(result)
+        self.assert_copied()
+        self.assertEqual(0, result.last['retries'])
+
+    def test_one_that_compares(self):
+        receiver = self.receive()
+        self.succeed()
+        process = self.start_waiting(attempt=1000)
+        self.pmem.write('old0', MIB, b'!')
+        result = self.result(process)
+        self.assertEqual(4 * MIB - 64 * KIB, result.last['resumed'])
+        self.assert_copied()
+        self.end(receiver)
+
+    def test_time_does_not_count_before(self):
+        self.receive()
+        result = self.result(self.start_waiting(time_limit=1e-6))
+        self.assertIn('not done after', result.last['message'])
+
+    def test_receiver_that_ends_meanwhile(self):
+        """It begins again by itself, and so does the connection."""
+        first = self.receive()
+        process = self.start_waiting(patience=60, streams=2)
+        self.end(first)
+        self.receive()
+        result = self.result(process)
+        self.assert_done(result)
+        self.assert_copied()
+        self.assertGreaterEqual(result.last['retries'], 2)
+
+    def test_receiver_that_is_gone(self):
+        first = self.receive()
+        process = self.start_waiting()
+        self.end(first)
+        result = self.result(process)
+        self.assertEqual('error', result.last['event'])
+
+    def test_one_that_is_ended(self):
+        self.receive()
+        process = self.start_waiting(streams=2)
+        process.terminate()
+        self.assertIn('SIGTERM', self.result(process).last['message'])
+
+    def test_nobody_to_connect_to(self):
+        result = self.result(self.start(waits=True))
+        self.assertEqual([], result.told('ready'))
+        self.assertIn('can not be reached', result.last['message'])
+
+
 class SlotTestCase(test.NoDBTestCase):
 
     def ended(self, status, told=None, said=b''):
@@ -247,11 +309,14 @@ class RandomCopyTestCase(SenderTestCase):
             for number, (meanwhile, afterwards) in enumerate(passes):
                 sender = self.start(attempt=number * 1000, **changes)
                 self._write(meanwhile)
-                result = self.result(sender)
-                self.assertEqual('done', result.last.get('event'),
-                                 (result.events, result.errors))
+                self.assert_done(self.result(sender))
+                if number == len(passes) - 1:
+                    last = self.start_waiting(
+                        attempt=len(passes) * 1000, **changes)
                 self._write(afterwards)
-            result = self.succeed(attempt=len(passes) * 1000, **changes)
+            result = self.result(last)
+            self.assert_done(result)
+            self.assert_copied()
         finally:
             self.end(process)
         since = [*meanwhile, *afterwards]

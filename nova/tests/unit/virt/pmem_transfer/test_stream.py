@@ -87,7 +87,7 @@ class StreamTestCase(base.CopyTestCase):
              'source_size': self.pmem.size(old)} for old, new in self.pairs])
 
     def run_stream(self, *answers, stays=True, wrap=lambda liar: liar.ours,
-                   **changes):
+                   waits=(), **changes):
         self.liar = liar = Liar(answers, stays)
         job = self.job(address='', **changes)
         plan = extents.Plan([(each.size, each.target_size)
@@ -96,7 +96,8 @@ class StreamTestCase(base.CopyTestCase):
                    for each in job.devices]
         self.stream = stream.Stream(
             job, plan, sources, self.failures, 0,
-            lambda **fields: self.told.append(fields), self.looked.append)
+            lambda **fields: self.told.append(fields), self.looked.append,
+            mock.Mock(side_effect=[*waits, *itertools.repeat(True, 9)]))
         try:
             with liar.ours:
                 self.stream.run(wrap(liar), wire.hello(stream=0),
@@ -107,6 +108,7 @@ class StreamTestCase(base.CopyTestCase):
                 each.close()
 
     def done(self):
+        """Return the numbers of the extents that are done."""
         return [each['done'] for each in self.told if 'done' in each]
 
     def broken(self, *answers, **changes):
@@ -272,13 +274,33 @@ class WorkTestCase(StreamTestCase):
                      wire.line(failed=[0, MIB, MIB], error='no luck'))
         self.assertEqual(1, self.error.number)
 
+    def test_one_that_waits_shows_signs_of_life(self):
+        """Whatever is answered then is no part of the copy."""
+        self.run_stream(
+            self.hello(), wire.line(same=[0, 0, MIB]),
+            self.differs([0, wire.PART], place=[0, 0, MIB]),
+            wire.line(failed=[0, 0, MIB], error='no luck'),
+            *(wire.line(stored=[0, each * MIB, MIB]) for each in range(2)),
+            wire.line(end=True),
+            waits=[False, False, False, True, False, True], extent=MIB)
+        self.assertEqual([0, 1], self.done())
+        self.assertEqual(
+            [wire.COMPARE] * 3 + [wire.DATA] * 2 + [wire.END],
+            [kind for kind, __, __ in self.frames()])
+        self.assertEqual(3, self.told.count({'waits': True}))
+        self.assertEqual({}, self.failures)
+
+    def test_one_that_waits_is_answered_something_else(self):
+        self.assertIn('it answers', self.refused(
+            self.hello(), wire.line(stored=[0, 0, MIB]), waits=[False]))
+
     def resume(self, *answers):
         self.run_stream(self.hello(), wire.line(same=[0, 0, MIB]), *answers,
                         attempt=1)
         return [each for each in self.told if 'done' in each]
 
-    def differs(self, *runs):
-        return wire.line(differs=[0, MIB, MIB], runs=runs)
+    def differs(self, *runs, place=(0, MIB, MIB)):
+        return wire.line(differs=place, runs=runs)
 
     def test_what_differs_is_sent(self):
         part = wire.PART

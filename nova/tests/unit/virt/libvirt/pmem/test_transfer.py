@@ -22,7 +22,7 @@ SENDER = """
 import json, os, signal, sys
 jobs, *steps = sys.argv[1:]
 with open(jobs, 'a') as notes:
-    notes.write(sys.stdin.read() + '\\n')
+    notes.write(sys.stdin.readline())
 with open(jobs) as notes:
     turn = len(notes.readlines())
 for step in steps:
@@ -34,6 +34,8 @@ for step in steps:
         os.close(1)
     elif step == 'complain':
         sys.stderr.write('something is wrong')
+    elif step == 'begin':
+        assert not sys.stdin.read()
     elif step == 'wait':
         signal.pause()
     elif step.startswith('exit'):
@@ -81,13 +83,13 @@ class TransferTestCase(test.NoDBTestCase):
         self.started += 1
         self.running.append(process)
 
-    def _transfer(self, *steps):
+    def _transfer(self, *steps, waiting=None):
         with mock.patch(
                 'nova.virt.pmem_transfer.sender.command', return_value=[
                     sys.executable, '-c', SENDER, self.jobs, *steps]):
             return transfer.transfer(
                 uuids.migration, self.job, self._begin, self.running.remove,
-                self.on_progress, self.is_wanted)
+                self.on_progress, self.is_wanted, waiting)
 
     def _fails(self, *steps):
         error = self.assertRaises(
@@ -182,6 +184,57 @@ class TransferTestCase(test.NoDBTestCase):
             KeyboardInterrupt, self._transfer,
             event(event='progress', done=4, total=8), 'wait')
         self.assertEqual([], self.running)
+
+    def _waiting(self, *steps):
+        with mock.patch(
+                'nova.virt.pmem_transfer.sender.command', return_value=[
+                    sys.executable, '-c', SENDER, self.jobs, *steps]):
+            waiting = transfer.Sender(uuids.migration, self.job, self._begin,
+                                      self.running.remove)
+        self.addCleanup(waiting.close)
+        return waiting
+
+    def test_sender_that_waits(self):
+        waiting = self._waiting(
+            event(event='retry', message='x'), event(event='ready'), 'begin',
+            event(event='progress', done=4, total=8), event(**DONE))
+        waiting.wait_until_ready()
+        self.assertEqual(1, len(self.running))
+        totals = self._transfer(waiting=waiting)
+        self.assertEqual(transfer.Totals(8, 4, 0.5, 1), totals)
+        self.on_progress.assert_called_once_with(4, 8)
+        self.assertEqual((1, []), (self.started, self.running))
+
+    def test_sender_that_does_not_wait_long(self):
+        """What it says at once after the other thing is not lost."""
+        waiting = self._waiting('\n'.join((
+            event(event='ready'), event(event='error', message='link cut'))),
+            'exit1')
+        waiting.wait_until_ready()
+        error = self.assertRaises(transfer.TransferFailed, self._transfer,
+                                  waiting=waiting)
+        self.assertEqual('link cut', str(error))
+        self.assertEqual([], self.running)
+
+    def test_sender_that_is_killed_while_it_waits(self):
+        waiting = self._waiting(event(event='ready'), 'die')
+        waiting.wait_until_ready()
+        self._transfer(event(**DONE), waiting=waiting)
+        self.assertEqual([0, 1], [job.attempt for job in self._jobs()])
+        self.assertEqual((2, []), (self.started, self.running))
+
+    @ddt.data(('die',), ('exit0',),
+              (event(event='error', message='no such ticket'), 'exit1'))
+    def test_sender_that_is_never_ready(self, steps):
+        waiting = self._waiting(*steps)
+        self.assertRaises(transfer.TransferFailed, waiting.wait_until_ready)
+
+    def test_sender_that_waits_in_vain(self):
+        waiting = self._waiting(event(event='ready'), 'begin')
+        waiting.wait_until_ready()
+        for _ in range(2):
+            waiting.close()
+            self.assertEqual([], self.running)
 
     def test_sender_that_does_not_start(self):
         with mock.patch('nova.virt.pmem_transfer.sender.command',
