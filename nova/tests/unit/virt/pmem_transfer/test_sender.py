@@ -8,6 +8,7 @@ import socket
 import sys
 import tempfile
 import threading
+import time
 from unittest import mock
 
 import ddt
@@ -165,8 +166,10 @@ class WaitingTestCase(SenderTestCase):
         process = self.start_waiting(streams=2)
         self.assertTrue(self.pmem.is_zero('new0'))
         self.pmem.write('old0', MIB, os.urandom(MIB))
+        begin = time.monotonic()
         result = self.result(process)
         self.assert_done(result)
+        self.assertLess(result.last['seconds'], time.monotonic() - begin)
         self.assert_copied()
         self.assertEqual(0, result.last['retries'])
 
@@ -231,6 +234,15 @@ class SlotTestCase(test.NoDBTestCase):
         slot, copy = self.ended(-9, {'over': True})
         self.assertTrue(slot.is_over)
         copy._broken.assert_not_called()
+
+    def test_one_that_waits_is_of_use(self):
+        """However often the link breaks meanwhile, it may stand again."""
+        slot = stream_slot.Slot(0, 0)
+        slot.fruitless = 2
+        copy = mock.Mock(spec=sender.Copy, _lost_at=5)
+        sender.Copy._hear(copy, slot, {'waits': True})
+        self.assertEqual((True, 0, None),
+                         (slot.is_ready, slot.fruitless, copy._lost_at))
 
     def test_one_that_was_killed(self):
         slot, copy = self.ended(-9)
