@@ -102,7 +102,7 @@ time is over. What never reached the destination is not tried for longer than
         'pmem_copy_completion_timeout',
         default=800, min=0,
         help="""
-Seconds that a copy of vPMEM data may take for each GiB before it is given up.
+Seconds that a pass over vPMEM data may take for each GiB before it is given up.
 
 A device that answers slowly, but just in time, could keep a guest off for
 weeks. 800 seconds are what Nova allows live migrations; a copy that is well
@@ -155,6 +155,13 @@ How many servers a host sends the vPMEM data of at once.
 
 Others wait for their turn, and their guests go on running meanwhile. One after
 the other they are switched off for a shorter time than all at once, since they
-share the link and the memory bandwidth of the host.
+share the link and the memory bandwidth of the host. They share the threads for
+long tasks, too, with builds, snapshots and what recovers moves: leave some of
+these, which are as many as the larger of the options below.
+
+Related options:
+
+* ``[DEFAULT] max_concurrent_builds``
+* ``[DEFAULT] max_concurrent_snapshots``
 """),
 ]

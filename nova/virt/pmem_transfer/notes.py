@@ -23,6 +23,9 @@ _MARK = b'pmem'
 #: stays here.
 _RECORD = struct.Struct('=4s?IQQ')
 
+#: Bytes that are read at a time: whole records.
+_CHUNK = 4096 * _RECORD.size
+
 #: What identifies an extent: device, offset, length.
 Place = tuple[int, ...]
 
@@ -37,14 +40,19 @@ class Unfinished:
         :raises processes.Failed: if they can't be read
         """
         self._fd = fd
+        self._is_torn = False
+        self._left: set[Place] = set()
         try:
-            data = os.pread(fd, os.fstat(fd).st_size, 0)
+            # Each pass adds to it: it may be larger than what memory is for.
+            for offset in range(0, max(1, os.fstat(fd).st_size), _CHUNK):
+                self._take(os.pread(fd, _CHUNK, offset))
         except OSError as error:
             raise _unnoted(error)
-        # A disk that was full has cut one short.
-        self._is_torn = len(data) % _RECORD.size != 0
-        self._left: set[Place] = set()
+
+    def _take(self, data: bytes) -> None:
         whole = len(data) // _RECORD.size * _RECORD.size
+        # A disk that was full has cut one short.
+        self._is_torn |= whole != len(data)
         for mark, ended, *place in _RECORD.iter_unpack(data[:whole]):
             self._is_torn |= mark != _MARK
             (self._left.discard if ended else self._left.add)(tuple(place))

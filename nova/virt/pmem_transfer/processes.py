@@ -8,6 +8,7 @@ import ctypes
 import fcntl
 import os
 import select
+import selectors
 import signal
 import subprocess
 import sys
@@ -205,6 +206,16 @@ class Fork:
             os.close(self._pidfd)
             self._status = os.waitstatus_to_exitcode(status)
         return self._status
+
+
+def can_read(file: ty.IO[bytes], timeout: float) -> bool:
+    """Wait so many seconds at most; return whether there is something to read.
+
+    For nova-compute, which may have more files open than select() can tell.
+    """
+    with selectors.DefaultSelector() as selector:
+        selector.register(file, selectors.EVENT_READ)
+        return bool(selector.select(timeout))
 
 
 def die_with_parent() -> None:

@@ -156,9 +156,10 @@ class Copy:
                 slot.fork is not None and slot.is_greeted for slot in left):
             return
         self._lost_at = self._lost_at or time.monotonic()
-        # It may have been given up long before the others were cut off.
-        if any(slot.is_lost for slot in slots) and (
-                time.monotonic() >= self._lost_at + SLACK):
+        gone = time.monotonic() - self._lost_at
+        # One may have been given up long before the others were cut off.
+        if gone >= max(SLACK, self._job.patience) or (
+                gone >= SLACK and any(slot.is_lost for slot in slots)):
             self._check_patience()
 
     # A round
@@ -300,11 +301,11 @@ class Copy:
     def _broken(self, slot: stream_slot.Slot, reason: str,
                 at: int | None) -> None:
         slot.fruitless += 1
+        self._reason = '%s (tried %d times)' % (reason, slot.fruitless)
         if at is not None and self._count_failure(at) >= self._job.attempts:
             raise self._failure('%s (tried %d times)' % (
                 reason, self._failures[at]), at)
         if slot.fruitless >= self._job.attempts:
-            self._reason = '%s (tried %d times)' % (reason, slot.fruitless)
             slot.is_over = slot.is_lost = True
         slot.not_before = time.monotonic() + PAUSE * (slot.fruitless - 1)
         self._retry(slot, reason, at)

@@ -12,7 +12,6 @@ from collections import abc
 import contextlib
 import fcntl
 import os
-import select
 import subprocess
 import threading
 import time
@@ -25,6 +24,7 @@ from nova.virt.libvirt.pmem import namespaces as pmem_namespaces
 from nova.virt.libvirt.pmem import tickets
 from nova.virt.pmem_transfer import device
 from nova.virt.pmem_transfer import job as pmem_job
+from nova.virt.pmem_transfer import processes
 from nova.virt.pmem_transfer import receiver
 from nova.virt.pmem_transfer import sender
 from nova.virt.pmem_transfer import users
@@ -91,7 +91,7 @@ def start(ticket: tickets.Ticket, namespaces: pmem_namespaces.Namespaces,
 
 def _wait_until_ready(process: subprocess.Popen) -> None:
     said = b''
-    if select.select([process.stdout], [], [], TIMEOUT)[0]:
+    if processes.can_read(process.stdout, TIMEOUT):
         said = process.stdout.readline()
     if said != receiver.READY.encode():
         raise OSError(_('the receiver does not listen: %s') % (

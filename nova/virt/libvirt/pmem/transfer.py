@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import functools
 import os
-import select
 import signal
 import subprocess
 import tempfile
@@ -275,6 +274,9 @@ class Sender:
         status = self._status()
         if last.get('event') == 'error':
             return TransferFailed(last['message'], last.get('device'))
+        if status == -signal.SIGTERM:
+            # It came so early that it could not say so.
+            return TransferFailed(_('the sender was ended by SIGTERM'))
         return SenderKilled(
             _('the sender %(how)s: %(stderr)s') %
             {'how': processes.how_ended(status),
@@ -288,7 +290,7 @@ class Sender:
         stdout = self._process.stdout
         lines = wire.Lines(functools.partial(os.read, stdout.fileno()))
         while not lines.ended:
-            if not select.select([stdout], [], [], self._timeout)[0]:
+            if not processes.can_read(stdout, self._timeout):
                 raise SenderKilled(_('the sender gave no sign of life for '
                                      '%d seconds') % self._timeout)
             for line in lines.read():

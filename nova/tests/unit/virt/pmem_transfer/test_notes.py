@@ -49,6 +49,19 @@ class UnfinishedTestCase(test.NoDBTestCase):
         later.end(*PLACE)
         self.assertFalse(self._open().has(*PLACE))
 
+    def test_more_notes_than_are_read_at_a_time(self):
+        with mock.patch.object(
+                pmem_notes, '_CHUNK', 2 * pmem_notes._RECORD.size):
+            for number in range(5):
+                self.notes.begin(0, number, 1)
+            found = self._open()
+            self.notes.end(0, 1, 1)
+            later = self._open()
+        self.assertTrue(all(found.has(0, number, 1) for number in range(5)))
+        self.assertFalse(found.has(1, 0, 9))
+        self.assertFalse(later.has(0, 1, 1))
+        self.assertTrue(later.has(0, 2, 1))
+
     def test_streams_that_make_notes_at_once(self):
         other = self._open()
         for number in range(9):

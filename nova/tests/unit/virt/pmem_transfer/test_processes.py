@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 
+import fcntl
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -28,6 +30,23 @@ os.read(reader, 1)
 print(one.pid, two.pid, guard.group, flush=True)
 sys.stdin.read()
 '''
+
+
+class ReadingTestCase(test.NoDBTestCase):
+
+    def test_more_files_than_select_knows(self):
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (
+            max(1200, limits[0]), limits[1]))
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
+        reader, writer = os.pipe()
+        self.addCleanup(os.close, writer)
+        high = fcntl.fcntl(reader, fcntl.F_DUPFD, 1100)
+        os.close(reader)
+        with open(high, 'rb') as file:
+            self.assertFalse(processes.can_read(file, 0))
+            os.write(writer, b'x')
+            self.assertTrue(processes.can_read(file, 60))
 
 
 class StderrTestCase(test.NoDBTestCase):

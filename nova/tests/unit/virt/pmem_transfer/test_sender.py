@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from nova import test
 from nova.tests.unit.virt.pmem_transfer import base
+from nova.virt.pmem_transfer import job as pmem_job
 from nova.virt.pmem_transfer import join
 from nova.virt.pmem_transfer import sender
 from nova.virt.pmem_transfer import slot as stream_slot
@@ -218,6 +219,7 @@ class WaitingTestCase(SenderTestCase):
         self.assertIn('can not be reached', result.last['message'])
 
 
+@ddt.ddt
 class SlotTestCase(test.NoDBTestCase):
 
     def ended(self, status, told=None, said=b''):
@@ -243,6 +245,23 @@ class SlotTestCase(test.NoDBTestCase):
         sender.Copy._hear(copy, slot, {'waits': True})
         self.assertEqual((True, 0, None),
                          (slot.is_ready, slot.fruitless, copy._lost_at))
+
+    @ddt.data((5, 120, False), (15, 120, False), (130, 120, True),
+              (5, 1, False), (15, 1, True))
+    @ddt.unpack
+    def test_nobody_waits_for_longer_than_is_allowed(
+            self, gone, patience, is_over):
+        """However often a connection may be tried."""
+        copy = mock.Mock(
+            spec=sender.Copy, _is_reached=True,
+            _lost_at=time.monotonic() - gone,
+            _job=self.job_with(patience=patience, attempts=100))
+        sender.Copy._check_link(copy, [stream_slot.Slot(0, 0)])
+        self.assertEqual(is_over, copy._check_patience.called)
+
+    @staticmethod
+    def job_with(**changes):
+        return pmem_job.Sending(devices=(), socket='', **changes)
 
     def test_one_that_was_killed(self):
         slot, copy = self.ended(-9)

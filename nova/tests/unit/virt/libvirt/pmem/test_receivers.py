@@ -152,6 +152,7 @@ class ReceiversTestCase(test.NoDBTestCase):
         with mock.patch('nova.virt.pmem_transfer.receiver.command',
                         return_value=['cat']), \
                 mock.patch.object(receivers, 'TIMEOUT', 0.1), \
-                mock.patch('select.select', return_value=([], [], [])):
+                mock.patch.object(receivers.processes, 'can_read',
+                                  return_value=False):
             self.assertIn('no message', str(
                 self.assertRaises(OSError, self._start)))

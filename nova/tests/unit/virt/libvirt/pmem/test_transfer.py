@@ -28,6 +28,8 @@ with open(jobs) as notes:
 for step in steps:
     if step == 'die':
         os.kill(os.getpid(), signal.SIGKILL)
+    elif step == 'terminate':
+        os.kill(os.getpid(), signal.SIGTERM)
     elif step == 'die once' and turn == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     elif step == 'close':
@@ -168,6 +170,10 @@ class TransferTestCase(test.NoDBTestCase):
         with mock.patch.object(transfer, 'SILENCE', 0.1):
             self.assertIn('does not end', str(self._fails(
                 event(**DONE), 'close', 'wait')))
+
+    def test_ended_on_purpose_before_it_could_say_so(self):
+        self.assertIn('SIGTERM', str(self._fails('terminate')))
+        self.assertEqual(1, self.started)
 
     def test_killed_each_time(self):
         self.assertIn('killed by SIGKILL', str(self._fails('die')))
