@@ -13,6 +13,7 @@ from nova import monkey_patch; monkey_patch.patch(backend='threading')  # noqa
 
 from collections import abc
 import shlex
+import signal
 import sys
 import typing as ty
 
@@ -27,6 +28,7 @@ from nova import utils
 from nova.virt.libvirt.pmem import check_host
 from nova.virt.libvirt.pmem import check_peer
 from nova.virt.libvirt.pmem import transfer
+from nova.virt.pmem_transfer import wire
 
 CONF = nova.conf.CONF
 
@@ -37,7 +39,7 @@ def check(peer: str | None) -> abc.Iterator[Line]:
     """Look at this host, and at the way to another one."""
     for name, look in check_host.CHECKS.items():
         yield from _lines(name, look)
-    for name, look_at in check_peer.CHECKS.items() if peer else ():
+    for name, look_at in check_peer.CHECKS.items() if peer is not None else ():
         lines = list(_lines(name, look_at, peer))
         yield from lines
         if any(line.ok is False for line in lines):
@@ -49,7 +51,7 @@ def _lines(name: str, look: abc.Callable[..., abc.Iterator[Line]],
     try:
         for line in look(*args):
             yield line._replace(text=transfer.printable(line.text))
-    except (OSError, check_host.Wrong) as error:
+    except Exception as error:
         yield Line(name, False, transfer.printable(str(error)))
 
 
@@ -68,7 +70,8 @@ def report(lines: abc.Iterable[Line], as_json: bool) -> int:
     is_ok = all(line.ok is not False for line in told)
     if as_json:
         print(jsonutils.dumps({
-            'ok': is_ok, 'checks': [line._asdict() for line in told]}))
+            'ok': is_ok, 'protocol': wire.VERSION,
+            'checks': [line._asdict() for line in told]}))
     return 0 if is_ok else 1
 
 
@@ -81,6 +84,9 @@ def _add_commands(commands: ty.Any) -> None:
 
 
 def main() -> int:
+    for number in signal.SIGTERM, signal.SIGHUP:
+        # In order, so that nothing of it stays on a peer.
+        signal.signal(number, lambda number, _frame: sys.exit(128 + number))
     CONF.register_cli_opt(cfg.SubCommandOpt(
         'command', title='commands', handler=_add_commands))
     try:

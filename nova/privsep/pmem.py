@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Wiping a vPMEM device, so that it is known to be wiped.
+"""What root does with vPMEM: see its damage, and wipe it.
 
-An import of :mod:`nova.privsep.libvirt`, which calls :func:`zero` as root.
+:mod:`nova.privsep.libvirt` calls :func:`zero` as root.
 """
 
 import contextlib
@@ -11,12 +11,30 @@ import os
 import subprocess
 import sys
 
+from oslo_concurrency import processutils
+
 from nova import exception
 from nova.i18n import _
+import nova.privsep
 from nova.virt.pmem_transfer import daxio
 from nova.virt.pmem_transfer import device
 from nova.virt.pmem_transfer import sender
 from nova.virt.pmem_transfer import users
+
+
+@nova.privsep.sys_admin_pctxt.entrypoint
+def get_damage() -> str:
+    """Return what ndctl tells of namespaces, with where bad blocks are."""
+    return processutils.execute('ndctl', 'list', '-X', '-M')[0]
+
+
+@nova.privsep.sys_admin_pctxt.entrypoint
+def check_daxio() -> None:
+    """See that root finds daxio, which is to wipe.
+
+    :raises Exception: if not
+    """
+    processutils.execute('daxio', '--version')
 
 
 def zero(devpath: str) -> None:

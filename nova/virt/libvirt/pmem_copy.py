@@ -83,7 +83,8 @@ class API(owners.Owners):
             dirty = self.dirty_names(besides=migration.uuid).intersection(
                 device.name for device in claimed)
             if dirty:
-                raise pmem_namespaces.unready('%s: not wiped yet' % ', '.join(sorted(dirty)))
+                raise pmem_namespaces.unready(
+                    '%s: not wiped yet' % ', '.join(sorted(dirty)))
             if pairs:
                 self._open(instance, migration, pairs)
 
@@ -91,7 +92,8 @@ class API(owners.Owners):
               migration: 'objects.Migration',
               pairs: list[pairing.DevicePair]) -> None:
         namespaces = pmem_namespaces.list_namespaces()
-        nodes = [pmem_namespaces.claimed_node(target, namespaces) for __, target in pairs]
+        nodes = [pmem_namespaces.claimed_node(target, namespaces)
+                 for __, target in pairs]
         ticket = tickets.Ticket(
             host=self.host, migration_uuid=migration.uuid,
             instance_uuid=instance.uuid, targets=tuple(

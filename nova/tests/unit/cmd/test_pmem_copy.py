@@ -56,7 +56,7 @@ class ReportTestCase(CommandTestCase):
 
     def test_json(self):
         self.report(GOOD, UNKNOWN, BAD, as_json=True)
-        self.assertEqual({'ok': False, 'checks': [
+        self.assertEqual({'ok': False, 'protocol': 2, 'checks': [
             {'name': 'one', 'ok': True, 'text': 'fine'},
             {'name': 'two', 'ok': None, 'text': 'who knows'},
             {'name': 'three', 'ok': False, 'text': 'broken: mend it'}]},
@@ -73,7 +73,8 @@ class CheckTestCase(CommandTestCase):
             raise error
         return look
 
-    @ddt.data(check_host.Wrong('bad'), OSError(13, 'bad'))
+    @ddt.data(check_host.Wrong('bad'), OSError(13, 'bad'),
+              ValueError('bad'))
     def test_what_fails_is_a_line_and_the_others_are_looked_at(self, error):
         self.use(check_host, first=self._raising(error),
                  second=lambda: [GOOD])
@@ -86,6 +87,8 @@ class CheckTestCase(CommandTestCase):
         self.use(check_host, one=lambda: [GOOD])
         self.use(check_peer, two=lambda peer: [BAD])
         self.assertEqual([GOOD], list(pmem_copy.check(None)))
+        # As in a script whose variable was not set.
+        self.assertEqual([GOOD, BAD], list(pmem_copy.check('')))
 
     def test_nothing_is_sought_at_a_peer_that_is_not_reached(self):
         self.use(check_host, one=lambda: [BAD])
@@ -131,17 +134,24 @@ class ProcessTestCase(test.NoDBTestCase):
         self.folder = self.useFixture(fixtures.TempDir()).path
         self.conf = os.path.join(self.folder, 'nova.conf')
 
-    def run_it(self, *arguments):
+    def start(self, *arguments, helper='false', more=''):
         with open(self.conf, 'w') as file:
             file.write('[DEFAULT]\nstate_path = %s\n'
-                       '[nova_sys_admin]\nhelper_command = false\n'
-                       % self.folder)
+                       '[nova_sys_admin]\nhelper_command = %s\n%s'
+                       % (self.folder, helper, more))
         # As an operator has it: the tests are started with this variable.
         environment = dict(os.environ)
         environment.pop('OS_NOVA_DISABLE_EVENTLET_PATCHING', None)
-        return subprocess.run(
+        return subprocess.Popen(
             [sys.executable, '-m', 'nova.cmd.pmem_copy', *arguments],
-            capture_output=True, text=True, timeout=100, env=environment)
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env=environment)
+
+    def run_it(self, *arguments, **options):
+        process = self.start(*arguments, **options)
+        output, errors = process.communicate(timeout=100)
+        return subprocess.CompletedProcess(
+            arguments, process.returncode, output, errors)
 
     def test_no_command(self):
         done = self.run_it('--config-file', self.conf)
@@ -154,6 +164,30 @@ class ProcessTestCase(test.NoDBTestCase):
         self.assertIn('configuration  WRONG: ', done.stdout)
         self.assertIn('/nonexistent', done.stdout)
         self.assertNotIn('Traceback', done.stderr)
+
+    def test_option_that_can_not_be_so(self):
+        done = self.run_it('--config-file', self.conf, 'check', '--json',
+                           more='[libvirt]\npmem_copy_streams = 100\n')
+        first, *others = jsonutils.loads(done.stdout)['checks']
+        self.assertEqual(('configuration', False),
+                         (first['name'], first['ok']))
+        self.assertIn('pmem_copy_streams', first['text'])
+        self.assertTrue(others)
+
+    def test_one_that_is_told_to_end_does_so_in_order(self):
+        begun = os.path.join(self.folder, 'begun')
+        os.mkfifo(begun)
+        helper = os.path.join(self.folder, 'helper')
+        with open(helper, 'w') as file:
+            file.write('#!/bin/sh\necho > %s\nexec sleep 1000\n' % begun)
+        os.chmod(helper, 0o700)
+        process = self.start('--config-file', self.conf, 'check',
+                             helper=helper)
+        with open(begun) as pipe:
+            pipe.read()
+        process.terminate()
+        process.communicate(timeout=100)
+        self.assertEqual(128 + 15, process.returncode)
 
     def test_privsep_that_does_not_start(self):
         done = self.run_it('--config-file', self.conf, 'check', '--json')

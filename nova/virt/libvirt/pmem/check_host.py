@@ -17,9 +17,12 @@ import subprocess
 import tempfile
 import typing as ty
 
+from oslo_config import cfg
 from oslo_utils import units
 
 import nova.conf
+from nova.conf import pmem_copy as options
+import nova.privsep.pmem
 from nova.virt.libvirt.pmem import namespaces
 from nova.virt.libvirt.pmem import tickets
 from nova.virt.pmem_transfer import connection
@@ -30,6 +33,9 @@ CONF = nova.conf.CONF
 
 #: Seconds that each program, and each answer of a peer, may take.
 TIMEOUT = 20
+
+#: Bytes that there has to be space for, on the disk of the tickets.
+LEAST_SPACE = 64 * units.Ki
 
 #: Lines that are kept of what else is said when something fails.
 LAST_WORDS = 3
@@ -173,8 +179,9 @@ def _answer(pipe: ty.Any, function: abc.Callable[[], ty.Any]) -> None:
 
 
 def _look() -> tuple[list[Seen], set[str]]:
+    bad = namespaces.bad_blocks()
     return [Seen(each.name, each.size, each.align, each.devpath,
-                 namespaces.bad_block(each.name))
+                 bad.get(each.name))
             for each in namespaces.list_namespaces().values()
             ], namespaces.odd_names()
 
@@ -183,6 +190,11 @@ def check_configuration() -> abc.Iterator[Line]:
     files = [*(CONF.config_file or ()), *(CONF.config_dir or ())]
     if not files:
         raise Wrong('none found: name it, with --config-file before check')
+    for option in options.OPTS:
+        try:
+            getattr(CONF.libvirt, option.dest)
+        except cfg.Error as error:
+            raise Wrong(str(error))
     yield Line('configuration', True, ', '.join(files))
 
 
@@ -194,8 +206,10 @@ def check_state_path() -> abc.Iterator[Line]:
             raise Wrong('%s is of user %s: run this as nova-compute does' % (
                 CONF.state_path, _name(owner)))
         there = folder if os.path.isdir(folder) else CONF.state_path
-        with tempfile.TemporaryFile(dir=there):
-            pass
+        with tempfile.TemporaryFile(dir=there) as file:
+            # A disk that is full takes a file, and nothing in it.
+            file.write(bytes(LEAST_SPACE))
+            file.flush()
     except OSError as error:
         raise Wrong('%s: nova-compute writes tickets to %s' % (error, folder))
     yield Line('state path', True, folder if there == folder else
@@ -262,6 +276,11 @@ def check_daxio() -> abc.Iterator[Line]:
     status, output, words = run(path, '--version')
     if status != 0:
         raise Wrong('%s ended with status %d: %s' % (path, status, words))
+    try:
+        apart(nova.privsep.pmem.check_daxio)
+    except Wrong as error:
+        raise Wrong('%s is not found by root, who wipes with it: %s' % (
+            path, error))
     yield Line('daxio', True, '%s, version %s' % (
         path, (output or words).strip()))
 

@@ -25,6 +25,7 @@ from oslo_utils import units
 import nova.conf
 from nova.virt.libvirt.pmem import check_host
 from nova.virt.libvirt.pmem import transfer
+from nova.virt.pmem_transfer import wire
 
 CONF = nova.conf.CONF
 
@@ -122,7 +123,8 @@ def judge_join(path: str, status: int, output: str, words: str) -> str:
     if output.strip():
         raise Wrong('something prints %r where the join command is to: look '
                     "at the shell's start-up files" % output[:200])
-    if status in (126, 127) or path not in words:
+    if status in (126, 127) or not (
+            path in words and 'No such file' in words):
         raise Wrong('%s (status %d): see [libvirt]pmem_copy_join_command' % (
             explain(words), status))
     return CONF.libvirt.pmem_copy_join_command
@@ -226,7 +228,8 @@ def _forwarding(peer: str, there: str) -> str:
 
     :raises Wrong: if there is none
     """
-    with (tempfile.TemporaryDirectory() as folder,
+    # Not where TMPDIR says: the path of a socket is short.
+    with (tempfile.TemporaryDirectory(dir='/tmp') as folder,
           socket.socket(socket.AF_UNIX) as listener):
         here = os.path.join(folder, 'here')
         ways = {os.path.join(folder, str(number)): path
@@ -234,23 +237,24 @@ def _forwarding(peer: str, there: str) -> str:
         listener.bind(here)
         listener.listen()
         options = ['-N', '-R', '%s:%s' % (there, here),
+                   '-o', 'ExitOnForwardFailure=no',
                    '-o', 'PermitLocalCommand=yes',
                    '-o', 'LocalCommand=echo ready']
         for pair in ways.items():
             options += ['-L', '%s:%s' % pair]
-        with _ssh(peer, options) as (ssh, words):
-            if _line(ssh.stdout) != b'ready\n':
-                raise Wrong(explain(words()))
-            first, *others = ways
-            try:
+        try:
+            with _ssh(peer, options) as (ssh, words):
+                if _line(ssh.stdout) != b'ready\n':
+                    raise Wrong(explain(words()))
+                first, *others = ways
                 is_found = (_comes_back(first, listener) or
                             any(_is_open(way) for way in others))
-            finally:
                 is_made = 'remote port forwarding failed' not in words()
-                if is_made:
-                    # sshd leaves it there.
-                    check_host.run(*_argv(
-                        peer, [], 'rm -f -- %s' % shlex.quote(there)))
+        finally:
+            # sshd leaves it there, and may have made it just now.
+            with contextlib.suppress(Wrong):
+                check_host.run(*_argv(
+                    peer, [], 'rm -f -- %s' % shlex.quote(there)))
     if is_found:
         return 'sshd there forwards to sockets'
     raise Wrong('%s: see sshd -T there for AllowStreamLocalForwarding and '
@@ -304,15 +308,21 @@ def judge_own(answer: str) -> Line:
     :param answer: to ``OWN``
     """
     try:
+        told = json.loads(answer)  # noqa: N324
         wrong = {str(check['name']): str(check['text'])
-                 for check in json.loads(answer)['checks']  # noqa: N324
+                 for check in told['checks']
                  if not check['ok'] and check['ok'] is not None}
+        version = told['protocol']
     except (ValueError, KeyError, TypeError):
-        return Line('peer', None, 'its login does not run "%s": run that '
-                    'there by hand' % OWN)
+        return Line('peer', None, 'its login does not run "%s", or it is one '
+                    'of another version: run that there by hand' % OWN)
     if 'configuration' in wrong:
         return Line('peer', None, 'its login has not the configuration of '
                     'nova-compute: run "%s" there by hand' % OWN)
+    if version != wire.VERSION:
+        return Line('peer', False, 'it speaks version %s of the protocol, and '
+                    'this host version %d: finish the upgrade of both' % (
+                        version, wire.VERSION))
     if wrong:
         return Line('peer', False, 'it finds there: ' + '; '.join(
             '%s: %s' % item for item in wrong.items()))

@@ -22,6 +22,7 @@ from nova.i18n import _
 from nova import objects
 import nova.privsep.libvirt
 import nova.privsep.path
+import nova.privsep.pmem
 from nova.virt.libvirt.pmem import tickets
 from nova.virt.pmem_transfer import users
 
@@ -74,10 +75,14 @@ def _listed() -> tuple[Namespaces, set[str]]:
             if device.name not in odd}, odd
 
 
-def _entries() -> list[dict]:
-    """Return what ndctl says of namespaces that have a name."""
+def _entries(with_damage: bool = False) -> list[dict]:
+    """Return what ndctl says of namespaces that have a name.
+
+    :param with_damage: whether it tells where bad blocks are, too
+    """
     try:
-        output = nova.privsep.libvirt.get_pmem_namespaces()
+        output = (nova.privsep.pmem.get_damage() if with_damage else
+                  nova.privsep.libvirt.get_pmem_namespaces())
         # ndctl prints nothing at all if there is none.
         found = jsonutils.loads(output) if output.strip() else []
         return [entry for entry in found if isinstance(entry, dict) and
@@ -112,16 +117,15 @@ def _say(text: str) -> None:
         LOG.warning('%s', text)
 
 
-def bad_block(name: str) -> str | None:
-    """Return where a namespace has its first bad block, if any is known."""
-    for entry in _entries():
-        if entry['name'] == name and entry.get('badblock_count'):
-            places = entry.get('badblocks') or [{}]
-            # ndctl counts in sectors.
-            return _('%(count)s bad blocks, the first at byte %(place)d') % {
-                'count': entry['badblock_count'],
-                'place': places[0].get('offset', 0) * 512}
-    return None
+def bad_blocks() -> dict[str, str]:
+    """Return where each namespace that has bad blocks has its first one."""
+    # ndctl counts in sectors.
+    return {entry['name']: _(
+        '%(count)s bad blocks, the first at byte %(place)d') % {
+            'count': entry['badblock_count'],
+            'place': entry['badblocks'][0]['offset'] * 512}
+        for entry in _entries(with_damage=True)
+        if entry.get('badblock_count')}
 
 
 def as_they_are_now(
@@ -187,13 +191,12 @@ def check_readable(wanted: abc.Iterable[Wanted]) -> None:
     :raises PMEMNamespaceNotFound: if one is not, see ``resolve``
     :raises PMEMNamespaceDamaged: if one has
     """
-    namespaces = list_namespaces()
+    namespaces, damage = list_namespaces(), bad_blocks()
     for each in wanted:
         resolve(each, namespaces)
-        damage = bad_block(each.name)
-        if damage:
+        if each.name in damage:
             raise exception.PMEMNamespaceDamaged(
-                name=each.name, damage=damage)
+                name=each.name, damage=damage[each.name])
 
 
 def target(device: 'objects.LibvirtVPMEMDevice', node: str,

@@ -1130,9 +1130,9 @@ class CopyTestCase(PmemCopyTestCase):
             for name in ('ns_1', 'ns_2')]
         self.event = self.useFixture(fixtures.MockPatch(
             'nova.objects.InstanceActionEvent')).mock
-        self.bad_block = self.useFixture(fixtures.MockPatch(
-            'nova.virt.libvirt.pmem.namespaces.bad_block',
-            return_value=None)).mock
+        self.bad_blocks = self.useFixture(fixtures.MockPatch(
+            'nova.virt.libvirt.pmem.namespaces.bad_blocks',
+            return_value={})).mock
         self.api.host = 'host1'
         self.instance._context = self.context
 
@@ -1202,7 +1202,7 @@ class CopyTestCase(PmemCopyTestCase):
         self.transfer.assert_not_called()
 
     def test_source_with_bad_blocks_is_refused_before_it_is_stopped(self):
-        self.bad_block.side_effect = [None, '3 bad blocks']
+        self.bad_blocks.return_value = {'old_ns_2': '3 bad blocks'}
         error = self.assertRaises(
             exception.PMEMNamespaceDamaged, self._precopy)
         self.assertIn('3 bad blocks', error.format_message())

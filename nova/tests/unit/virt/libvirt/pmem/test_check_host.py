@@ -116,6 +116,16 @@ class LookTestCase(test.NoDBTestCase):
                 13, 'Permission denied', folder)):
             self.assertIn('Permission denied', self.wrong('state path'))
 
+    def test_disk_that_is_full(self):
+        with mock.patch('tempfile.TemporaryFile', side_effect=(
+                lambda dir: open('/dev/full', 'wb'))):
+            self.assertIn('No space left', self.wrong('state path'))
+
+    def test_daxio_that_root_does_not_find(self):
+        with mock.patch('nova.privsep.pmem.check_daxio',
+                        side_effect=FileNotFoundError(2, 'none', 'daxio')):
+            self.assertIn('not found by root', self.wrong('daxio'))
+
     def test_state_path(self):
         self.assert_ok('state path', 'will be made')
         self.assertEqual([], os.listdir(self.state))

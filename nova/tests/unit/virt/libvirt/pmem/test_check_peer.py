@@ -74,6 +74,8 @@ class JudgeTestCase(test.NoDBTestCase):
         (127, '', 'sh: 1: nova-pmem-join: not found', 'status 127'),
         (126, '', 'sh: /s/x: Permission denied', 'status 126'),
         (255, '', 'ssh: connect to host x: No route to host', 'network'),
+        (1, '', 'rejected: "nova-pmem-join /s/x" is not allowed', 'status 1'),
+        (1, '', 'sudo: a password is required for join /s/x', 'status 1'),
         (0, '', '', 'status 0'))
     @ddt.unpack
     def test_join_command_that_is_wrong(self, status, output, words,
@@ -92,14 +94,16 @@ class JudgeTestCase(test.NoDBTestCase):
         ('', None, 'does not run'), ('[]', None, 'does not run'),
         ('{"checks": 5}', None, 'does not run'),
         ('{"checks": [5]}', None, 'does not run'),
-        ('{"checks": []}', True, 'nothing wrong'),
-        ('{"checks": [{"name": "speed", "ok": null, "text": "?"}]}', True,
-         'nothing wrong'),
-        ('{"checks": [{"name": "daxio", "ok": false, "text": "gone"}, '
-         '{"name": "ndctl", "ok": true, "text": ""}]}', False,
-         'it finds there: daxio: gone'),
-        ('{"checks": [{"name": "configuration", "ok": false, "text": "x"}]}',
-         None, 'configuration of nova-compute'))
+        ('{"checks": []}', None, 'of another version'),
+        ('{"protocol": 1, "checks": []}', False, 'speaks version 1'),
+        ('{"protocol": 2, "checks": []}', True, 'nothing wrong'),
+        ('{"protocol": 2, "checks": [{"name": "speed", "ok": null, '
+         '"text": "?"}]}', True, 'nothing wrong'),
+        ('{"protocol": 2, "checks": [{"name": "daxio", "ok": false, '
+         '"text": "gone"}, {"name": "ndctl", "ok": true, "text": ""}]}',
+         False, 'it finds there: daxio: gone'),
+        ('{"protocol": 2, "checks": [{"name": "configuration", "ok": false, '
+         '"text": "x"}]}', None, 'configuration of nova-compute'))
     @ddt.unpack
     def test_what_a_peer_finds(self, answer, ok, words):
         line = check_peer.judge_own(answer)
@@ -174,6 +178,12 @@ class LoginTestCase(PeerTestCase):
     def test_way(self):
         self.assert_ok('forwarding', 'forwards')
 
+    def test_way_with_a_long_path_for_temporary_files(self):
+        long = os.path.join(self.useFixture(fixtures.TempDir()).path, 'x' * 90)
+        os.mkdir(long)
+        self.useFixture(fixtures.MonkeyPatch('tempfile.tempdir', long))
+        self.assert_ok('forwarding', 'forwards')
+
     def test_peer_without_the_command(self):
         line, = self.lines('peer')
         self.assertIsNone(line.ok)
@@ -182,8 +192,8 @@ class LoginTestCase(PeerTestCase):
     def test_peer_with_the_command(self):
         command = os.path.join(self.pmem.bin, 'nova-pmem-copy')
         with open(command, 'w') as file:
-            file.write('#!/bin/sh\necho \'{"checks": [{"name": "daxio", '
-                       '"ok": false, "text": "gone"}]}\'\n')
+            file.write('#!/bin/sh\necho \'{"protocol": 2, "checks": [{'
+                       '"name": "daxio", "ok": false, "text": "gone"}]}\'\n')
         os.chmod(command, 0o755)
         line, = self.lines('peer')
         self.assertIs(False, line.ok)
