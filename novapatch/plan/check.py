@@ -2,18 +2,21 @@
 """Checks of the result, before anything is written.
 
 A place can be unique and still be wrong: the name that a hook uses may
-not exist there.  So everything must compile, no undefined or unused name
-may be new, what is imported of Nova must be in this release, and what changed
-must be what the edits say they change.
+not exist there.  So everything must compile, what is imported of Nova must be
+in this release, and in files of Nova's no undefined or unused name may be new,
+and what changed must be what the edits say they change.  (What names a file
+of ours uses does not depend on the tree: ``make lint`` looks at that.)
 """
 
 import ast
 from collections.abc import Iterator
 from collections import Counter
+import copy
 import importlib
 import itertools
 import re
 import sys
+from typing import TypeVar
 
 from novapatch import errors
 from novapatch.match import scope
@@ -32,6 +35,11 @@ _CODES = {
     'UnusedVariable': 'F841',
 }
 
+_NO_ARGUMENTS = ast.arguments(
+    posonlyargs=[], args=[], kwonlyargs=[], kw_defaults=[], defaults=[])
+
+Scope = TypeVar('Scope', ast.Module, ast.ClassDef)
+
 
 def run(plan: Plan, tree: Tree) -> None:
     """Check all results of a plan for a tree.
@@ -49,42 +57,76 @@ def run(plan: Plan, tree: Tree) -> None:
 
 def _check(change: Change, modules: '_Modules') -> Iterator[str]:
     try:
-        before, after = change.sources or (Source(''), Source(
-            change.after.decode()))
+        before, after = change.sources or (
+            Source(''), Source(change.after.decode()))
         # Some errors (a "return" outside of a function) show only here.
         compile(after.tree, change.path, 'exec', dont_inherit=True)
     except (SyntaxError, ValueError, errors.ResultBroken) as error:
         yield f'does not compile: {error}'
         return
-    yield from _names(change.path, before, after)
     yield from modules.missing(before, after)
     if change.before is not None:
-        yield from undeclared(before, after, change.edits)
+        old, new = _units(before), _units(after)
+        same = {name for name, lines in old.items() if new.get(name) == lines}
+        yield from _names(before, after, same)
+        yield from _undeclared(old.keys() | new.keys(), same, change.edits)
 
 
-def _names(path: str, before: Source, after: Source) -> Iterator[str]:
-    """Names that are undefined or unused only since the change."""
-    found = list(_messages(path, after))
-    old = Counter(text for line, text in _messages(path, before)
+# -- names -----------------------------------------------------------------
+
+def _names(before: Source, after: Source, same: set[str]) -> list[str]:
+    """Names that are undefined or unused only since the change.
+
+    To look at what changed is enough, and fast, as long as there is nothing
+    to be found. A name may be used by a function that is the same.
+    """
+    return _new_messages(before, after, same) and _new_messages(
+        before, after, set())
+
+
+def _new_messages(before: Source, after: Source,
+                  without: set[str]) -> list[str]:
+    found = _messages(after, without)
+    old = Counter(text for line, text in _messages(before, without)
                   ) if found else Counter()
+    new = []
     for line, text in found:
         if old[text]:
             old[text] -= 1
         else:
-            yield f'line {line}: {text}'
+            new.append(f'line {line}: {text}')
+    return new
 
 
-def _messages(path: str, source: Source) -> Iterator[tuple[int, str]]:
+def _messages(source: Source, without: set[str]) -> list[tuple[int, str]]:
     try:
         pyflakes = importlib.import_module('pyflakes.checker')
     except ImportError as error:
         raise errors.PyflakesMissing(python=sys.executable) from error
-    for message in pyflakes.Checker(source.tree, filename=path).messages:
+    found = []
+    for message in pyflakes.Checker(_pruned(source.tree, without)).messages:
         code = _CODES.get(type(message).__name__)
         if code and '# noqa' not in source.lines[message.lineno - 1]:
             text = message.message % message.message_args
             # "redefinition of ... from line 5" moves with the lines.
-            yield message.lineno, f'{code} {text.split(" from line")[0]}'
+            found.append((message.lineno,
+                          f'{code} {text.split(" from line")[0]}'))
+    return found
+
+
+def _pruned(node: Scope, without: set[str], around: str = '') -> Scope:
+    """A copy in which functions of these names are as good as empty."""
+    pruned = copy.copy(node)
+    pruned.body = list(map(copy.copy, node.body))
+    for index, child in enumerate(pruned.body):
+        if isinstance(child, ast.ClassDef):
+            pruned.body[index] = _pruned(
+                child, without, f'{around}{child.name}.')
+        elif isinstance(child, scope.FUNCTIONS) and (
+                around + child.name in without):
+            child.args, child.decorator_list = _NO_ARGUMENTS, []
+            child.body = [ast.Pass()]
+    return pruned
 
 
 # -- what is imported ------------------------------------------------------
@@ -139,20 +181,18 @@ def _imported(source: Source) -> Iterator[tuple[tuple[str, str], int]]:
 
 # -- what changed ---------------------------------------------------------
 
-def undeclared(before: Source, after: Source,
-               edits: tuple[Edit, ...]) -> Iterator[str]:
+def _undeclared(names: set[str], same: set[str],
+                edits: tuple[Edit, ...]) -> Iterator[str]:
     """What changed although no edit says so."""
-    old, new = _units(before), _units(after)
     declared: set[str] = set()
     for name in set().union(*(edit.changes() for edit in edits)):
         # A nested function is a part of the outermost one, and what is
         # assigned a part of the class or module.
-        while name and name not in old and name not in new:
+        while name and name not in names:
             name = name.rpartition('.')[0]
         declared.add(name)
-    for name in sorted((old.keys() | new.keys()) - declared):
-        if old.get(name) != new.get(name):
-            yield f'{name or "the module"} changed, and no edit says so'
+    for name in sorted(names - same - declared):
+        yield f'{name or "the module"} changed, and no edit says so'
 
 
 def _units(source: Source) -> dict[str, list[str]]:

@@ -20,29 +20,22 @@ def apply_all(source: Source, edits: tuple[Edit, ...],
     :raises: EditError, with the edit that failed as its ``edit``; or, if
         several did, Misses
     """
-    try:
-        result = _together(source, edits)
-        if is_python:
-            result.tree
-        return result
-    except errors.EditError:
-        # One by one it becomes clear which edit is to blame, and perhaps
-        # none is: an edit may build on one before it.
-        return _one_by_one(source, edits, is_python)
-
-
-def _one_by_one(source: Source, edits: tuple[Edit, ...],
-                is_python: bool) -> Source:
-    misses = []
-    for edit in edits:
+    waiting, one_by_one = list(edits), False
+    misses: list[errors.EditError] = []
+    while waiting:
+        batch = waiting[:1] if one_by_one else waiting
         try:
-            result = _apply(source, edit)
+            result, later = _together(source, batch)
             if is_python:
                 result.tree
-            source = result
+            source, waiting = result, later + waiting[len(batch):]
         except errors.EditError as error:
-            error.edit = edit
-            misses.append(error)
+            # One by one it becomes clear which edit is to blame, and perhaps
+            # none is: an edit may build on one before it.
+            if one_by_one:
+                error.edit = waiting.pop(0)
+                misses.append(error)
+            one_by_one = True
     if len(misses) > 1:
         raise errors.Misses(misses)
     if misses:
@@ -50,37 +43,30 @@ def _one_by_one(source: Source, edits: tuple[Edit, ...],
     return source
 
 
-def _apply(source: Source, edit: Edit) -> Source:
-    result = edit.apply(source)
-    if result.text == source.text:
-        raise errors.NothingChanged()
-    return result
-
-
-def _together(source: Source, edits: tuple[Edit, ...]) -> Source:
-    """Like one by one, but with a parse only where edits may meet.
+def _together(source: Source,
+              edits: list[Edit]) -> tuple[Source, list[Edit]]:
+    """The text after those edits that can share a parse, and the others.
 
     An edit waits for the next parse if it may meet one before it.
     """
-    waiting = list(edits)
-    while waiting:
-        names: set[str] = set()
-        places: list[Splice] = []
-        splices: list[Splice] = []
-        later = []
-        for edit in waiting:
-            if _related(names, edit.changes()):
+    names: set[str] = set()
+    places: list[Splice] = []
+    splices: list[Splice] = []
+    later = []
+    for edit in edits:
+        if _related(names, edit.changes()):
+            later.append(edit)
+        else:
+            result = edit.apply(source)
+            if result.text == source.text:
+                raise errors.NothingChanged()
+            if _meet(places, result.splices):
                 later.append(edit)
             else:
-                result = _apply(source, edit)
-                if _meet(places, result.splices):
-                    later.append(edit)
-                else:
-                    splices += result.splices
-                places += result.splices
-            names |= edit.changes()
-        source, waiting = source.splice(*splices), later
-    return source
+                splices += result.splices
+            places += result.splices
+        names |= edit.changes()
+    return source.splice(*splices), later
 
 
 def _related(names: set[str], others: set[str]) -> bool:

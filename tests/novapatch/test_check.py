@@ -83,10 +83,6 @@ def of_new(text):
 @pytest.mark.parametrize('text, message', [
     ('def f(', 'does not compile'),
     ('return 1\n', 'does not compile'),
-    ('x = y\n', "line 1: F821 undefined name 'y'"),
-    ('def f():\n    x = 1\n', 'line 2: F841'),
-    ('import os\n', 'line 1: F401'),
-    ('import os\nimport os\nos\n', 'line 2: F811'),
 ])
 def test_a_new_file_that_is_wrong(text, message):
     assert message in of_new(text)
@@ -122,9 +118,49 @@ def test_what_was_imported_before_is_not_looked_for():
         'import nova.rudder\n' + before, before=before)
 
 
-def test_a_new_file_may_say_noqa():
-    change = Change('x.py', None, b'import os  # noqa\n', 0o644)
+def test_the_names_in_a_new_file_are_for_lint():
+    change = Change('x.py', None, b'import os\nx = y\n', 0o644)
     check.run(Plan('34.0.0', (change,), ()), TREE_OF_NOVA)
+
+
+@pytest.mark.parametrize('text, message', [
+    ('x = y\n', "line 1: F821 undefined name 'y'"),
+    ('def f():\n    x = 1\n', 'line 2: F841'),
+    ('import os\n', 'line 1: F401'),
+    ('import os\nimport os\nos\n', 'line 2: F811'),
+    ('import os  # noqa\n', ''),
+])
+def test_names_that_are_wrong_since_a_change(text, message):
+    found = findings(text, before='')
+    assert message in found if message else ' F' not in found
+
+
+IMPORTED = '''
+    import os
+
+
+    class A:
+        def f(self):
+            return os
+
+        def g(self, x=os):
+            return os
+    '''
+
+
+@pytest.mark.parametrize('used', ['return os', 'x=os'])
+def test_a_name_that_only_other_functions_use_is_used(used):
+    text = IMPORTED.replace(used, 'x=1' if '=' in used else 'return 1')
+    after = text.replace('        def f(self):\n            return os',
+                         '        def f(self):\n            return 1')
+    assert ' F' not in findings(after, before=text)
+
+
+def test_an_import_whose_last_use_went_away():
+    text = IMPORTED.replace('def g(self, x=os):\n            return os',
+                            'def g(self):\n            return 1')
+    assert "F401 'os' imported but unused" in findings(
+        text.replace('return os', 'return 2'), before=text)
 
 
 def test_a_hook_that_uses_a_name_that_is_not_there():

@@ -93,7 +93,7 @@ def test_nothing_is_written_if_one_edit_fails(root, patch_set):
 
 
 def test_nothing_is_written_if_a_check_fails(root, patch_set):
-    write(patch_set.root, {'nova/anchor.py': 'undefined\n'})
+    write(patch_set.root, {'nova/anchor.py': 'import nova.rope\n'})
     before = snapshot(root)
     with pytest.raises(errors.CheckFailed):
         apply(root, patch_set)
@@ -432,7 +432,7 @@ def test_another_version_that_can_not_be_written(
 def test_another_version_that_does_not_fit_leaves_the_first(root, patch_set):
     apply(root, patch_set)
     after = snapshot(root)
-    write(patch_set.root, {'nova/anchor.py': 'undefined\n'})
+    write(patch_set.root, {'nova/anchor.py': 'import nova.rope\n'})
     with pytest.raises(errors.CheckFailed):
         apply(root, patchset.load(patch_set.root))
     assert snapshot(root) == after
