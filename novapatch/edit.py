@@ -48,6 +48,6 @@ rst_insert_after = restructured.RstInsertAfter
 rst_replace_directive = restructured.RstReplaceDirective
 
 # other files
-json_bump = data.JsonBump
+json_bump = values.JsonBump
 toml_add_item = data.TomlAddItem
 yaml_add_key = data.YamlAddKey

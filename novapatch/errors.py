@@ -70,10 +70,6 @@ class ManyMatches(EditError):
     message = '{count} places match {sought!r} (lines {lines}), not one'
 
 
-class BadPattern(EditError):
-    message = 'the pattern {pattern!r} can not be read: {reason}'
-
-
 class BadText(EditError):
     message = 'the text {text!r} can not be read: {reason}'
 

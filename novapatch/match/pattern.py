@@ -24,7 +24,7 @@ from novapatch.text import blocks
 from novapatch.text.source import Node
 
 _HOLE = '__hole_'
-_PLACEHOLDER = re.compile(r'\$([A-Za-z_]\w*)')
+PLACEHOLDER = re.compile(r'\$([A-Za-z_]\w*)')
 _BODY = ('body', 'orelse', 'finalbody', 'handlers', 'cases', 'type_comment')
 
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
@@ -35,7 +35,7 @@ N = TypeVar('N', bound=Node, covariant=True)
 
 def with_holes(text: str) -> str:
     """Make a text with ``$X`` parseable."""
-    return _PLACEHOLDER.sub(lambda found: _HOLE + found[1], text)
+    return PLACEHOLDER.sub(lambda found: _HOLE + found[1], text)
 
 
 def _hole_name(node: ast.AST) -> str | None:
@@ -178,18 +178,31 @@ class Pattern:
 def read(text: str) -> Pattern:
     """Read a pattern.
 
-    :raises: BadPattern if it is no fragment of Python
+    :raises: BadText if it is no fragment of Python
     """
-    plain = with_holes(blocks.dedent(text))
-    header = plain.endswith(':')
-    if header:
-        last = plain.rpartition('\n')[2]
-        margin = last[:len(last) - len(last.lstrip())]
-        plain += f'\n{margin}    pass'
-    try:
-        statements = ast.parse(plain).body
-    except SyntaxError as error:
-        raise errors.BadPattern(pattern=text, reason=error) from error
+    header = text.rstrip().endswith(':')
+    # On one line with the header its body has the right margin.
+    statements = parse(text, '%s pass' if header else '%s')
     if not statements:
-        raise errors.BadPattern(pattern=text, reason='it is empty')
+        raise errors.BadText(text=text, reason='it is empty')
     return Pattern(text, tuple(statements), header)
+
+
+def parse(text: str, form: str = '%s') -> list[ast.stmt]:
+    """The statements of a fragment in a form; it may have ``$X``.
+
+    :raises: BadText
+    """
+    try:
+        return ast.parse(form % with_holes(blocks.dedent(text))).body
+    except SyntaxError as error:
+        raise errors.BadText(text=text, reason=error) from error
+
+
+def parse_expression(text: str, form: str = '%s') -> ast.expr:
+    """The expression that a fragment is, in a form.
+
+    :raises: BadText
+    """
+    # The brackets allow it to span lines.
+    return parse(text, f'(\n{form}\n)')[0].value

@@ -6,21 +6,19 @@ from collections.abc import Iterable
 from collections.abc import Iterator
 import difflib
 import itertools
-from typing import TypeAlias
+from typing import TypeVar
 
 from novapatch import errors
 from novapatch.match import pattern as patterns
 from novapatch.match.pattern import DEFINITIONS
-from novapatch.match.pattern import N
 from novapatch.text.blocks import dedent
 from novapatch.text.source import Node
 from novapatch.text.source import Source
 
 MODULE = ''
 
-Definition: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
-Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
-Assignment: TypeAlias = ast.Assign | ast.AnnAssign
+T = TypeVar('T')
+K = TypeVar('K', bound=ast.stmt)
 
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 ASSIGNMENTS = (ast.Assign, ast.AnnAssign)
@@ -89,38 +87,30 @@ def find(source: Source, target: str) -> ast.Module | ast.stmt:
     return node
 
 
-def find_definition(source: Source, target: str) -> Definition:
-    """Like :func:`find`, of functions and classes only.
+def find_kind(source: Source, target: str, kinds: tuple[type[K], ...],
+              wanted: str) -> K:
+    """Like :func:`find`, of some kinds of statements only.
 
     :raises: WrongKind too
     """
     node = find(source, target)
-    if not isinstance(node, DEFINITIONS):
-        raise _wrong_kind(target, node, 'function or class')
+    if not isinstance(node, kinds):
+        raise errors.WrongKind(sought=target, wanted=wanted,
+                               line=getattr(node, 'lineno', 1))
     return node
 
 
-def find_function(source: Source, target: str) -> Function:
-    node = find(source, target)
-    if not isinstance(node, FUNCTIONS):
-        raise _wrong_kind(target, node, 'function')
-    return node
+def find_value(source: Source, target: str) -> ast.expr:
+    """The value that is assigned to a dotted name.
 
-
-def find_assignment(source: Source, target: str) -> Assignment:
-    """Like :func:`find`, of assignments with a value only."""
-    node = find(source, target)
-    if not isinstance(node, ASSIGNMENTS):
-        raise _wrong_kind(target, node, 'assignment')
+    :raises: WrongKind too
+    """
+    wanted = 'assignment of a value'
+    node = find_kind(source, target, ASSIGNMENTS, wanted)
     if node.value is None:
-        raise _wrong_kind(target, node, 'assignment of a value')
-    return node
-
-
-def _wrong_kind(target: str, node: ast.AST,
-                wanted: str) -> errors.WrongKind:
-    return errors.WrongKind(sought=target, wanted=wanted,
-                            line=getattr(node, 'lineno', 1))
+        raise errors.WrongKind(sought=target, wanted=wanted,
+                               line=node.lineno)
+    return node.value
 
 
 def first_line(node: ast.stmt) -> int:
@@ -152,19 +142,19 @@ def _expressions(node: ast.AST) -> Iterator[ast.AST]:
                 waiting.append(child)
 
 
-def one(matches: list[patterns.Match[N]], pattern: patterns.Pattern,
-        kind: str, hint: str = '') -> patterns.Match[N]:
-    """The only match.
+def one(found: list[tuple[int, T]], kind: str, sought: str,
+        hint: str = '') -> T:
+    """The only one of what was found, each with its line.
 
     :raises: NoMatch, ManyMatches
     """
-    if not matches:
-        raise errors.NoMatch(kind=kind, sought=pattern.text, hint=hint)
-    if len(matches) > 1:
+    if not found:
+        raise errors.NoMatch(kind=kind, sought=sought, hint=hint)
+    if len(found) > 1:
         raise errors.ManyMatches(
-            count=len(matches), sought=pattern.text,
-            lines=errors.listed(sorted(match.line for match in matches)))
-    return matches[0]
+            count=len(found), sought=sought,
+            lines=errors.listed(sorted(line for line, item in found)))
+    return found[0][1]
 
 
 def one_expression(source: Source, target: str,
@@ -172,15 +162,14 @@ def one_expression(source: Source, target: str,
     """The one expression in a target that matches a pattern."""
     node, wanted = find(source, target), patterns.read(pattern)
     if wanted.expression is None:
-        raise errors.BadPattern(pattern=pattern,
-                                reason='it is no expression')
+        raise errors.BadText(text=pattern, reason='it is no expression')
     expressions = list(_expressions(node))
-    matches = [match for child in expressions
+    matches = [(match.line, match) for child in expressions
                if (match := wanted.match_expression(child))]
     hint = '' if matches else _nearest(source, pattern, [
         child for child in expressions if isinstance(child, ast.expr)
         and type(child) is type(wanted.expression)])
-    return one(matches, wanted, 'expression', hint)
+    return one(matches, 'expression', pattern, hint)
 
 
 def one_statement(source: Source, target: str,
@@ -188,11 +177,11 @@ def one_statement(source: Source, target: str,
     """The one run of statements in a target that matches a pattern."""
     node, wanted = find(source, target), patterns.read(pattern)
     blocks = list(all_blocks(node, _enters(node)))
-    matches = [match for block in blocks
+    matches = [(match.line, match) for block in blocks
                for match in wanted.match_block(block)]
     hint = '' if matches else _nearest(
         source, pattern, itertools.chain(*blocks))
-    return one(matches, wanted, 'statement', hint)
+    return one(matches, 'statement', pattern, hint)
 
 
 def _nearest(source: Source, sought: str,

@@ -1,15 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What all edits have in common."""
 
-import ast
 from collections.abc import Mapping
 import dataclasses
 import re
 from typing import Self
 
 from novapatch import errors
-from novapatch.match import pattern as patterns
-from novapatch.text import blocks
 from novapatch.text.source import Source
 
 _VALUE = re.compile(r'\{\{(\w+)\}\}')
@@ -77,27 +74,3 @@ def fill(text: str, values: Mapping[str, str]) -> str:
             raise errors.UnknownValue(name=name,
                                       known=errors.listed(sorted(values)))
     return _VALUE.sub(lambda found: values[found[1]], text)
-
-
-def parse(text: str) -> list[ast.stmt]:
-    """The statements of a text of an edit, ``$X`` allowed.
-
-    :raises: BadText
-    """
-    try:
-        return ast.parse(patterns.with_holes(blocks.dedent(text))).body
-    except SyntaxError as error:
-        raise errors.BadText(text=text, reason=error) from error
-
-
-def parse_expression(text: str) -> ast.expr:
-    """The expression that a text of an edit is.
-
-    :raises: BadText
-    """
-    try:
-        # The brackets allow it to span lines.
-        return ast.parse(
-            f'(\n{patterns.with_holes(text)}\n)', mode='eval').body
-    except SyntaxError as error:
-        raise errors.BadText(text=text, reason=error) from error

@@ -30,7 +30,7 @@ class AddFunction(base.Edit):
 
     def changes(self) -> set[str]:
         around, dot, _ = self._neighbour.rpartition('.')
-        return {around + dot + name for statement in base.parse(self.text)
+        return {around + dot + name for statement in patterns.parse(self.text)
                 for name in scope.names_of(statement)}
 
     def apply(self, source: Source) -> Source:
@@ -104,7 +104,7 @@ class AppendString(base.TargetEdit):
             node.end_lineno, blocks.placed_plain(self.text, margin))
 
     def _string(self, source: Source) -> ast.Constant:
-        node = scope.find_assignment(source, self.target).value
+        node = scope.find_value(source, self.target)
         last = source.lines[node.end_lineno - 1].strip()
         if not (isinstance(node, ast.Constant) and isinstance(node.value, str)
                 and last[:3] in ('"""', "'''")):
@@ -128,4 +128,4 @@ class AppendFile(base.Edit):
 
     def changes(self) -> set[str]:
         return {scope.MODULE}.union(*map(
-            scope.names_of, base.parse(self.text)))
+            scope.names_of, patterns.parse(self.text)))

@@ -50,7 +50,7 @@ class AddImport(base.Edit):
     text: str
 
     def _node(self) -> Import:
-        found = base.parse(self.text)
+        found = patterns.parse(self.text)
         if len(found) != 1 or not isinstance(found[0], IMPORTS):
             raise errors.BadText(text=self.text,
                                  reason='it is not one import')

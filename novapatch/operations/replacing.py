@@ -3,7 +3,6 @@
 
 import ast
 from dataclasses import dataclass
-import re
 
 from novapatch import errors
 from novapatch.match import pattern as patterns
@@ -12,8 +11,6 @@ from novapatch.operations import base
 from novapatch.operations import statements
 from novapatch.text import blocks
 from novapatch.text.source import Source
-
-_PLACEHOLDER = re.compile(r'\$([A-Za-z_]\w*)')
 
 
 def _are_same(plain: str, bracketed: str) -> bool:
@@ -31,11 +28,11 @@ def _filled(source: Source, captures: patterns.Captures, text: str) -> str:
     Where one would fall apart in its new surroundings (``a or b`` before
     ``.c``) they get brackets.
     """
-    for name in _PLACEHOLDER.findall(text):
+    for name in patterns.PLACEHOLDER.findall(text):
         if name not in captures:
             raise errors.BadText(text=text, reason=(
                 f'${name} does not occur in the pattern'))
-    plain, bracketed = (_PLACEHOLDER.sub(
+    plain, bracketed = (patterns.PLACEHOLDER.sub(
         lambda found: form % source.segment(captures[found[1]]), text)
         for form in ('%s', '(%s)'))
     return plain if _are_same(plain, bracketed) else bracketed
@@ -51,7 +48,7 @@ class Replace(base.TargetEdit):
     def apply(self, source: Source) -> Source:
         wanted = patterns.read(self.pattern)
         if wanted.header:
-            raise errors.BadPattern(pattern=self.pattern, reason=(
+            raise errors.BadText(text=self.pattern, reason=(
                 'a header alone can not be replaced; replace its '
                 'expression'))
         if wanted.expression is not None and self._is_expression():
@@ -62,7 +59,7 @@ class Replace(base.TargetEdit):
 
     def _is_expression(self) -> bool:
         try:
-            base.parse_expression(blocks.dedent(self.text))
+            patterns.parse_expression(self.text)
         except errors.BadText:
             return False
         return True
@@ -96,7 +93,7 @@ class Replace(base.TargetEdit):
                     match: patterns.Match[ast.stmt]) -> Source:
         statements.check_alone(source, match)
         text = _filled(source, match.captures, blocks.dedent(self.text))
-        base.parse(text)
+        patterns.parse(text)
         margin = source.indentation(match.line)
         start = source.start_of(scope.first_line(match.nodes[0]))
         end = source.span(match.nodes[-1])[1]

@@ -26,7 +26,8 @@ class AddParameter(base.TargetEdit):
     parameter: str
 
     def apply(self, source: Source) -> Source:
-        node = scope.find_function(source, self.target)
+        node = scope.find_kind(source, self.target, scope.FUNCTIONS,
+                               'function')
         opening = source.text.index('(', source.span(node)[0])
         items = layout.read_items(source, opening)
         names = [_parameter_name(items.text_of(index))
@@ -53,7 +54,7 @@ class AddArgument(base.TargetEdit):
         if not isinstance(node, ast.Call):
             raise errors.WrongKind(sought=self.call, line=node.lineno,
                                    wanted='call')
-        wanted = base.parse_expression(f'f({self.argument})')
+        wanted = patterns.parse_expression(self.argument, 'f(%s)')
         if not isinstance(wanted, ast.Call):
             raise errors.BadText(text=self.argument,
                                  reason='it is no argument')
@@ -77,31 +78,28 @@ class AddDecorator(base.TargetEdit):
     above: str | None = None
 
     def apply(self, source: Source) -> Source:
-        node = scope.find_definition(source, self.target)
-        if self._is_on(node):
+        node = scope.find_kind(source, self.target, patterns.DEFINITIONS,
+                               'function or class')
+        text = blocks.dedent(self.text).lstrip('@')
+        if patterns.dump(patterns.parse_expression(text)) in map(
+                patterns.dump, node.decorator_list):
             raise errors.AlreadyThere(what='the decorator',
                                       line=node.lineno)
         margin = source.indentation(node.lineno)
+        # Directly above the function by default: it is called first.
+        line = node.lineno
         if self.below is not None:
-            line = self._decorator(node, self.below).end_lineno + 1
+            line = _decorator(node.decorator_list, self.below).end_lineno + 1
         elif self.above is not None:
-            line = self._decorator(node, self.above).lineno
-        else:
-            # Directly above the function: it is called first.
-            line = node.lineno
-        text = '@' + blocks.dedent(self.text).lstrip('@')
-        return source.insert_lines(line, blocks.indent(text, margin))
+            line = _decorator(node.decorator_list, self.above).lineno
+        return source.insert_lines(line, blocks.indent('@' + text, margin))
 
-    def _decorator(self, node: scope.Definition, pattern: str) -> ast.expr:
-        wanted = patterns.read(blocks.dedent(pattern).lstrip('@'))
-        matches = [match for item in node.decorator_list
-                   if (match := wanted.match_expression(item))]
-        hint = ' (there are: ' + errors.listed(
-            '@' + ast.unparse(item) for item in node.decorator_list) + ')'
-        return scope.one(matches, wanted, 'decorator', hint).nodes[0]
 
-    def _is_on(self, node: scope.Definition) -> bool:
-        want = base.parse_expression(
-            blocks.dedent(self.text).lstrip('@'))
-        return patterns.dump(want) in [
-            patterns.dump(item) for item in node.decorator_list]
+def _decorator(decorators: list[ast.expr], pattern: str) -> ast.expr:
+    """The one decorator that matches a pattern."""
+    wanted = patterns.read(blocks.dedent(pattern).lstrip('@'))
+    hint = ' (there are: ' + errors.listed(
+        '@' + ast.unparse(item) for item in decorators) + ')'
+    return scope.one([(item.lineno, item) for item in decorators
+                      if wanted.match_expression(item)],
+                     'decorator', wanted.text, hint)

@@ -89,10 +89,10 @@ class _Insert(base.TargetEdit):
 
     @property
     def _is_comment(self) -> bool:
-        return not base.parse(self.text)
+        return not patterns.parse(self.text)
 
     def apply(self, source: Source) -> Source:
-        base.parse(self.text)
+        patterns.parse(self.text)
         match = scope.one_statement(source, self.target, self.pattern)
         check_alone(source, match)
         text = with_gaps(self.text, source.indentation(match.line))
@@ -133,7 +133,7 @@ class AddContext(base.TargetEdit):
     first: bool = False
 
     def apply(self, source: Source) -> Source:
-        base.parse_expression(blocks.dedent(self.context))
+        patterns.parse_expression(self.context)
         match = scope.one_statement(source, self.target, self.pattern)
         node = match.nodes[-1]
         if not isinstance(node, ast.With):

@@ -36,13 +36,16 @@ def order(version: str) -> list[int]:
 def version_at(source: Source, target: str) -> str:
     """The version that is assigned to a target.
 
-    :raises: NoVersion, TargetNotFound, TargetAmbiguous
+    :raises: NoVersion, WrongKind, TargetNotFound, TargetAmbiguous
     """
-    value = scope.find_assignment(source, target).value
-    if not isinstance(value, ast.Constant) or not isinstance(
-            value.value, (int, str)):
-        raise errors.NoVersion(value=source.segment(value))
-    return str(value.value)
+    return _version(source, scope.find_value(source, target))
+
+
+def _version(source: Source, node: ast.expr) -> str:
+    if not isinstance(node, ast.Constant) or not isinstance(
+            node.value, (int, str)):
+        raise errors.NoVersion(value=source.segment(node))
+    return str(node.value)
 
 
 @dataclass(frozen=True)
@@ -78,11 +81,11 @@ class SetValue(base.TargetEdit):
     text: str
 
     def apply(self, source: Source) -> Source:
-        base.parse_expression(self.text)
-        node = scope.find_assignment(source, self.target)
+        patterns.parse_expression(self.text)
+        node = scope.find_value(source, self.target)
         margin = source.indentation(node.lineno)
         text = blocks.placed(self.text, margin).strip()
-        return source.splice((*source.span(node.value), text))
+        return source.splice((*source.span(node), text))
 
 
 @dataclass(frozen=True)
@@ -90,11 +93,45 @@ class Bump(base.TargetEdit):
     """Raise a version by one in its last place."""
 
     def apply(self, source: Source) -> Source:
-        old = version_at(source, self.target)
-        node = scope.find_assignment(source, self.target)
-        start, end = source.span(node.value)
-        text = source.text[start:end].replace(old, raised(old))
-        return source.splice((start, end, text))
+        return _raise_at(source, scope.find_value(source, self.target))
+
+
+@dataclass(frozen=True)
+class JsonBump(base.Edit):
+    """Raise the version at a JSON pointer (RFC 6901) by one.
+
+    JSON reads like Python, which tells the place of each value.
+    """
+
+    pointer: str
+
+    def apply(self, source: Source) -> Source:
+        found = {'': statement.value for statement in source.tree.body
+                 if isinstance(statement, ast.Expr)}
+        for part in self.pointer.split('/'):
+            name = part.replace('~1', '/').replace('~0', '~')
+            if name not in found:
+                raise errors.NoMatch(kind='value', sought=self.pointer,
+                                     hint='')
+            node = found[name]
+            found = _children(node)
+        return _raise_at(source, node)
+
+
+def _children(node: ast.expr) -> dict[str, ast.expr]:
+    """The values in an object or array of JSON, by key or index."""
+    if isinstance(node, ast.Dict):
+        return dict(zip(map(ast.literal_eval, node.keys), node.values))
+    return {str(index): value for index, value
+            in enumerate(node.elts if isinstance(node, ast.List) else ())}
+
+
+def _raise_at(source: Source, node: ast.expr) -> Source:
+    """Raise the version that an expression is."""
+    old = _version(source, node)
+    start, end = source.span(node)
+    text = source.text[start:end].replace(old, raised(old))
+    return source.splice((start, end, text))
 
 
 @dataclass(frozen=True)
@@ -121,7 +158,7 @@ class Append(base.TargetEdit):
 
     def _literal(self, source: Source) -> Literal:
         if self.within is None:
-            node = scope.find_assignment(source, self.target).value
+            node = scope.find_value(source, self.target)
         else:
             node = scope.one_expression(
                 source, self.target, self.within).nodes[0]
@@ -147,9 +184,9 @@ class Append(base.TargetEdit):
 
     def _item(self, literal: Literal) -> str:
         """What the item is, in a form that can be compared."""
-        form = '{\n%s\n}' if isinstance(
-            literal, (ast.Dict, ast.Set)) else '[\n%s\n]'
-        node = base.parse_expression(form % self.item)
+        form = '{%s\n}' if isinstance(
+            literal, (ast.Dict, ast.Set)) else '[%s\n]'
+        node = patterns.parse_expression(self.item, form)
         if not isinstance(node, Literal) or (
                 isinstance(literal, ast.Dict) != isinstance(node, ast.Dict)):
             raise errors.BadText(text=self.item,

@@ -35,6 +35,8 @@ YAML = '''
 def test_yaml_refused():
     refused(yaml_add_key('crew', '  in: body'), YAML, errors.AlreadyThere)
     refused(yaml_add_key('x', '  in: body'), 2 * YAML, errors.ManyMatches)
+    refused(yaml_add_key('x', '  in: header'), YAML, errors.NoMatch)
+    refused(yaml_add_key('x', '  on: body'), YAML, errors.BadText)
 
 
 @pytest.mark.parametrize('key, above', [
@@ -63,7 +65,7 @@ def test_json_no_such_value(pointer):
 
 
 def test_json_refused():
-    refused(json_bump('/a'), '{"a": }', errors.WrongKind)
+    refused(json_bump('/a'), '{"a": }', errors.ResultBroken)
     refused(json_bump('/a/1/d'), JSON, errors.NoVersion)
 
 
@@ -98,7 +100,7 @@ def test_toml_refused():
 
 @pytest.mark.parametrize('table, key, place', [
     ('a."b.c"', 'bow', '    # about'), ('a."b.c"', 'mast', '\n    [d]'),
-    ('d', 'a', '')])
+    ('d', 'zoo', '')])
 def test_toml_add_item(table, key, place):
     line = f'    {key} = "m:f"\n'
     after = TOML.replace(place, line + place) if place else (

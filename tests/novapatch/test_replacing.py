@@ -20,7 +20,7 @@ def test_two_matches():
 
 def test_a_header_alone():
     refused(replace('f', 'if a:', 'if b:'),
-            'def f():\n    if a:\n        b\n', errors.BadPattern)
+            'def f():\n    if a:\n        b\n', errors.BadText)
 
 
 def test_a_placeholder_that_was_not_captured():

@@ -66,7 +66,7 @@ def test_no_target():
     'if', 'x +', '', 'f(', 'else:', '# it up'])
 def test_bad_pattern(pattern):
     refused(insert_after('f', pattern, 'new()'), FUNCTION,
-            errors.BadPattern)
+            errors.BadText)
 
 
 def test_bad_text():
