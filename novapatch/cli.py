@@ -161,11 +161,8 @@ def _status(options: argparse.Namespace) -> int:
     found = commands.status(
         tree, patchset.load(options.patch_set))
     print(f'{tree.root}: {found.state.value}')
-    for title, names in (('changed by hand since', found.by_hand),
-                         ('there', found.present),
-                         ('not there', found.absent)):
-        if names:
-            print(f'{title}:', *names, sep='\n  ')
+    for title, paths in found.paths().items():
+        print(f'{title}:', *paths, sep='\n  ')
     return 1 if found.state in commands.BROKEN else 0
 
 

@@ -2,7 +2,6 @@
 """What the commands do: apply, diff, undo, and telling the state."""
 
 from dataclasses import dataclass
-from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 
@@ -26,25 +25,49 @@ class State(Enum):
     CHANGED = 'applied, and changed since'
     REVERTED = 'not applied any more: its files are the original ones'
     OTHER = 'another version of the patch set is applied'
-    UPGRADED = 'not applied any more: Nova was replaced since; run undo'
+    UPGRADED = ('not applied any more: Nova was replaced since; run undo, '
+                'which leaves the new release alone')
     HALF = 'half-applied: a run was interrupted; run undo'
     RECORDLESS = 'already applied (no record; undo with your VCS)'
-    OTHER_RECORDLESS = 'another version is applied (no record)'
+    OTHER_RECORDLESS = ('another version is applied, and there is no record '
+                        'of the original Nova: get that again')
     HALF_RECORDLESS = 'half-applied, and there is no record of it'
 
 
+#: What an apply can not start from.
+_REFUSED = frozenset((State.UPGRADED, State.HALF, State.OTHER_RECORDLESS,
+                      State.HALF_RECORDLESS))
 #: What is neither applied nor waits for it.
-BROKEN = frozenset((State.CHANGED, State.REVERTED, State.UPGRADED, State.HALF,
-                    State.HALF_RECORDLESS))
+BROKEN = _REFUSED - {State.OTHER_RECORDLESS} | {State.CHANGED, State.REVERTED}
 
 
 @dataclass(frozen=True)
 class Status:
     state: State
     manifest: Manifest | None = None
-    by_hand: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
     present: tuple[str, ...] = ()
     absent: tuple[str, ...] = ()
+
+    def paths(self) -> dict[str, tuple[str, ...]]:
+        """The paths that tell the state, by what they tell."""
+        patched = self.state is State.UPGRADED and (self.manifest.release,)
+        return {title: paths for title, paths in (
+            ('the release that was patched', patched),
+            ('changed since (run undo; --force gives that up)', self.changed),
+            ('there', self.present), ('not there', self.absent)) if paths}
+
+    def check_applicable(self, tree: Tree) -> None:
+        """Make sure that a tree is ready for an apply.
+
+        :raises: NotReady
+        """
+        if self.state in _REFUSED or self.changed:
+            raise errors.NotReady(
+                tree=tree.root, release=tree.release, state='; '.join(
+                    (self.state.value, *(
+                        f'{title}: {errors.listed(paths)}'
+                        for title, paths in self.paths().items()))))
 
 
 def status(tree: Tree, patch_set: PatchSet) -> Status:
@@ -55,21 +78,18 @@ def status(tree: Tree, patch_set: PatchSet) -> Status:
     if transaction.is_replaced(tree.root, manifest, tree.known_release):
         return Status(State.UPGRADED, manifest)
     by_hand = tuple(transaction.changed_by_hand(tree.root, manifest))
-    reverted = tuple(
-        entry.path for entry in manifest.files
-        if entry.path not in by_hand
-        and not transaction.is_after(tree.root, entry))
+    changed = tuple(entry.path for entry in manifest.files
+                    if not transaction.is_after(tree.root, entry))
     if manifest.state != record.APPLIED:
         return Status(State.HALF, manifest, by_hand)
-    if len(reverted) == len(manifest.files):
+    if len(changed) == len(manifest.files) and not by_hand:
         return Status(State.REVERTED, manifest)
     # The second is what a working tree is known by.
     if manifest.patch_set not in (patch_set.digest(),
                                   patch_set.digest_of_edits()):
-        return Status(State.OTHER, manifest, by_hand + reverted)
-    if by_hand or reverted:
-        return Status(State.CHANGED, manifest, by_hand + reverted)
-    return Status(State.APPLIED, manifest)
+        return Status(State.OTHER, manifest, changed)
+    return Status(State.CHANGED if changed else State.APPLIED, manifest,
+                  changed)
 
 
 def _recognise(tree: Tree, patch_set: PatchSet) -> Status:
@@ -77,8 +97,7 @@ def _recognise(tree: Tree, patch_set: PatchSet) -> Status:
 
     A tree that was made of our commits has no marker.
     """
-    data = _read(tree.root, marker.PATH)
-    found = marker.read(data) if data is not None else None
+    found = marker.read(_read(tree.root, marker.PATH) or b'')
     known = found.files if found else {
         path: sha256(origin.read_bytes())
         for path, origin in patch_set.new_files.items()}
@@ -92,34 +111,11 @@ def _recognise(tree: Tree, patch_set: PatchSet) -> Status:
     if not present:
         return Status(State.PRISTINE)
     if absent:
-        return Status(State.HALF_RECORDLESS, None, (), tuple(present),
-                      tuple(absent))
+        return Status(State.HALF_RECORDLESS, present=tuple(present),
+                      absent=tuple(absent))
     if found and found.patch_set != patch_set.digest():
         return Status(State.OTHER_RECORDLESS)
     return Status(State.RECORDLESS)
-
-
-def check_applicable(tree: Tree, found: Status) -> None:
-    """Make sure that a tree is ready for an apply.
-
-    :raises: HalfApplied, HalfAppliedNoRecord, OtherPatchSet, OtherRelease,
-        ChangedSince
-    """
-    if found.state is State.HALF:
-        raise errors.HalfApplied(tree=tree.root,
-                                 state=found.manifest.state)
-    if found.state is State.HALF_RECORDLESS:
-        raise errors.HalfAppliedNoRecord(
-            tree=tree.root, present=errors.listed(found.present, 3),
-            absent=errors.listed(found.absent, 3))
-    if found.state is State.OTHER_RECORDLESS:
-        raise errors.OtherPatchSet(tree=tree.root)
-    if found.state is State.UPGRADED:
-        raise errors.OtherRelease(tree=tree.root, found=tree.release,
-                                  release=found.manifest.release)
-    if found.by_hand:
-        raise errors.ChangedSince(tree=tree.root,
-                                  paths=errors.listed(found.by_hand))
 
 
 class _Before(Tree):
@@ -162,13 +158,13 @@ def apply(tree: Tree, patch_set: PatchSet) -> Plan | None:
     patch_set.check_release(tree.root, tree.release)
     with tree.alone():
         found = status(tree, patch_set)
-        check_applicable(tree, found)
+        found.check_applicable(tree)
         if found.state in (State.APPLIED, State.RECORDLESS):
             return None
         replaces = found.state is State.OTHER
-        plan = prepare(_Before(tree, found.manifest) if replaces else tree,
-                       patch_set)
-        plan = _marked(plan, patch_set)
+        plan = marker.mark(prepare(
+            _Before(tree, found.manifest) if replaces else tree, patch_set),
+            patch_set.digest())
         if replaces:
             transaction.check_writable(
                 tree.root, [change.path for change in plan.changes])
@@ -182,11 +178,6 @@ def apply(tree: Tree, patch_set: PatchSet) -> Plan | None:
         return plan
 
 
-def _marked(plan: Plan, patch_set: PatchSet) -> Plan:
-    mark = marker.change(plan, patch_set.digest())
-    return replace(plan, changes=(*plan.changes, mark))
-
-
 def undo(tree: Tree, force: bool = False) -> Manifest:
     """Put everything back; see :func:`transaction.undo`."""
     with tree.alone():
@@ -197,7 +188,7 @@ def diff(tree: Tree, patch_set: PatchSet) -> str:
     """What an apply would change in the tree, or did change."""
     manifest = Record(tree.root).load()
     if manifest is None:
-        plan = _marked(plans.make(tree, patch_set), patch_set)
+        plan = marker.mark(plans.make(tree, patch_set), patch_set.digest())
         return plans.diff(
             (change.path, change.before, change.after, change.mode)
             for change in plan.changes)

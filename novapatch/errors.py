@@ -107,11 +107,6 @@ class UnreadableFile(EditError):
     message = 'the file can not be read: {reason}'
 
 
-class FileMissing(EditError):
-    message = ('the patch set changes this file, but the tree does not have '
-               'it')
-
-
 # -- the patch set --------------------------------------------------------
 
 class PatchSetError(PatchError):
@@ -170,16 +165,8 @@ class NotApplied(PatchError):
     message = '{tree}: there is no record of a patch set to undo'
 
 
-class OtherPatchSet(PatchError):
-    message = ('{tree}: another version of the patch set is applied, and '
-               'there is no record of what was there before: get the '
-               'original Nova again, and apply to that')
-
-
-class OtherRelease(PatchError):
-    message = ('{tree} is Nova {found}, and the patch set was applied to '
-               '{release}; run undo, which leaves the new release alone, '
-               'and apply again')
+class NotReady(PatchError):
+    message = '{tree} is Nova {release}: {state}'
 
 
 class MixedReleases(PatchError):
@@ -190,21 +177,6 @@ class MixedReleases(PatchError):
 
 class Busy(PatchError):
     message = '{tree}: another novapatch is at work here'
-
-
-class HalfApplied(PatchError):
-    message = ('{tree}: half-applied: an earlier run was interrupted '
-               '({state}); run undo first')
-
-
-class HalfAppliedNoRecord(PatchError):
-    message = ('{tree}: half-applied, and there is no record of it. These '
-               'are there: {present}. These are not: {absent}.')
-
-
-class ChangedSince(PatchError):
-    message = ('{tree}: changed since the patch set was applied: {paths}; '
-               'run undo first (undo --force gives up changes of your own)')
 
 
 class ChangedByHand(PatchError):
@@ -227,9 +199,8 @@ class NotReplaced(PatchError):
 
 # -- the working tree -----------------------------------------------------
 
-class NotOurs(PatchError):
-    message = ('{directory} exists and was not made by "novapatch work"; '
-               'remove it or name another directory')
+class DirectoryExists(PatchError):
+    message = '{directory} exists{but}; remove it or name another directory'
 
 
 class NoSdist(PatchError):
@@ -237,10 +208,6 @@ class NoSdist(PatchError):
 
 
 # -- commits ---------------------------------------------------------------
-
-class ExportExists(PatchError):
-    message = '{directory} exists; remove it or name another directory'
-
 
 class NoSources(PatchError):
     message = ('{tree} is an installed Nova; commits are made of its sources '

@@ -45,7 +45,8 @@ def refresh(patch_set: PatchSet, directory: Path,
         _unpack(sdist or _download(patch_set, release), directory,
                 marked=True)
     elif not (directory / _MARKER).is_file():
-        raise errors.NotOurs(directory=directory)
+        raise errors.DirectoryExists(
+            directory=directory, but=' and was not made by "novapatch work"')
     tree = Tree(directory)
     key = patch_set.digest_of_edits()
     found = Record(tree.root).load()

@@ -103,7 +103,7 @@ def export(tree: Tree, patch_set: PatchSet, directory: Path) -> list[str]:
     series = definition.load(patch_set)
     parts = list(definition.split(series, patch_set))
     if directory.exists():
-        raise errors.ExportExists(directory=directory)
+        raise errors.DirectoryExists(directory=directory, but='')
     if tree.is_installed:
         raise errors.NoSources(tree=tree.root)
     scratch = directory.with_name(directory.name + '.part')

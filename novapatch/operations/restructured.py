@@ -203,5 +203,5 @@ class RstAddRestParameter(base.Edit):
 
 def _parameter(line: str) -> str | None:
     """The name of the parameter that a line of a list starts."""
-    found = re.match(r'\s*[-*] ([^:]+):', line)
+    found = re.match(r'\s*[-*] (\S+):\s', line)
     return found[1] if found else None

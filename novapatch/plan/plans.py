@@ -30,7 +30,7 @@ def make(tree: Tree, patch_set: PatchSet, link: bool = False) -> Plan:
     """Find all places and compute all results.
 
     :param link: let new files be links to those of the patch set
-    :raises: WrongRelease, FileMissing, NewFileExists, EditError; Misses, if
+    :raises: WrongRelease, NewFileExists, EditError; Misses, if
         several places are not there
     """
     patch_set.check_release(tree.root, tree.release)

@@ -7,6 +7,7 @@ into a commit, a wheel, a package. It is a module, as others are not installed.
 
 import ast
 from dataclasses import dataclass
+from dataclasses import replace
 import pprint
 
 from novapatch.tree.change import Change
@@ -33,12 +34,13 @@ class Marker:
     files: dict[str, str]
 
 
-def change(plan: Plan, patch_set: str) -> Change:
-    """The change that adds the marker of a plan."""
+def mark(plan: Plan, patch_set: str) -> Plan:
+    """A plan with the marker of it."""
     files = {change.path: sha256(change.after) for change in plan.changes}
     text = _TEXT.format(patch_set=patch_set, release=plan.release,
                         files=pprint.pformat(files))
-    return Change(PATH, None, text.encode(), 0o644)
+    return replace(plan, changes=(
+        *plan.changes, Change(PATH, None, text.encode(), 0o644)))
 
 
 def read(data: bytes) -> Marker | None:

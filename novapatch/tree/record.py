@@ -91,10 +91,7 @@ class Record:
 
     def __init__(self, root: Path) -> None:
         self.directory = root / NAME
-
-    @property
-    def _manifest(self) -> Path:
-        return self.directory / 'manifest.json'
+        self._manifest = self.directory / 'manifest.json'
 
     def load(self) -> Manifest | None:
         """The manifest, or None if nothing is applied.

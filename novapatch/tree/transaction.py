@@ -2,7 +2,6 @@
 """Writing a plan into a tree, wholly or not at all, and undoing it."""
 
 import contextlib
-import dataclasses
 import os
 from pathlib import Path
 import shutil
@@ -26,23 +25,18 @@ def check_writable(root: Path, paths: list[str]) -> None:
 
     :raises: NotWritable
     """
+    needed = {root}
     refused = []
     for path in paths:
         place = root / path
-        if place.is_symlink():
-            continue
-        if place.exists() and not os.access(place, os.W_OK):
+        needed.add(next(each for each in place.parents if each.exists()))
+        if place.exists() and not place.is_symlink() and not os.access(
+                place, os.W_OK):
             refused.append(path)
-        parent = place.parent
-        while not parent.exists():
-            parent = parent.parent
-        if not os.access(parent, os.W_OK | os.X_OK):
-            refused.append(str(parent))
-    if not os.access(root, os.W_OK | os.X_OK):
-        refused.append(str(root))
+    refused += [str(each) for each in sorted(needed)
+                if not os.access(each, os.W_OK | os.X_OK)]
     if refused:
-        raise errors.NotWritable(
-            paths=errors.listed(dict.fromkeys(refused)))
+        raise errors.NotWritable(paths=errors.listed(refused))
 
 
 def write(root: Path, plan: Plan, patch_set: str) -> Manifest:
@@ -101,17 +95,14 @@ def _own_as(model: Path, place: Path) -> None:
     status = model.stat()
     mine = place.stat()
     if (status.st_uid, status.st_gid) != (mine.st_uid, mine.st_gid):
-        try:
+        # Only root may; the content is what matters.
+        with contextlib.suppress(PermissionError):
             os.chown(place, status.st_uid, status.st_gid)
-        except PermissionError:
-            # Only root may; the content is what matters.
-            pass
     os.chmod(place, stat.S_IMODE(status.st_mode))
 
 
 def _sync(root: Path, manifest: Manifest) -> None:
-    for directory in {(root / entry.path).parent
-                      for entry in manifest.files}:
+    for directory in {(root / entry.path).parent for entry in manifest.files}:
         if directory.is_dir():
             record.sync_directory(directory)
 
@@ -185,7 +176,7 @@ def undo(root: Path, force: bool = False,
     if manifest is None:
         raise errors.NotApplied(tree=root)
     if is_replaced(root, manifest, release):
-        return _leave(root, store, manifest, release)
+        manifest.files = _added(root, manifest, release)
     by_hand = changed_by_hand(root, manifest)
     if by_hand and not force:
         raise errors.ChangedByHand(tree=root, paths=errors.listed(by_hand))
@@ -213,23 +204,16 @@ def undo(root: Path, force: bool = False,
     return manifest
 
 
-def _leave(root: Path, store: Record, manifest: Manifest,
-           release: str) -> Manifest:
-    """Take away what was added to a release that is gone."""
+def _added(root: Path, manifest: Manifest, release: str) -> list[Entry]:
+    """What was added to a release that is gone."""
     mixed = [entry.path for entry in manifest.files
              if entry.before is not None and is_after(root, entry)]
     if mixed:
         raise errors.MixedReleases(
             tree=root, found=release, release=manifest.release,
             paths=errors.listed(mixed))
-    added = [entry for entry in manifest.files
-             if entry.before is None and is_after(root, entry)]
-    check_writable(root, [entry.path for entry in added])
-    for entry in added:
-        _remove(root / entry.path)
-    _remove_directories(root, manifest)
-    store.remove()
-    return dataclasses.replace(manifest, files=added)
+    return [entry for entry in manifest.files
+            if entry.before is None and is_after(root, entry)]
 
 
 def _restore(root: Path, store: Record, entry: Entry) -> None:
@@ -254,8 +238,6 @@ def _remove(place: Path) -> None:
 def _remove_directories(root: Path, manifest: Manifest) -> None:
     for name in sorted(manifest.directories, reverse=True):
         for directory in (root / name / '__pycache__', root / name):
-            try:
+            # Or else somebody put something there; it is not ours.
+            with contextlib.suppress(OSError):
                 directory.rmdir()
-            except OSError:
-                # Somebody put something there; it is not ours.
-                continue

@@ -153,10 +153,11 @@ class Tree:
     def file(self, path: str) -> File:
         """A file, read once: what is parsed of it stays.
 
-        :raises: FileMissing, SymlinkInTree, UnreadableFile
+        :raises: UnreadableFile, SymlinkInTree, OutsideTree
         """
         if path not in self._files:
             if not self.locate(path).is_file():
-                raise errors.FileMissing()
+                raise errors.UnreadableFile(
+                    reason='the tree does not have it')
             self._files[path] = File(self.read(path))
         return self._files[path]

@@ -94,7 +94,7 @@ def refused(make, error, match):
 
 def test_place_that_is_taken(make, tmp_path):
     (tmp_path / 'out').mkdir()
-    refused(make, errors.ExportExists, 'out exists')
+    refused(make, errors.DirectoryExists, 'out exists')
 
 
 def test_tree_that_is_patched_already(make, tree, project, tmp_path):

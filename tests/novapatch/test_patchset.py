@@ -169,7 +169,7 @@ def test_backports_count_for_the_digest(project):
 
 def test_file_missing(root, project):
     (root / 'nova/boat.py').unlink()
-    with pytest.raises(errors.FileMissing) as caught:
+    with pytest.raises(errors.UnreadableFile) as caught:
         make(root, project)
     assert '34.0.0' in str(caught.value)
     assert 'nova/boat.py' in str(caught.value)

@@ -142,7 +142,7 @@ def test_a_killed_apply_is_known_and_can_be_undone(
         with pytest.raises(Killed):
             apply(root, patch_set)
     assert state(root, patch_set) is State.HALF
-    with pytest.raises(errors.HalfApplied, match='run undo'):
+    with pytest.raises(errors.NotReady, match='run undo'):
         apply(root, patch_set)
     transaction.undo(root)
     assert snapshot(root) == before
@@ -443,7 +443,7 @@ def test_another_version_is_not_put_over_what_was_changed_by_hand(
     apply(root, patch_set)
     write(root, {'nova/boat.py': 'mine = 1\n'})
     write(patch_set.root, {'nova/anchor.py': 'def lift(v): pass\n'})
-    with pytest.raises(errors.ChangedSince, match='nova/boat.py'):
+    with pytest.raises(errors.NotReady, match='nova/boat.py'):
         apply(root, patchset.load(patch_set.root))
 
 
@@ -454,7 +454,7 @@ def test_nova_was_upgraded_since(root, patch_set):
     assert state(root, patch_set) is State.UPGRADED
     write(patch_set.root, {'edits/__init__.py': PATCH_SET[
         'edits/__init__.py'].replace("'34.0.0',", "'34.0.0', '34.0.1'")})
-    with pytest.raises(errors.OtherRelease, match='run undo'):
+    with pytest.raises(errors.NotReady, match='run undo'):
         apply(root, patchset.load(patch_set.root))
     # What is there is not taken back to the older release, by no means.
     assert commands.undo(Tree(root), force=True)
@@ -514,8 +514,8 @@ def test_applied_and_changed_by_hand(root, patch_set):
     write(root, {'nova/boat.py': 'mine = 1\n'})
     found = commands.status(Tree(root), patch_set)
     assert found.state is State.CHANGED
-    assert found.by_hand == ('nova/boat.py',)
-    with pytest.raises(errors.ChangedSince, match='nova/boat.py'):
+    assert found.changed == ('nova/boat.py',)
+    with pytest.raises(errors.NotReady, match='nova/boat.py'):
         apply(root, patch_set)
 
 
@@ -529,7 +529,7 @@ def test_applied_without_a_record(root, patch_set):
     assert state(root, patch_set) is State.RECORDLESS
     assert apply(root, patch_set) is None
     write(patch_set.root, {'nova/anchor.py': 'def lift(v): pass\n'})
-    with pytest.raises(errors.OtherPatchSet, match='original Nova'):
+    with pytest.raises(errors.NotReady, match='original Nova'):
         apply(root, patchset.load(patch_set.root))
 
 
@@ -560,7 +560,7 @@ def test_half_applied_without_a_record(root, patch_set, path):
     found = commands.status(Tree(root), patch_set)
     assert found.state is State.HALF_RECORDLESS
     assert {name.split(':')[0] for name in found.absent} == {path}
-    with pytest.raises(errors.HalfAppliedNoRecord) as caught:
+    with pytest.raises(errors.NotReady) as caught:
         apply(root, patch_set)
     assert path in str(caught.value)
 

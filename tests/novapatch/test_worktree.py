@@ -37,7 +37,7 @@ def refresh(project, sdist):
 
 def test_a_directory_of_somebody_else(project, refresh):
     write(project, {'work/nova/file': 'x'})
-    with pytest.raises(errors.NotOurs):
+    with pytest.raises(errors.DirectoryExists):
         refresh()
 
 
