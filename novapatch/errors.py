@@ -54,14 +54,6 @@ class Misses(PatchError):
                          places='\n'.join(map(str, misses)))
 
 
-class TargetNotFound(EditError):
-    message = 'there is no {target!r} here{hint}'
-
-
-class TargetAmbiguous(EditError):
-    message = '{target!r} is defined {count} times (lines {lines})'
-
-
 class NoMatch(EditError):
     message = 'no {kind} matches {sought!r}{hint}'
 

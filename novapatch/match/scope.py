@@ -68,22 +68,14 @@ def _named(scope: ast.AST) -> Iterator[tuple[str, ast.stmt]]:
 def find(source: Source, target: str) -> ast.Module | ast.stmt:
     """The one definition or assignment that has a dotted name.
 
-    :raises: TargetNotFound, TargetAmbiguous
+    :raises: NoMatch, ManyMatches
     """
     node: ast.Module | ast.stmt = source.tree
     for part in target.split('.') if target != MODULE else ():
         found = list(_named(node))
-        matches = [item for name, item in found if name == part]
-        if not matches:
-            near = difflib.get_close_matches(
-                part, {name for name, item in found}, n=3)
-            hint = f' (near: {errors.listed(near)})' if near else ''
-            raise errors.TargetNotFound(target=target, hint=hint)
-        if len(matches) > 1:
-            raise errors.TargetAmbiguous(
-                target=target, count=len(matches),
-                lines=errors.listed(item.lineno for item in matches))
-        node = matches[0]
+        matches = [(item.lineno, item) for name, item in found if name == part]
+        node = one(matches, 'name', target, '' if matches else _near(
+            difflib.get_close_matches(part, {name for name, item in found})))
     return node
 
 
@@ -189,9 +181,11 @@ def _nearest(source: Source, sought: str,
     """A hint at the lines that look most like what was not found."""
     lines = {source.lines[node.lineno - 1].strip(): node.lineno
              for node in nodes}
-    near = difflib.get_close_matches(
-        dedent(sought).split('\n')[0], lines, n=2, cutoff=0.5)
-    if not near:
-        return ''
-    return ' (near: ' + errors.listed(
-        f'line {lines[text]}: {text}' for text in near) + ')'
+    return _near(f'line {lines[text]}: {text}'
+                 for text in difflib.get_close_matches(
+                     dedent(sought).split('\n')[0], lines, n=2, cutoff=0.5))
+
+
+def _near(things: Iterable[str]) -> str:
+    listed = errors.listed(things)
+    return f' (near: {listed})' if listed else ''

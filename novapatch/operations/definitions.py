@@ -2,6 +2,7 @@
 """Edits that add functions, docstrings and whole ends of files."""
 
 import ast
+import contextlib
 from dataclasses import dataclass
 
 from novapatch import errors
@@ -40,7 +41,9 @@ class AddFunction(base.Edit):
             raise errors.BadText(text=self.text, reason=(
                 'it needs a definition, and a name to stand beside'))
         for name in names:
-            self._check_absent(source, name)
+            with contextlib.suppress(errors.NoMatch):
+                there = scope.find(source, name)
+                raise errors.AlreadyThere(what=name, line=there.lineno)
         margin = source.indentation(neighbour.lineno)
         text = blocks.placed(self.text, margin)
         gap = '\n' if margin else '\n\n'
@@ -49,14 +52,6 @@ class AddFunction(base.Edit):
             return source.insert_lines(line, gap + text)
         line = statements.above_comments(source, scope.first_line(neighbour))
         return source.insert_lines(line, text + gap)
-
-    def _check_absent(self, source: Source, name: str) -> None:
-        try:
-            there = scope.find(source, name)
-        except errors.TargetNotFound:
-            return
-        raise errors.AlreadyThere(what=name,
-                                  line=getattr(there, 'lineno', 1))
 
 
 @dataclass(frozen=True)

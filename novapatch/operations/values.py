@@ -36,7 +36,7 @@ def order(version: str) -> list[int]:
 def version_at(source: Source, target: str) -> str:
     """The version that is assigned to a target.
 
-    :raises: NoVersion, WrongKind, TargetNotFound, TargetAmbiguous
+    :raises: NoVersion, WrongKind, NoMatch, ManyMatches
     """
     return _version(source, scope.find_value(source, target))
 

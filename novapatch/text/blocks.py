@@ -11,19 +11,13 @@ import io
 import re
 import textwrap
 import tokenize
-from typing import NamedTuple
 
 # From Python 3.12 on f-strings come in pieces.
 _FSTRING_START = getattr(tokenize, 'FSTRING_START', None)
 _FSTRING_END = getattr(tokenize, 'FSTRING_END', None)
-_LAYOUT = {tokenize.NL, tokenize.COMMENT, tokenize.INDENT, tokenize.DEDENT,
-           tokenize.ENCODING, tokenize.NEWLINE}
-
-
-class _String(NamedTuple):
-    first: int
-    last: int
-    is_docstring: bool
+#: What is around a string that is a statement by itself.
+_AROUND = {tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,
+           tokenize.ENDMARKER}
 
 
 def tokens(text: str) -> Iterator[tokenize.TokenInfo]:
@@ -35,56 +29,35 @@ def tokens(text: str) -> Iterator[tokenize.TokenInfo]:
         return
 
 
-def _strings(text: str) -> Iterator[_String]:
-    """The strings of a fragment that span lines (counted from 0)."""
-    at_start, pending, nested = True, None, []
-    for token in tokens(text):
-        if pending and token.type not in (tokenize.NL, tokenize.COMMENT):
-            alone = token.type in (tokenize.NEWLINE, tokenize.ENDMARKER)
-            yield _String(*pending, alone)
-            pending = None
-        first, last = token.start[0] - 1, token.end[0] - 1
+def _inside(text: str) -> tuple[set[int], set[int]]:
+    """Lines (from 0) that start in a docstring, and in another string."""
+    docstrings: set[int] = set()
+    others: set[int] = set()
+    starts: list[int] = []
+    found = [token for token in tokens(text)
+             if token.type not in (tokenize.NL, tokenize.COMMENT)]
+    for index, token in enumerate(found):
         if token.type == _FSTRING_START:
-            nested.append(first)
+            starts.append(token.start[0])
         elif token.type == _FSTRING_END:
-            first = nested.pop()
-            if not nested and first < last:
-                yield _String(first, last, False)
-        elif token.type == tokenize.STRING and first < last:
-            if at_start:
-                pending = (first, last)
-            else:
-                yield _String(first, last, False)
-        at_start = token.type in _LAYOUT and (
-            at_start or token.type == tokenize.NEWLINE)
-    if pending:
-        yield _String(*pending, True)
-
-
-def fixed_lines(text: str) -> set[int]:
-    """Lines (from 0) that start inside a string that is no docstring."""
-    return {line for string in _strings(text) if not string.is_docstring
-            for line in range(string.first + 1, string.last + 1)}
-
-
-def string_lines(text: str) -> set[int]:
-    """Lines (from 0) that start inside any string."""
-    return {line for string in _strings(text)
-            for line in range(string.first + 1, string.last + 1)}
+            others.update(range(starts.pop(), token.end[0]))
+        elif token.type == tokenize.STRING:
+            around = found[max(index - 1, 0):index] + found[index + 1:][:1]
+            alone = all(each.type in _AROUND for each in around)
+            (docstrings if alone else others).update(
+                range(token.start[0], token.end[0]))
+    return docstrings, others
 
 
 def dedent(text: str) -> str:
     """Strip surrounding blank lines and the common indentation."""
-    lines = text.rstrip().split('\n')
-    while lines and not lines[0].strip():
-        del lines[0]
-    text = '\n'.join(lines)
-    fixed = fixed_lines(text)
-    inside = string_lines(text)
-    margins = [len(line) - len(line.lstrip())
-               for number, line in enumerate(lines)
-               if line.strip() and number not in inside]
-    margin = min(margins, default=0)
+    text = re.sub(r'\A(\s*\n)+', '', text.rstrip())
+    lines = text.split('\n')
+    docstrings, fixed = _inside(text)
+    margin = min((len(line) - len(line.lstrip())
+                  for number, line in enumerate(lines)
+                  if line.strip() and number not in docstrings | fixed),
+                 default=0)
     pattern = re.compile(f'[ \t]{{0,{margin}}}')
     return '\n'.join(
         line if number in fixed else pattern.sub('', line, count=1)
@@ -93,7 +66,7 @@ def dedent(text: str) -> str:
 
 def indent(text: str, prefix: str) -> str:
     """Put a prefix before every line that may move; ends with a newline."""
-    fixed = fixed_lines(text)
+    docstrings, fixed = _inside(text)
     return ''.join(
         (line if number in fixed or not line.strip() else prefix + line)
         + '\n'

@@ -13,7 +13,6 @@ import tokenize
 from novapatch import errors
 from novapatch.text import blocks
 from novapatch.text.source import Source
-from novapatch.text.source import Splice
 
 WIDTH = 79
 
@@ -40,28 +39,22 @@ class Items:
         item = self.items[index]
         return self.source.text[item.start:item.end]
 
-    def _is_alone(self, index: int) -> bool:
-        """Whether an item shares its lines with no other."""
-        line_at, item = self.source.line_at, self.items[index]
-        if index and line_at(self.items[index - 1].end) == line_at(
-                item.start):
-            return False
-        return index + 1 == len(self.items) or line_at(
-            item.end) < line_at(self.items[index + 1].start)
-
     def one_a_line(self, index: int) -> bool:
         """Whether items have a line each, where one has an index.
 
         The item and a neighbour of it must be alone.  An only item says
         so by a bracket below it, or by a comma.
         """
-        if len(self.items) > 1:
-            other = index - 1 if index else 1
-            return self._is_alone(index) and self._is_alone(other)
-        line_at, item = self.source.line_at, self.items[0]
-        return line_at(self.start) < line_at(item.start) and (
-            item.comma is not None
-            or line_at(item.end) < line_at(self.end))
+        edges = [self.start, *(edge for item in self.items
+                               for edge in (item.start, item.end)), self.end]
+        breaks = ['\n' in self.source.text[end:start]
+                  for end, start in zip(edges[::2], edges[1::2])]
+        if len(self.items) == 1:
+            return breaks[0] and (
+                self.items[0].comma is not None or breaks[1])
+        # A bracket is no neighbour.
+        breaks[0] = breaks[-1] = True
+        return all(breaks[max(index - 1, 0):max(index, 1) + 2])
 
 
 def read_items(source: Source, opening: int) -> Items:
@@ -98,9 +91,9 @@ def read_items(source: Source, opening: int) -> Items:
             in_lambda -= 1
         if depth == 1 and token.string == ',' and not in_lambda:
             items.append(Item(start, end, last))
-            start = end = None
-            continue
-        start, end = first if start is None else start, last
+            start = None
+        else:
+            start, end = first if start is None else start, last
     raise errors.ResultBroken(line=source.line_at(opening),
                               reason='a bracket is never closed')
 
@@ -112,7 +105,7 @@ def add_item(items: Items, new: str, after: int | None = None) -> Source:
     """
     source, text = items.source, blocks.dedent(new)
     if not items.items:
-        return source.splice(_only_item(items, new))
+        return _add_only_item(items, new)
     if after is None:
         after = len(items.items) - 1
     if after < 0:
@@ -124,54 +117,38 @@ def add_item(items: Items, new: str, after: int | None = None) -> Source:
     if _is_single_tuple(items):
         behind = ''
     one_a_line = items.one_a_line(after)
+    number = source.line_at(place)
+    line = source.lines[number - 1]
+    line_end = source.start_of(number) + len(line)
+    has_comment = source.text[place:line_end].strip().startswith('#')
     beside = f'{before} {text}{behind}'
-    if not one_a_line and _fits(source, place, beside):
+    if not (one_a_line or has_comment or '\n' in text) and (
+            len(line) + len(beside) <= WIDTH):
         return source.splice((place, place, beside))
-    below = '\n' + _lines(
-        new, ' ' * _column(items, after if one_a_line else 0)) + behind
-    comment = _after_comment(source, place)
-    if comment == place:
-        return source.splice((place, place, before + below))
-    return source.splice((place, place, before), (comment, comment, below))
+    first = items.items[after if one_a_line else 0].start
+    margin = ' ' * (first - source.start_of(source.line_at(first)))
+    below = '\n' + _lines(new, margin) + behind
+    if has_comment:
+        return source.splice((place, place, before),
+                             (line_end, line_end, below))
+    return source.splice((place, place, before + below))
 
 
-def _column(items: Items, index: int) -> int:
-    first = items.items[index].start
-    return first - items.source.start_of(items.source.line_at(first))
-
-
-def _only_item(items: Items, new: str) -> Splice:
+def _add_only_item(items: Items, new: str) -> Source:
     source = items.source
-    line = source.line_at(items.start)
-    if line == source.line_at(items.end):
-        return items.start + 1, items.end, new
-    margin = source.indentation(line) + ' ' * 4
-    place = source.start_of(source.line_at(items.end))
-    return place, place, _lines(new, margin) + ',\n'
+    first, last = map(source.line_at, (items.start, items.end))
+    if first == last:
+        return source.splice((items.start + 1, items.end, new))
+    margin = source.indentation(first) + ' ' * 4
+    return source.insert_lines(last, _lines(new, margin) + ',\n')
 
 
 def _lines(new: str, margin: str) -> str:
     return blocks.placed(new, margin).rstrip('\n')
 
 
-def _after_comment(source: Source, offset: int) -> int:
-    """The end of the line, if only a comment follows on it."""
-    end = source.text.find('\n', offset)
-    end = len(source.text) if end < 0 else end
-    rest = source.text[offset:end].strip()
-    return end if rest.startswith('#') else offset
-
-
 def _is_single_tuple(items: Items) -> bool:
     """Whether the comma is there only because a tuple of one needs it."""
-    return (items.source.text[items.start] == '(' and len(items.items) == 1
-            and items.items[0].comma is not None
-            and items.source.line_at(items.start)
-            == items.source.line_at(items.end))
-
-
-def _fits(source: Source, place: int, text: str) -> bool:
-    """Whether the line at a place has room for a text."""
-    line = source.lines[source.line_at(place) - 1]
-    return ('\n' not in text and _after_comment(source, place) == place
-            and len(line) + len(text) <= WIDTH)
+    text = items.source.text[items.start:items.end]
+    return (text[0] == '(' and '\n' not in text and len(items.items) == 1
+            and items.items[0].comma is not None)

@@ -35,7 +35,7 @@ NEW = '''
 
 
 @pytest.mark.parametrize('edit, error', [
-    (add_function(NEW, after='A.x'), errors.TargetNotFound),
+    (add_function(NEW, after='A.x'), errors.NoMatch),
     (add_function(NEW), errors.BadText),
     (add_function(NEW, after='A.f', before='A.g'), errors.BadText),
     (add_function('pass', after='A.f'), errors.BadText),
@@ -95,7 +95,7 @@ def test_append_file():
 
 def test_append_string_needs_a_string_with_room():
     edit = append_string('X', 'x')
-    refused(edit, 'Y = """\n"""\n', errors.TargetNotFound)
+    refused(edit, 'Y = """\n"""\n', errors.NoMatch)
     for source in ('X = 1\n', 'X = "a"\n', 'X = """a"""\n', 'X = f"""\n"""\n',
                    'X = """a\nb"""\n'):
         refused(edit, source, errors.WrongKind)

@@ -14,7 +14,7 @@ from patch_helpers import refused
 
 def test_parameter_of_no_function():
     refused(add_parameter('f', 'x'), 'f = 1\n', errors.WrongKind)
-    refused(add_parameter('g', 'x'), 'f = 1\n', errors.TargetNotFound)
+    refused(add_parameter('g', 'x'), 'f = 1\n', errors.NoMatch)
 
 
 def test_parameter_that_is_there():
@@ -69,7 +69,7 @@ PROPERTY = '''
 
 
 def test_two_functions_of_a_name():
-    refused(add_parameter('A.f', 'x=1'), PROPERTY, errors.TargetAmbiguous)
+    refused(add_parameter('A.f', 'x=1'), PROPERTY, errors.ManyMatches)
 
 
 # -- arguments ------------------------------------------------------------

@@ -58,7 +58,7 @@ def test_two_matches():
 def test_no_target():
     message = refused(insert_after('A.fly', 'g()', 'new()'),
                       'class A:\n    def flo(self): pass\n',
-                      errors.TargetNotFound)
+                      errors.NoMatch)
     assert 'near: flo' in message
 
 

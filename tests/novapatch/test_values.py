@@ -25,13 +25,13 @@ def test_a_version_is_raised_in_its_last_place(version, after):
 
 
 def test_bump_of_what_is_not_there_names_the_nearest():
-    message = refused(bump('VERSIONS'), 'VERSION = 1', errors.TargetNotFound)
+    message = refused(bump('VERSIONS'), 'VERSION = 1', errors.NoMatch)
     assert "'VERSIONS'" in message and 'near: VERSION' in message
 
 
 def test_bump_of_two_names_both_lines():
-    message = refused(bump('V'), 'V = 1\nV = 2\n', errors.TargetAmbiguous)
-    assert '2 times (lines 1, 2)' in message
+    message = refused(bump('V'), 'V = 1\nV = 2\n', errors.ManyMatches)
+    assert "2 places match 'V' (lines 1, 2)" in message
 
 
 @pytest.mark.parametrize('source', ['V = f()', 'V = None', "V = 'x'"])
