@@ -10,8 +10,6 @@ exactly once.
 from novapatch.match import scope
 from novapatch.operations import data
 from novapatch.operations import definitions
-from novapatch.operations import imports
-from novapatch.operations import replacing
 from novapatch.operations import restructured
 from novapatch.operations import signatures
 from novapatch.operations import statements
@@ -28,7 +26,7 @@ add_argument = signatures.AddArgument
 add_context = statements.AddContext
 add_decorator = signatures.AddDecorator
 add_function = definitions.AddFunction
-add_import = imports.AddImport
+add_import = definitions.AddImport
 add_parameter = signatures.AddParameter
 append = values.Append
 append_docstring = definitions.AppendDocstring
@@ -37,7 +35,7 @@ append_string = definitions.AppendString
 bump = values.Bump
 insert_after = statements.InsertAfter
 insert_before = statements.InsertBefore
-replace = replacing.Replace
+replace = statements.Replace
 set_value = values.SetValue
 
 # reStructuredText

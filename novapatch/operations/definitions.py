@@ -1,9 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Edits that add functions, docstrings and whole ends of files."""
+"""Edits that add imports, functions, docstrings and whole ends of files.
+
+Imports are sorted by the full path of what is imported, without regard to
+case: ``from a.b import c`` counts as ``a.b.c``, ``import a.b`` as ``a.b``.
+"""
 
 import ast
 import contextlib
 from dataclasses import dataclass
+import itertools
+from typing import TypeAlias
 
 from novapatch import errors
 from novapatch.match import pattern as patterns
@@ -12,6 +18,64 @@ from novapatch.operations import base
 from novapatch.operations import statements
 from novapatch.text import blocks
 from novapatch.text.source import Source
+
+Import: TypeAlias = ast.Import | ast.ImportFrom
+IMPORTS = (ast.Import, ast.ImportFrom)
+
+
+def _key(node: Import) -> str:
+    path = node.names[0].name
+    if isinstance(node, ast.ImportFrom):
+        path = f'{"." * node.level}{node.module or ""}.{path}'
+    return path.lower()
+
+
+def _imports(tree: ast.Module) -> list[Import]:
+    """The imports at the top of a module.
+
+    They may be mixed with other statements (monkey patching comes before
+    the rest of the imports), but a definition ends them.
+    """
+    top = itertools.takewhile(
+        lambda node: not isinstance(node, patterns.DEFINITIONS), tree.body)
+    return [node for node in top if isinstance(node, IMPORTS)]
+
+
+@dataclass(frozen=True)
+class AddImport(base.Edit):
+    """Add an import in its sorted place among those of its package.
+
+    The first one of a package comes last.
+    """
+
+    text: str
+
+    def apply(self, source: Source) -> Source:
+        node, *more = patterns.parse(self.text)
+        if more or not isinstance(node, IMPORTS):
+            raise errors.BadText(text=self.text,
+                                 reason='it is not one import')
+        package = _key(node).split('.')[0]
+        text, imports = blocks.placed(self.text, ''), _imports(source.tree)
+        if not imports:
+            raise errors.NoMatch(kind='import', sought=package, hint='')
+        mates = [each for each in imports
+                 if _key(each).split('.')[0] == package]
+        if not mates:
+            return source.insert_lines(imports[-1].end_lineno + 1,
+                                       '\n' + text)
+        for mate in mates:
+            if patterns.dump(mate) == patterns.dump(node):
+                raise errors.AlreadyThere(what=repr(self.text),
+                                          line=mate.lineno)
+        # Where they are not sorted as a whole, the first place that fits.
+        smaller = list(itertools.takewhile(
+            lambda mate: _key(mate) < _key(node), mates))
+        line = smaller[-1].end_lineno + 1 if smaller else mates[0].lineno
+        return source.insert_lines(line, text)
+
+    def changes(self) -> set[str]:
+        return {'import'}
 
 
 @dataclass(frozen=True)
@@ -55,33 +119,6 @@ class AddFunction(base.Edit):
 
 
 @dataclass(frozen=True)
-class AppendDocstring(base.TargetEdit):
-    """Append a paragraph to a docstring."""
-
-    text: str
-
-    def apply(self, source: Source) -> Source:
-        node = self._docstring(source)
-        margin = source.indentation(node.lineno)
-        text = '\n' + blocks.placed_plain(self.text, margin)
-        last = source.lines[node.end_lineno - 1].strip()
-        if last in ('"""', "'''"):
-            return source.insert_lines(node.end_lineno, text)
-        if last[-3:] not in ('"""', "'''"):
-            raise errors.WrongKind(sought=self.target, line=node.lineno,
-                                   wanted='docstring in triple quotes')
-        end = source.span(node)[1] - 3
-        return source.splice((end, end, f'\n{text}{margin}'))
-
-    def _docstring(self, source: Source) -> ast.stmt:
-        body = getattr(scope.find(source, self.target), 'body', None)
-        if not body or patterns.docstring(body[0]) is None:
-            raise errors.NoMatch(kind='docstring', sought=self.target,
-                                 hint='')
-        return body[0]
-
-
-@dataclass(frozen=True)
 class AppendString(base.TargetEdit):
     """Append lines to a string constant that is assigned to a name.
 
@@ -91,22 +128,34 @@ class AppendString(base.TargetEdit):
     text: str
 
     def apply(self, source: Source) -> Source:
-        node = self._string(source)
+        node = scope.find_value(source, self.target)
         lines = range(node.lineno + 1, node.end_lineno)
         margin = min((source.indentation(line) for line in lines
                       if not source.is_blank(line)), key=len, default='')
-        return source.insert_lines(
-            node.end_lineno, blocks.placed_plain(self.text, margin))
+        return self._append(source, node, margin)
 
-    def _string(self, source: Source) -> ast.Constant:
-        node = scope.find_value(source, self.target)
-        last = source.lines[node.end_lineno - 1].strip()
+    def _append(self, source: Source, node: ast.expr, margin: str,
+                gap: str = '') -> Source:
+        end = source.lines[node.end_lineno - 1].strip()
         if not (isinstance(node, ast.Constant) and isinstance(node.value, str)
-                and last[:3] in ('"""', "'''")):
+                and end in ('"""', "'''")):
             raise errors.WrongKind(
                 sought=self.target, line=node.lineno,
                 wanted='string whose closing quotes have a line of their own')
-        return node
+        return source.insert_lines(
+            node.end_lineno, gap + blocks.placed_plain(self.text, margin))
+
+
+class AppendDocstring(AppendString):
+    """Append a paragraph to a docstring."""
+
+    def apply(self, source: Source) -> Source:
+        body = getattr(scope.find(source, self.target), 'body', None)
+        if not body or patterns.docstring(body[0]) is None:
+            raise errors.NoMatch(kind='docstring', sought=self.target,
+                                 hint='')
+        margin = source.indentation(body[0].lineno)
+        return self._append(source, body[0].value, margin, gap='\n')
 
 
 @dataclass(frozen=True)

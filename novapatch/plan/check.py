@@ -21,7 +21,6 @@ from typing import TypeVar
 from novapatch import errors
 from novapatch.match import scope
 from novapatch.operations.base import Edit
-from novapatch.operations.imports import PROJECT
 from novapatch.text.source import Source
 from novapatch.tree.change import Change
 from novapatch.tree.change import Plan
@@ -37,6 +36,8 @@ _CODES = {
 
 _NO_ARGUMENTS = ast.arguments(
     posonlyargs=[], args=[], kwonlyargs=[], kw_defaults=[], defaults=[])
+
+_PROJECT = 'nova'
 
 Scope = TypeVar('Scope', ast.Module, ast.ClassDef)
 
@@ -175,7 +176,7 @@ def _imported(source: Source) -> Iterator[tuple[tuple[str, str], int]]:
         else:
             continue
         for module, name in found:
-            if module.split('.')[0] == PROJECT:
+            if module.split('.')[0] == _PROJECT:
                 yield (module, name), node.lineno
 
 

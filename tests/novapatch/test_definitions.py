@@ -70,15 +70,14 @@ def test_no_docstring():
     refused(append_docstring('f', 'x'), 'def f():\n    pass\n',
             errors.NoMatch)
     refused(append_docstring('f', 'x'), 'f = 1\n', errors.NoMatch)
-    refused(append_docstring('f', 'x'), 'def f():\n    "Doc."\n',
-            errors.WrongKind)
+    for doc in '"Doc."', '"""Doc."""':
+        refused(append_docstring('f', 'x'), f'def f():\n    {doc}\n',
+                errors.WrongKind)
 
 
 @pytest.mark.parametrize('before, text, after', [
-    ('"""One."""', 'Two.', '"""One.\n\n    Two.\n    """'),
     ('"""One.\n\n    More.\n    """', 'Two.',
      '"""One.\n\n    More.\n\n    Two.\n    """'),
-    ('"""One\n    more."""', 'Two.', '"""One\n    more.\n\n    Two.\n    """'),
     ('"""One.\n    """', ':param x: y',
      '"""One.\n\n    :param x: y\n    """'),
 ])
