@@ -2,6 +2,7 @@
 """The command line: ``python -m novapatch``."""
 
 import argparse
+from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import replace
 import gc
@@ -20,49 +21,46 @@ from novapatch import worktree
 PROJECT = Path(__file__).resolve().parent.parent
 
 
-def _add_common(parser: argparse.ArgumentParser, patch_set: object,
-                release: object, any_release: object) -> None:
-    parser.add_argument(
-        '--patch-set', type=Path, default=patch_set, metavar='DIR',
-        help='the project with edits/ and the new files')
-    parser.add_argument(
-        '--release', metavar='R', default=release,
-        help='the release of the tree, if it can not be found out')
-    parser.add_argument(
-        '--any-release', action='store_true', default=any_release,
-        help='try a release that is not supported: only its places tell '
-        '("work" needs --release, too)')
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog='novapatch',
-        description='Apply a semantic patch set to a tree of Nova.')
-    _add_common(parser, PROJECT, None, False)
     # Before or after the command: what is not given must not override.
-    common = argparse.ArgumentParser(add_help=False)
-    _add_common(common, *3 * [argparse.SUPPRESS])
-    tree = argparse.ArgumentParser(add_help=False, parents=[common])
-    tree.add_argument('tree', type=Path, metavar='TREE', help=(
-        'an unpacked sdist, a git checkout, or site-packages'))
-    commands = parser.add_subparsers(dest='command', required=True)
-    for name, text in (
-            ('apply', 'apply the patch set, wholly or not at all'),
-            ('diff', 'show what apply would change, or did change'),
-            ('status', 'tell whether the patch set is applied'),
-            ('undo', 'put everything back, byte for byte')):
-        command = commands.add_parser(name, parents=[tree], help=text)
-        if name == 'undo':
-            _add_force(command)
-    work = commands.add_parser('work', parents=[common], help=(
-        'make or refresh a patched tree to work in'))
+    common = argparse.ArgumentParser(
+        add_help=False, argument_default=argparse.SUPPRESS)
+    common.add_argument('--patch-set', type=Path, metavar='DIR', help=(
+        'the project with edits/ and the new files'))
+    common.add_argument('--release', metavar='R', help=(
+        'the release of the tree, if it can not be found out'))
+    common.add_argument('--any-release', action='store_true', help=(
+        'try a release that is not supported: only its places tell '
+        '("work" needs --release, too)'))
+    parser = argparse.ArgumentParser(
+        prog='novapatch', parents=[common],
+        description='Apply a semantic patch set to a tree of Nova.')
+    commands = parser.add_subparsers(required=True)
+
+    def add(run: Callable[[argparse.Namespace], int],
+            text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(run.__name__.strip('_'),
+                                      parents=[common], help=text)
+        command.set_defaults(run=run)
+        return command
+
+    for run, text in (
+            (_apply, 'apply the patch set, wholly or not at all'),
+            (_diff, 'show what apply would change, or did change'),
+            (_status, 'tell whether the patch set is applied'),
+            (_undo, 'put everything back, byte for byte')):
+        command = add(run, text)
+        command.add_argument('tree', type=Path, metavar='TREE', help=(
+            'an unpacked sdist, a git checkout, or site-packages'))
+    _add_force(command)
+    work = add(_work, 'make or refresh a patched tree to work in')
     work.add_argument('directory', type=Path, nargs='?', metavar='DIR',
                       help='default: work/nova in the project')
     work.add_argument('--sdist', type=Path, metavar='FILE', help=(
         "Nova's sdist; default: the one pip downloads"))
     _add_force(work)
-    commits = commands.add_parser('export', parents=[common], help=(
-        'make commits of the patch set: a branch, patches, a quilt queue'))
+    commits = add(_export, 'make commits of the patch set: a branch, '
+                           'patches, a quilt queue')
     commits.add_argument('tree', type=Path, nargs='?', metavar='TREE', help=(
         "an sdist, unpacked or not, or a git checkout; default: the one pip "
         "downloads"))
@@ -81,13 +79,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     :returns: the exit status: 0, 1 after an error, 130 if interrupted
     """
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_args(arguments, argparse.Namespace(
+        patch_set=PROJECT, release=None, any_release=False))
     # Syntax trees are many small objects and no garbage: looking for some
     # among them would take longer than everything else.
     collecting = gc.isenabled()
     gc.disable()
     try:
-        status = _COMMANDS[options.command](options)
+        status = options.run(options)
         sys.stdout.flush()
         return status
     except BrokenPipeError:
@@ -104,12 +103,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         if collecting:
             gc.enable()
-
-
-def _say_skipped(skipped: Sequence[str]) -> None:
-    if skipped:
-        print(f'novapatch: skipped, for this tree has no place for them: '
-              f'{errors.listed(skipped)}', file=sys.stderr)
 
 
 def _patch_set(options: argparse.Namespace,
@@ -139,7 +132,9 @@ def _apply(options: argparse.Namespace) -> int:
     new = sum(change.before is None for change in plan.changes)
     print(f'{tree.root}: Nova {plan.release}: '
           f'{len(plan.changes) - new} files changed, {new} added')
-    _say_skipped(plan.skipped)
+    if plan.skipped:
+        print(f'novapatch: skipped, for this tree has no place for them: '
+              f'{errors.listed(plan.skipped)}', file=sys.stderr)
     return 0
 
 
@@ -158,8 +153,7 @@ def _undo(options: argparse.Namespace) -> int:
 
 def _status(options: argparse.Namespace) -> int:
     tree = Tree(options.tree, options.release)
-    found = commands.status(
-        tree, patchset.load(options.patch_set))
+    found = commands.status(tree, patchset.load(options.patch_set))
     print(f'{tree.root}: {found.state.value}')
     for title, paths in found.paths().items():
         print(f'{title}:', *paths, sep='\n  ')
@@ -182,7 +176,3 @@ def _export(options: argparse.Namespace) -> int:
         commits = export(tree, _patch_set(options, tree), directory)
     print(*commits, f'{directory}: {len(commits)} commits', sep='\n')
     return 0
-
-
-_COMMANDS = {'apply': _apply, 'diff': _diff, 'undo': _undo,
-             'status': _status, 'work': _work, 'export': _export}
