@@ -18,8 +18,8 @@ from novapatch.operations import values
 MODULE = scope.MODULE
 
 # For VALUES.
-next_version = values.next_version
-this_version = values.this_version
+next_version = values.NextVersion
+this_version = values.ThisVersion
 
 # Python
 add_argument = signatures.AddArgument

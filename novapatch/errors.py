@@ -48,10 +48,17 @@ class EditError(PatchError):
 class Misses(PatchError):
     message = '{count} places were not found:\n{places}'
 
-    def __init__(self, misses: Sequence[EditError]) -> None:
-        self.misses = misses
-        super().__init__(count=len(misses),
-                         places='\n'.join(map(str, misses)))
+
+def raise_misses(misses: Sequence[EditError]) -> None:
+    """Raise what has gone wrong in some edits: all of it, if anything.
+
+    :raises: Misses, EditError
+    """
+    if len(misses) == 1:
+        raise misses[0]
+    if misses:
+        raise Misses(count=len(misses), misses=misses,
+                     places='\n'.join(map(str, misses)))
 
 
 class NoMatch(EditError):

@@ -28,19 +28,6 @@ def raised(version: str) -> str:
     return f'{found[1]}{int(found[2]) + 1}'
 
 
-def order(version: str) -> list[int]:
-    """What versions are compared by: 2.104 is more than 2.99."""
-    return [int(number) for number in version.split('.') if number]
-
-
-def version_at(source: Source, target: str) -> str:
-    """The version that is assigned to a target.
-
-    :raises: NoVersion, WrongKind, NoMatch, ManyMatches
-    """
-    return _version(source, scope.find_value(source, target))
-
-
 def _version(source: Source, node: ast.expr) -> str:
     if not isinstance(node, ast.Constant) or not isinstance(
             node.value, (int, str)):
@@ -50,28 +37,39 @@ def _version(source: Source, node: ast.expr) -> str:
 
 @dataclass(frozen=True)
 class NextVersion:
-    """A version that is read from the pristine tree, raised by one or not.
+    """For VALUES: the version after the one that is assigned to a target.
 
-    ``here`` is what the new files of the patch set have in its place.
+    It is read from the pristine tree.
+
+    :param here: how new files write it; they get what the tree has
     """
 
     path: str
     target: str
     here: str = ''
-    is_raised: bool = True
+
+    def read(self, source: Source) -> str:
+        """The version in a source, or the one here, if that is more.
+
+        An older release must not use a number for what a newer one has given
+        it away for.
+
+        :raises: NoVersion, WrongKind, NoMatch, ManyMatches
+        """
+        found = _version(source, scope.find_value(source, self.target))
+        # 2.104 is more than 2.99.
+        return max(self._of(found), self.here, key=lambda version: [
+            int(number) for number in version.split('.') if number])
+
+    def _of(self, version: str) -> str:
+        return raised(version)
 
 
-def next_version(path: str, target: str, here: str = '') -> NextVersion:
-    """For VALUES: the version after the one assigned to a target.
+class ThisVersion(NextVersion):
+    """For VALUES: the version itself that is assigned to a target."""
 
-    :param here: how new files write it; they get what the tree has
-    """
-    return NextVersion(path, target, here)
-
-
-def this_version(path: str, target: str, here: str = '') -> NextVersion:
-    """For VALUES: the version that is assigned to a target."""
-    return NextVersion(path, target, here, is_raised=False)
+    def _of(self, version: str) -> str:
+        return version
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from typing import Any
 
 from novapatch import errors
 from novapatch.operations.base import Edit
-from novapatch.operations import values
 from novapatch.operations.values import NextVersion
 from novapatch.tree.tree import Tree
 
@@ -52,10 +51,9 @@ class PatchSet:
         """
         if self.releases and _series(release) not in map(
                 _series, self.releases):
-            raise errors.WrongRelease(tree=tree, found=release,
-                                      supported=', '.join(
-                                          _series(known) + '.x'
-                                          for known in self.releases))
+            raise errors.WrongRelease(
+                tree=tree, found=release, supported=', '.join(
+                    f'{_series(known)}.x' for known in self.releases))
 
     def digest(self) -> str:
         """What identifies this very version of the patch set."""
@@ -78,17 +76,12 @@ class PatchSet:
     def read_values(self, tree: Tree) -> dict[str, str]:
         """The values that edits of a pristine tree may use as ``{{name}}``.
 
-        None is below what new files have: an older release must not use a
-        number for what a newer one has given it away for.
+        :raises: PatchSetError
         """
         found = {}
         for name, wanted in self.values.items():
             try:
-                source = tree.file(wanted.path).source
-                version = values.version_at(source, wanted.target)
-                found[name] = max(values.raised(version) if (
-                    wanted.is_raised) else version, wanted.here,
-                    key=values.order)
+                found[name] = wanted.read(tree.file(wanted.path).source)
             except errors.EditError as error:
                 raise errors.PatchSetError(
                     path='edits/__init__.py', reason=(
@@ -123,24 +116,18 @@ def load(root: Path) -> PatchSet:
     """
     root = root.resolve()
     if not (root / 'edits').is_dir():
-        raise errors.PatchSetError(path=root,
-                                   reason=('there is no edits/ here; name the '
-                                           'project with --patch-set'))
-    about: dict[str, Any] = {}
-    edits: dict[str, tuple[Edit, ...]] = {}
-    for module in _modules(root):
-        name = module.relative_to(root / 'edits').as_posix()
-        if name == '__init__.py':
-            about = _run(root, module)
-            continue
-        path = _target(name)
-        found = _run(root, module).get('EDITS')
-        if not isinstance(found, (list, tuple)) or not all(
-                isinstance(edit, Edit) for edit in found):
+        raise errors.PatchSetError(path=root, reason=(
+            'there is no edits/ here; name the project with --patch-set'))
+    found = {module.relative_to(root / 'edits').as_posix():
+             _run(root, module) for module in _modules(root)}
+    about = found.pop('__init__.py', {})
+    for name, module in found.items():
+        if not isinstance(module.get('EDITS'), (list, tuple)) or not all(
+                isinstance(edit, Edit) for edit in module['EDITS']):
             raise errors.PatchSetError(
-                path=f'edits/{name}',
-                reason='EDITS must be a list of edits')
-        edits[path] = tuple(found)
+                path=f'edits/{name}', reason='EDITS must be a list of edits')
+    edits = {_target(name): tuple(module['EDITS'])
+             for name, module in found.items()}
     known = about.get('VALUES', {})
     if not all(isinstance(value, NextVersion) for value in known.values()):
         raise errors.PatchSetError(path='edits/__init__.py', reason=(

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from collections.abc import Iterator
 import difflib
 import io
+from pathlib import Path
 import stat
 
 from novapatch import errors
@@ -35,38 +36,30 @@ def make(tree: Tree, patch_set: PatchSet, link: bool = False) -> Plan:
     """
     patch_set.check_release(tree.root, tree.release)
     known = patch_set.read_values(tree)
+    new_files = patch_set.new_files | {
+        path: origin for path, origin in patch_set.backports.items()
+        if not tree.has(path)}
+    skipped = [path for paths in (patch_set.edits, new_files)
+               for path in sorted(paths) if tree.skips(path)]
     changes: list[Change] = []
-    skipped: list[str] = []
     misses: list[errors.EditError] = []
-    for path, edits in sorted(patch_set.edits.items()):
-        if tree.skips(path):
-            skipped.append(path)
-            continue
+    for path in sorted(patch_set.edits.keys() - skipped):
         try:
-            changes.append(_change(tree, path, edits, known))
-        except errors.EditError as error:
-            misses.append(error.locate(tree.release, path))
-        except errors.Misses as several:
-            misses += [miss.locate(tree.release, path)
-                       for miss in several.misses]
-    if len(misses) == 1:
-        raise misses[0]
-    if misses:
-        raise errors.Misses(misses)
-    new, missing = _new_files(tree, patch_set, known, link)
-    return Plan(tree.release, tuple(changes + new),
-                tuple(skipped + missing))
-
-
-def _commands(tree: Tree, patch_set: PatchSet) -> Iterator[Change]:
-    """What pip makes of entry points, beside the commands of Nova."""
-    if tree.commands is not None:
-        folder, first = tree.commands
-        for name, start in patch_set.commands.items():
-            module, _, function = start.partition(':')
-            text = _COMMAND.format(module=module, function=function)
-            yield Change(f'{folder}/{name}', None, (first + text).encode(),
-                         0o755)
+            changes.append(_change(tree, path, patch_set.edits[path], known))
+        except (errors.EditError, errors.Misses) as error:
+            misses += [miss.locate(tree.release, path) for miss
+                       in error.details.get('misses', [error])]
+    errors.raise_misses(misses)
+    new = [_new(patch_set, path, new_files[path], known, link)
+           for path in sorted(new_files.keys() - skipped)]
+    for change in new:
+        tree.locate(change.path)
+    new += _commands(tree, patch_set)
+    there = [change.path for change in new if tree.has(change.path)]
+    if there:
+        raise errors.NewFileExists(release=tree.release,
+                                   paths=errors.listed(there))
+    return Plan(tree.release, tuple(changes + new), tuple(skipped))
 
 
 def _change(tree: Tree, path: str, edits: tuple[Edit, ...],
@@ -79,36 +72,26 @@ def _change(tree: Tree, path: str, edits: tuple[Edit, ...],
                   sources=(file.source, after))
 
 
-def _new_files(tree: Tree, patch_set: PatchSet, known: dict[str, str],
-               link: bool) -> tuple[list[Change], list[str]]:
-    changes, skipped, there = [], [], []
-    wanted = patch_set.new_files | {
-        path: origin for path, origin in patch_set.backports.items()
-        if not tree.has(path)}
-    for path, origin in sorted(wanted.items()):
-        if tree.skips(path):
-            skipped.append(path)
-            continue
-        data = origin.read_bytes()
-        after = patch_set.adapt(data.decode(errors='surrogateescape'),
-                                known).encode(errors='surrogateescape')
-        path = patch_set.adapt(path, known)
-        tree.locate(path)
-        if tree.has(path):
-            there.append(path)
-        changes.append(Change(
-            path, None, after,
-            # Whatever the umask was with which this project was copied.
-            0o755 if origin.stat().st_mode & 0o100 else 0o644,
-            link=origin if link and after == data else None))
-    for change in _commands(tree, patch_set):
-        if tree.has(change.path):
-            there.append(change.path)
-        changes.append(change)
-    if there:
-        raise errors.NewFileExists(release=tree.release,
-                                   paths=errors.listed(there))
-    return changes, skipped
+def _new(patch_set: PatchSet, path: str, origin: Path,
+         known: dict[str, str], link: bool) -> Change:
+    data = origin.read_bytes()
+    after = patch_set.adapt(data.decode(errors='surrogateescape'),
+                            known).encode(errors='surrogateescape')
+    # Whatever the umask was with which this project was copied.
+    mode = 0o755 if origin.stat().st_mode & 0o100 else 0o644
+    return Change(patch_set.adapt(path, known), None, after, mode,
+                  link=origin if link and after == data else None)
+
+
+def _commands(tree: Tree, patch_set: PatchSet) -> Iterator[Change]:
+    """What pip makes of entry points, beside the commands of Nova."""
+    if tree.commands is not None:
+        folder, first = tree.commands
+        for name, start in patch_set.commands.items():
+            module, _, function = start.partition(':')
+            text = _COMMAND.format(module=module, function=function)
+            yield Change(f'{folder}/{name}', None, (first + text).encode(),
+                         0o755)
 
 
 def diff(changes: Iterable[tuple[str, bytes | None, bytes | None, int]]

@@ -36,10 +36,7 @@ def apply_all(source: Source, edits: tuple[Edit, ...],
                 error.edit = waiting.pop(0)
                 misses.append(error)
             one_by_one = True
-    if len(misses) > 1:
-        raise errors.Misses(misses)
-    if misses:
-        raise misses[0]
+    errors.raise_misses(misses)
     return source
 
 
