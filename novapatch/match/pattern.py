@@ -16,7 +16,9 @@ import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
 import re
+from typing import cast
 from typing import Generic
+from typing import TypeAlias
 from typing import TypeVar
 
 from novapatch import errors
@@ -27,7 +29,12 @@ _HOLE = '__hole_'
 PLACEHOLDER = re.compile(r'\$([A-Za-z_]\w*)')
 _BODY = ('body', 'orelse', 'finalbody', 'handlers', 'cases', 'type_comment')
 
-DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
+
+FUNCTIONS: tuple[type[Function], ...] = (
+    ast.FunctionDef, ast.AsyncFunctionDef)
+DEFINITIONS: tuple[type[Function | ast.ClassDef], ...] = (
+    ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 Captures = dict[str, ast.expr]
 N = TypeVar('N', bound=Node, covariant=True)
@@ -205,4 +212,4 @@ def parse_expression(text: str, form: str = '%s') -> ast.expr:
     :raises: BadText
     """
     # The brackets allow it to span lines.
-    return parse(text, f'(\n{form}\n)')[0].value
+    return cast(ast.Expr, parse(text, f'(\n{form}\n)')[0]).value

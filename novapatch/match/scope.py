@@ -11,6 +11,7 @@ from typing import TypeVar
 from novapatch import errors
 from novapatch.match import pattern as patterns
 from novapatch.match.pattern import DEFINITIONS
+from novapatch.match.pattern import FUNCTIONS
 from novapatch.text.blocks import dedent
 from novapatch.text.source import Node
 from novapatch.text.source import Source
@@ -20,8 +21,8 @@ MODULE = ''
 T = TypeVar('T')
 K = TypeVar('K', bound=ast.stmt)
 
-FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
-ASSIGNMENTS = (ast.Assign, ast.AnnAssign)
+ASSIGNMENTS: tuple[type[ast.Assign | ast.AnnAssign], ...] = (
+    ast.Assign, ast.AnnAssign)
 
 
 def blocks_of(node: ast.AST) -> Iterator[list[ast.stmt]]:

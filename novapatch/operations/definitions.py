@@ -107,7 +107,8 @@ class AddFunction(base.Edit):
         for name in names:
             with contextlib.suppress(errors.NoMatch):
                 there = scope.find(source, name)
-                raise errors.AlreadyThere(what=name, line=there.lineno)
+                raise errors.AlreadyThere(what=name, line=getattr(
+                    there, 'lineno', 1))
         margin = source.indentation(neighbour.lineno)
         text = blocks.placed(self.text, margin)
         gap = '\n' if margin else '\n\n'
