@@ -208,11 +208,6 @@ class NoSdist(PatchError):
 
 # -- commits ---------------------------------------------------------------
 
-class NoSources(PatchError):
-    message = ('{tree} is an installed Nova; commits are made of its sources '
-               '(an sdist or a checkout)')
-
-
 class NotPristine(PatchError):
     message = '{tree} is not as released: {state}'
 

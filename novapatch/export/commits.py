@@ -105,7 +105,8 @@ def export(tree: Tree, patch_set: PatchSet, directory: Path) -> list[str]:
     if directory.exists():
         raise errors.DirectoryExists(directory=directory, but='')
     if tree.is_installed:
-        raise errors.NoSources(tree=tree.root)
+        raise errors.NotPristine(tree=tree.root, state=(
+            'it is installed; name its sources (an sdist or a checkout)'))
     scratch = directory.with_name(directory.name + '.part')
     shutil.rmtree(scratch, ignore_errors=True)
     try:
@@ -121,26 +122,26 @@ def export(tree: Tree, patch_set: PatchSet, directory: Path) -> list[str]:
 
 
 def _base(git: _Git, tree: Tree, patch_set: PatchSet) -> None:
-    """Make the repository of what the tree has."""
-    if (tree.root / '.git').exists():
+    """Make the repository of what the tree has.
+
+    :raises: NotPristine
+    """
+    is_checkout = (tree.root / '.git').exists()
+    if is_checkout:
         checkout, git.root = git.root, git.root.parent
         git.root.mkdir(parents=True)
         git.run('clone', '--quiet', '--no-local', tree.root, 'nova')
         git.root = checkout
-        _check_pristine(Tree(git.root, tree.release), patch_set)
-    else:
-        _check_pristine(tree, patch_set)
+        tree = Tree(git.root, tree.release)
+    state = commands.status(tree, patch_set).state
+    if state is not commands.State.PRISTINE:
+        raise errors.NotPristine(tree=tree.root, state=state.value)
+    if not is_checkout:
         shutil.copytree(tree.root, git.root, symlinks=True, ignore=_LEFT)
         git.run('init', '--quiet')
         git.commit(f'Nova {tree.release}\n')
     # It may be the branch that is checked out.
     git.run('update-ref', f'refs/heads/{BASE}', 'HEAD')
-
-
-def _check_pristine(tree: Tree, patch_set: PatchSet) -> None:
-    state = commands.status(tree, patch_set).state
-    if state is not commands.State.PRISTINE:
-        raise errors.NotPristine(tree=tree.root, state=state.value)
 
 
 def _commits(git: _Git, tree: Tree, branch: str,

@@ -17,6 +17,7 @@ import hashlib
 import re
 import tomllib
 from typing import Any
+from typing import TypeAlias
 
 from novapatch import errors
 from novapatch.operations.base import Edit
@@ -25,6 +26,9 @@ from novapatch.plan.patchset import PatchSet
 FILE = 'series.toml'
 #: Columns of a summary line and of the lines below it, as Nova wants them.
 SUMMARY, BODY = 49, 72
+
+#: A new file, or an edit of a file.
+_Part: TypeAlias = tuple[str, Edit | None]
 
 _TRAILER = re.compile(r'[A-Z][A-Za-z-]+: \S')
 
@@ -114,43 +118,40 @@ def split(series: Series,
     """
     owners = _owners(series, patch_set)
     for number, commit in enumerate(series.commits):
-        paths = {path for path, *_ in (
-            key for key, owner in owners.items() if owner == number)}
+        paths = {path for (path, edit), owner in owners.items()
+                 if owner == number}
         yield commit, replace(
             patch_set,
-            edits={path: tuple(
-                edit for index, edit in enumerate(edits)
-                if owners[path, index] <= number)
-                for path, edits in patch_set.edits.items() if path in paths},
+            edits={path: tuple(edit for edit in edits
+                               if owners[path, edit] <= number)
+                   for path, edits in patch_set.edits.items()
+                   if path in paths},
             new_files={path: origin for path, origin
                        in patch_set.new_files.items() if path in paths},
             backports={path: origin for path, origin
                        in patch_set.backports.items() if path in paths})
 
 
-def _owners(series: Series, patch_set: PatchSet) -> dict[tuple, int]:
-    """The number of the commit of each (new path,) and (path, edit)."""
-    wanted: dict[tuple, tuple[str, Edit | None]] = {
-        (path,): (path, None)
-        for path in [*patch_set.new_files, *patch_set.backports]}
-    wanted |= {(path, index): (path, edit)
-               for path, edits in patch_set.edits.items()
-               for index, edit in enumerate(edits)}
-    owners: dict[tuple, int] = {}
+def _owners(series: Series, patch_set: PatchSet) -> dict[_Part, int]:
+    """The number of the commit of each new file and each edit."""
+    wanted: list[_Part] = [(path, None) for path in (
+        *patch_set.new_files, *patch_set.backports)]
+    wanted += [(path, edit) for path, edits in patch_set.edits.items()
+               for edit in edits]
+    owners: dict[_Part, int] = {}
     for number, commit in enumerate(series.commits):
         for pattern in commit.files:
-            matched = [key for key, (path, edit) in wanted.items()
-                       if _matches(pattern, path, edit)]
+            matched = [part for part in wanted if _matches(pattern, *part)]
             if not matched:
                 raise _bad(f'commit {commit.name}: nothing matches {pattern}')
-            for key in matched:
-                other = series.commits[owners.setdefault(key, number)]
+            for part in matched:
+                other = series.commits[owners.setdefault(part, number)]
                 if other is not commit:
-                    raise _bad(f'{_name(*wanted[key])} belongs to two '
-                               f'commits, {other.name} and {commit.name}')
-    for key, what in wanted.items():
-        if key not in owners:
-            raise _bad(f'{_name(*what)} belongs to no commit')
+                    raise _bad(f'{_name(*part)} belongs to two commits, '
+                               f'{other.name} and {commit.name}')
+    for part in wanted:
+        if part not in owners:
+            raise _bad(f'{_name(*part)} belongs to no commit')
     return owners
 
 

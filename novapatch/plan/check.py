@@ -148,20 +148,19 @@ class _Modules:
                     f'.{name}' if name else '')
 
     def _has(self, module: str, name: str) -> bool:
-        text = self._text(module)
-        if text is None or not name:
-            return text is not None
+        data = self._read(module)
         # A module in a package, or else a name that one has.
-        return (self._text(f'{module}.{name}') is not None
-                or re.search(rf'\b{name}\b', text) is not None)
+        return data is not None and (
+            not name or self._read(f'{module}.{name}') is not None
+            or re.search(rb'\b%s\b' % name.encode(), data) is not None)
 
-    def _text(self, module: str) -> str | None:
+    def _read(self, module: str) -> bytes | None:
         bare = module.replace('.', '/')
         for path in f'{bare}.py', f'{bare}/__init__.py':
             if path in self._planned:
-                return self._planned[path].decode(errors='replace')
+                return self._planned[path]
             if self._tree.has(path):
-                return self._tree.read(path).decode(errors='replace')
+                return self._tree.read(path)
         return None
 
 

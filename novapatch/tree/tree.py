@@ -52,8 +52,11 @@ class Tree:
 
         :raises: ReleaseUnknown
         """
-        release = (self._release or self._release_of_metadata()
-                   or self._release_of_git())
+        release = self._release
+        if not release and self._metadata:
+            text = self._metadata.read_text(errors='replace')
+            release = email.parser.HeaderParser().parsestr(text)['Version']
+        release = release or self._release_of_git()
         if not release:
             raise errors.ReleaseUnknown(tree=self.root, git=self._git_said)
         return release
@@ -81,12 +84,6 @@ class Tree:
             yield
         finally:
             os.close(handle)
-
-    def _release_of_metadata(self) -> str | None:
-        if self._metadata is None:
-            return None
-        text = self._metadata.read_text(errors='replace')
-        return email.parser.HeaderParser().parsestr(text)['Version']
 
     def _release_of_git(self) -> str | None:
         # Without this, git would find a repository around the tree.

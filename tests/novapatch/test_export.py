@@ -122,7 +122,7 @@ def test_checkout_of_another_user(make, tree):
 def test_installed_nova(make, tree):
     (tree / 'PKG-INFO').unlink()
     write(tree, {'nova-34.0.0.dist-info/METADATA': 'Version: 34.0.0\n'})
-    refused(make, errors.NoSources, 'installed')
+    refused(make, errors.NotPristine, 'installed')
 
 
 def test_commit_that_does_not_stand_by_itself(make, project):
