@@ -4,6 +4,7 @@
 from collections.abc import Mapping
 import dataclasses
 import re
+from typing import dataclass_transform
 from typing import Self
 
 from novapatch import errors
@@ -12,9 +13,13 @@ from novapatch.text.source import Source
 _VALUE = re.compile(r'\{\{(\w+)\}\}')
 
 
+@dataclass_transform(frozen_default=True)
 @dataclasses.dataclass(frozen=True)
 class Edit:
-    """One change of one file."""
+    """One change of one file; each kind of it is a frozen dataclass."""
+
+    def __init_subclass__(cls) -> None:
+        dataclasses.dataclass(frozen=True)(cls)
 
     def apply(self, source: Source) -> Source:
         """The source with the change made, by one splice.
@@ -54,7 +59,6 @@ class Edit:
         return f'{name}({self.subject!r})'
 
 
-@dataclasses.dataclass(frozen=True)
 class TargetEdit(Edit):
     """One change of what a dotted name stands for."""
 

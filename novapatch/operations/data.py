@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Edits of YAML and TOML: an entry more, in its sorted place."""
 
-from dataclasses import dataclass
 import json
 import re
 import tomllib
@@ -46,7 +45,6 @@ def _add_entry(source: Source, mark: str, name: str, key: str,
     return source.insert_lines(place, text)
 
 
-@dataclass(frozen=True)
 class YamlAddKey(base.Edit):
     """Add a key at the top level of the parameters of the API reference.
 
@@ -66,7 +64,6 @@ class YamlAddKey(base.Edit):
             f'{self.key}:\n' + blocks.placed_plain(self.text, '  '))
 
 
-@dataclass(frozen=True)
 class TomlAddItem(base.Edit):
     """Add a string to a table."""
 

@@ -7,7 +7,6 @@ case: ``from a.b import c`` counts as ``a.b.c``, ``import a.b`` as ``a.b``.
 
 import ast
 import contextlib
-from dataclasses import dataclass
 import itertools
 from typing import TypeAlias
 
@@ -41,7 +40,6 @@ def _imports(tree: ast.Module) -> list[Import]:
     return [node for node in top if isinstance(node, IMPORTS)]
 
 
-@dataclass(frozen=True)
 class AddImport(base.Edit):
     """Add an import in its sorted place among those of its package.
 
@@ -78,7 +76,6 @@ class AddImport(base.Edit):
         return {'import'}
 
 
-@dataclass(frozen=True)
 class AddFunction(base.Edit):
     """Add a function, method or class beside something that has a name."""
 
@@ -119,7 +116,6 @@ class AddFunction(base.Edit):
         return source.insert_lines(line, text + gap)
 
 
-@dataclass(frozen=True)
 class AppendString(base.TargetEdit):
     """Append lines to a string constant that is assigned to a name.
 
@@ -159,7 +155,6 @@ class AppendDocstring(AppendString):
         return self._append(source, body[0].value, margin, gap='\n')
 
 
-@dataclass(frozen=True)
 class AppendFile(base.Edit):
     """Append to a file; blank lines at the start of the text stay."""
 

@@ -96,7 +96,6 @@ def _insert(source: Source, end: int, text: str) -> Source:
     return source.insert_lines(_trimmed(source.lines, end) + 1, gap + text)
 
 
-@dataclass(frozen=True)
 class RstAppend(base.Edit):
     """Append to the file."""
 
@@ -106,7 +105,6 @@ class RstAppend(base.Edit):
         return _insert(source, len(source.lines), self.text)
 
 
-@dataclass(frozen=True)
 class RstInsertAfter(base.Edit):
     """Insert after a section and all its subsections."""
 
@@ -118,7 +116,6 @@ class RstInsertAfter(base.Edit):
         return _insert(source, end, self.text)
 
 
-@dataclass(frozen=True)
 class RstAppendSection(base.Edit):
     """Append to a section, before its first subsection."""
 
@@ -148,7 +145,6 @@ def _directives(source: Source, section: str, name: str) -> Iterator[range]:
             yield _hanging(source, line)
 
 
-@dataclass(frozen=True)
 class RstReplaceDirective(base.Edit):
     """Replace the one directive of a kind that contains a few words."""
 
@@ -171,7 +167,6 @@ class RstReplaceDirective(base.Edit):
             blocks.placed_plain(self.text, margin)))
 
 
-@dataclass(frozen=True)
 class RstAddRestParameter(base.Edit):
     """Add ``- name: reference`` to a list of parameters.
 

@@ -2,7 +2,6 @@
 """Edits of parameters, arguments and decorators."""
 
 import ast
-from dataclasses import dataclass
 import re
 
 from novapatch import errors
@@ -19,7 +18,6 @@ def _parameter_name(text: str) -> str:
     return found[1] if found else ''
 
 
-@dataclass(frozen=True)
 class AddParameter(base.TargetEdit):
     """Add a parameter, as the last ordinary one."""
 
@@ -42,7 +40,6 @@ class AddParameter(base.TargetEdit):
         return layout.add_item(items, self.parameter, ordinary - 1)
 
 
-@dataclass(frozen=True)
 class AddArgument(base.TargetEdit):
     """Add an argument to the one call that matches."""
 
@@ -69,7 +66,6 @@ class AddArgument(base.TargetEdit):
         return layout.add_item(items, self.argument, place)
 
 
-@dataclass(frozen=True)
 class AddDecorator(base.TargetEdit):
     """Add a decorator below or above another one."""
 

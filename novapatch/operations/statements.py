@@ -8,7 +8,6 @@ comment behind the last statement of a block belongs to the block.
 """
 
 import ast
-from dataclasses import dataclass
 
 from novapatch import errors
 from novapatch.match import pattern as patterns
@@ -16,10 +15,6 @@ from novapatch.match import scope
 from novapatch.operations import base
 from novapatch.text import blocks
 from novapatch.text.source import Source
-
-#: What the contexts on further lines are indented by, to stand below the
-#: first one.
-_INDENT = len('with ') * ' '
 
 
 def with_gaps(text: str, margin: str) -> str:
@@ -82,7 +77,6 @@ def check_alone(source: Source, match: patterns.Match[ast.stmt]) -> None:
             'an elif is a part of another statement'))
 
 
-@dataclass(frozen=True)
 class _Insert(base.TargetEdit):
     pattern: str
     text: str
@@ -117,7 +111,6 @@ class InsertAfter(_Insert):
         return end_of(source, nodes[-1]) + 1
 
 
-@dataclass(frozen=True)
 class AddContext(base.TargetEdit):
     """Add a context to a ``with`` statement that is there.
 
@@ -139,27 +132,19 @@ class AddContext(base.TargetEdit):
         if not isinstance(node, ast.With):
             raise errors.WrongKind(
                 sought=self.pattern, line=node.lineno, wanted='with')
-        margin = source.indentation(node.lineno) + _INDENT
+        start = source.span(node.items[0].context_expr)[0]
+        last = node.items[-1].optional_vars or node.items[-1].context_expr
+        end = source.span(last)[1]
+        if source.text[source.span(node)[0]:start].strip() != 'with':
+            raise errors.NoRoom(line=node.lineno, reason=(
+                'the contexts stand in brackets'))
+        # On a further line they stand below the first one.
+        margin = source.indentation(node.lineno) + len('with ') * ' '
         text = blocks.placed(self.context, margin).strip()
         separator = ', \\\n' + margin
-        start, end = self._ends(source, node)
         if self.first:
             return source.splice((start, start, text + separator))
         return source.splice((end, end, separator + text))
-
-    def _ends(self, source: Source, node: ast.With) -> tuple[int, int]:
-        """Where the contexts start and end.
-
-        :raises: NoRoom if there are brackets around them
-        """
-        start = source.span(node.items[0].context_expr)[0]
-        last = node.items[-1]
-        end = source.span(last.optional_vars or last.context_expr)[1]
-        head = source.text[source.span(node)[0]:start]
-        if head.strip() != 'with':
-            raise errors.NoRoom(line=node.lineno, reason=(
-                'the contexts stand in brackets'))
-        return start, end
 
 
 # -- replacing ------------------------------------------------------------
@@ -189,7 +174,6 @@ def _filled(source: Source, captures: patterns.Captures, text: str) -> str:
     return plain if _are_same(plain, bracketed) else bracketed
 
 
-@dataclass(frozen=True)
 class Replace(base.TargetEdit):
     """Replace an expression, or statements; ``$X`` may be used in both."""
 

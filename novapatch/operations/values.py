@@ -72,7 +72,6 @@ class ThisVersion(NextVersion):
         return version
 
 
-@dataclass(frozen=True)
 class SetValue(base.TargetEdit):
     """Give an assignment another value."""
 
@@ -86,7 +85,6 @@ class SetValue(base.TargetEdit):
         return source.splice((*source.span(node), text))
 
 
-@dataclass(frozen=True)
 class Bump(base.TargetEdit):
     """Raise a version by one in its last place."""
 
@@ -94,7 +92,6 @@ class Bump(base.TargetEdit):
         return _raise_at(source, scope.find_value(source, self.target))
 
 
-@dataclass(frozen=True)
 class JsonBump(base.Edit):
     """Raise the version at a JSON pointer (RFC 6901) by one.
 
@@ -132,7 +129,6 @@ def _raise_at(source: Source, node: ast.expr) -> Source:
     return source.splice((start, end, text))
 
 
-@dataclass(frozen=True)
 class Append(base.TargetEdit):
     """Append an item to a list, tuple, set or dict.
 
