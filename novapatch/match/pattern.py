@@ -127,14 +127,6 @@ class Matcher:
         return self._same_fields(want, have, _BODY)
 
 
-def docstring(node: ast.AST) -> str | None:
-    """The text of a statement that is just a string."""
-    if isinstance(node, ast.Expr) and isinstance(
-            node.value, ast.Constant) and isinstance(node.value.value, str):
-        return node.value.value
-    return None
-
-
 def dump(node: ast.AST) -> str:
     """A text that is equal for equal code, wherever it stands."""
     # A name on the left is another context, not another name.

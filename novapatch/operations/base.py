@@ -37,11 +37,9 @@ class Edit:
 
         :raises: UnknownValue
         """
-        texts = {field.name: getattr(self, field.name)
-                 for field in dataclasses.fields(self)}
         try:
             return dataclasses.replace(self, **{
-                name: fill(text, values) for name, text in texts.items()
+                name: fill(text, values) for name, text in vars(self).items()
                 if isinstance(text, str)})
         except errors.UnknownValue as error:
             error.edit = self
@@ -50,8 +48,7 @@ class Edit:
     @property
     def subject(self) -> str:
         """What it is about: its target, or how its text begins."""
-        first = dataclasses.fields(self)[0]
-        return str(getattr(self, first.name)).strip().split('\n')[0]
+        return next(iter(vars(self).values())).strip().split('\n')[0]
 
     def __str__(self) -> str:
         # AddImport is add_import in a patch set.

@@ -147,12 +147,12 @@ class AppendDocstring(AppendString):
     """Append a paragraph to a docstring."""
 
     def apply(self, source: Source) -> Source:
-        body = getattr(scope.find(source, self.target), 'body', None)
-        if not body or patterns.docstring(body[0]) is None:
+        first, *_ = getattr(scope.find(source, self.target), 'body', [None])
+        if not isinstance(first, ast.Expr):
             raise errors.NoMatch(kind='docstring', sought=self.target,
                                  hint='')
-        margin = source.indentation(body[0].lineno)
-        return self._append(source, body[0].value, margin, gap='\n')
+        margin = source.indentation(first.lineno)
+        return self._append(source, first.value, margin, gap='\n')
 
 
 class AppendFile(base.Edit):

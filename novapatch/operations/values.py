@@ -172,12 +172,6 @@ class Append(base.TargetEdit):
         """
         comment = '\n'.join(line for line in self.item.split('\n')
                             if line.lstrip().startswith('#'))
-        return self._item(literal) in _dumps(literal) and (
-            ' '.join(comment.split())
-            in ' '.join(source.segment(literal).split()))
-
-    def _item(self, literal: Literal) -> str:
-        """What the item is, in a form that can be compared."""
         form = '{%s\n}' if isinstance(
             literal, (ast.Dict, ast.Set)) else '[%s\n]'
         node = patterns.parse_expression(self.item, form)
@@ -185,7 +179,9 @@ class Append(base.TargetEdit):
                 isinstance(literal, ast.Dict) != isinstance(node, ast.Dict)):
             raise errors.BadText(text=self.item,
                                  reason='it is no item of this literal')
-        return _dumps(node)[0]
+        return _dumps(node)[0] in _dumps(literal) and (
+            ' '.join(comment.split())
+            in ' '.join(source.segment(literal).split()))
 
 
 def _dumps(literal: Literal) -> list[str]:
