@@ -69,7 +69,10 @@ def _check(change: Change, modules: '_Modules') -> Iterator[str]:
     if change.before is not None:
         old, new = _units(before), _units(after)
         same = {name for name, lines in old.items() if new.get(name) == lines}
-        yield from _names(before, after, same)
+        # What a module has no more, a function that is the same may need.
+        gone = old.keys() - new.keys() or (
+            Counter(old[scope.MODULE]) - Counter(new[scope.MODULE]))
+        yield from _names(before, after, set() if gone else same)
         yield from _undeclared(old.keys() | new.keys(), same, change.edits)
 
 

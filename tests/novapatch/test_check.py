@@ -156,6 +156,14 @@ def test_a_name_that_only_other_functions_use_is_used(used):
     assert ' F' not in findings(after, before=text)
 
 
+@pytest.mark.parametrize('definition', [
+    'import os', 'os = 1', 'def os(): pass', 'class os: pass'])
+def test_a_name_that_went_away_from_under_other_functions(definition):
+    before, after = (IMPORTED.replace('import os', text)
+                     for text in (definition, 'x = 1'))
+    assert "F821 undefined name 'os'" in findings(after, before=before)
+
+
 def test_an_import_whose_last_use_went_away():
     text = IMPORTED.replace('def g(self, x=os):\n            return os',
                             'def g(self):\n            return 1')
