@@ -100,13 +100,13 @@ def test_each_host_gets_its_own_configuration(tools):
 
 # Hosts
 
-def listed_on(host, **environment):
+def listed_on(host, *options, **environment):
     """Return what ndctl lists where a host's processes look."""
     if host is not None:
         environment['PMEM_STAND_IN_HOST'] = host
     result = subprocess.run(
-        ['ndctl', 'list', '-X'], capture_output=True, text=True, timeout=60,
-        check=True, env=dict(os.environ, **environment))
+        ['ndctl', 'list', '-X', *options], capture_output=True, text=True,
+        timeout=60, check=True, env=dict(os.environ, **environment))
     return json.loads(result.stdout) if result.stdout else []
 
 
@@ -148,12 +148,16 @@ def test_odd_records_are_listed_where_they_are(tools):
 
 def test_bad_blocks_are_listed(tools):
     tools.mark_bad('ns_0', 65536, 4096)
-    bad, = [each for each in listed_on(None) if each['name'] == 'ns_0']
-    assert bad['badblock_count'] == 8
-    assert bad['badblocks'] == [
-        {'offset': 128, 'length': 8, 'dimms': ['nmem1']}]
+    for options, places in ([], None), (['-M'], [
+            {'offset': 128, 'length': 8, 'dimms': ['nmem1']}]):
+        bad, = [each for each in listed_on(None, *options)
+                if each['name'] == 'ns_0']
+        assert bad['badblock_count'] == 8
+        # Where they are is told to who asks.
+        assert bad.get('badblocks') == places
     tools.mark_bad('ns_0', 0, 0)
-    assert not [each for each in listed_on(None) if 'badblocks' in each]
+    assert not [each for each in listed_on(None, '-M')
+                if 'badblock_count' in each]
 
 
 def test_who_has_a_replaced_node_open_keeps_the_old_one(tools):
