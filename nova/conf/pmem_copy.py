@@ -102,7 +102,7 @@ time is over. What never reached the destination is not tried for longer than
         'pmem_copy_completion_timeout',
         default=800, min=0,
         help="""
-Seconds that a pass over vPMEM data may take for each GiB before it is given up.
+Seconds that a pass over vPMEM data may take for each GiB until it is given up.
 
 A device that answers slowly, but just in time, could keep a guest off for
 weeks. 800 seconds are what Nova allows live migrations; a copy that is well
