@@ -272,6 +272,9 @@ def configure():
     cfg.CONF.register_opts([
         cfg.StrOpt('host', default=socket.gethostname()),
         cfg.StrOpt('state_path')])
+    cfg.CONF.register_opts([
+        cfg.BoolOpt('send_service_user_token', default=True)],
+        group='service_user')
     cfg.CONF(args=[], project='nova', prog='nova-compute')
 
 

@@ -115,13 +115,14 @@ class CheckTestCase(CommandTestCase):
         state = self.useFixture(fixtures.TempDir()).path
         self.flags(state_path=state, config_file=['nova.conf'])
         self.flags(pmem_namespaces=['SMALL:ns0'], group='libvirt')
+        self.flags(send_service_user_token=True, group='service_user')
         lines = list(pmem_copy.check(ADDRESS))
         self.assertEqual(
-            ['configuration', 'state path', 'sockets', 'ndctl', 'namespaces',
-             'device nodes', 'daxio', 'ssh', 'cipher', 'clock', 'speed',
-             'forwarding', 'peer'], [line.name for line in lines], lines)
+            ['configuration', 'tokens', 'state path', 'sockets', 'ndctl',
+             'namespaces', 'device nodes', 'daxio', 'ssh', 'cipher', 'clock',
+             'speed', 'forwarding', 'peer'], [line.name for line in lines], lines)
         # The command is not on the PATH of the login.
-        self.assertEqual([True] * 12 + [None],
+        self.assertEqual([True] * 13 + [None],
                          [line.ok for line in lines], lines)
         self.assertEqual([], os.listdir(state))
 

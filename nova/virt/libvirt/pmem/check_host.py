@@ -198,6 +198,14 @@ def check_configuration() -> abc.Iterator[Line]:
     yield Line('configuration', True, ', '.join(files))
 
 
+def check_tokens() -> abc.Iterator[Line]:
+    if not CONF.service_user.send_service_user_token:
+        raise Wrong('set [service_user]send_service_user_token: else a copy '
+                    "that takes longer than its user's token is valid is "
+                    'taken back at its end')
+    yield Line('tokens', True, 'nova-compute sends one of its own, too')
+
+
 def check_state_path() -> abc.Iterator[Line]:
     folder = tickets.directory()
     try:
@@ -287,5 +295,6 @@ def check_daxio() -> abc.Iterator[Line]:
 
 #: What is looked at, in this order; some have more than one line.
 CHECKS = {
-    'configuration': check_configuration, 'state path': check_state_path,
-    'sockets': check_sockets, 'ndctl': check_devices, 'daxio': check_daxio}
+    'configuration': check_configuration, 'tokens': check_tokens,
+    'state path': check_state_path, 'sockets': check_sockets,
+    'ndctl': check_devices, 'daxio': check_daxio}

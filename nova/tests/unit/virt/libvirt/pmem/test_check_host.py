@@ -101,6 +101,11 @@ class LookTestCase(test.NoDBTestCase):
     def test_configuration(self):
         self.assert_ok('configuration', 'nova.conf')
 
+    def test_tokens(self):
+        self.assertIn('send_service_user_token', self.wrong('tokens'))
+        self.flags(send_service_user_token=True, group='service_user')
+        self.assert_ok('tokens', 'of its own')
+
     def test_state_path_that_is_not_there(self):
         self.flags(state_path=self.state + '/none')
         self.assertIn('No such file', self.wrong('state path'))
