@@ -189,16 +189,3 @@ def _find(context, instance_uuid):
             context, instance_uuid, expected_attrs=['migration_context'])
     except exception.InstanceNotFound:
         return None
-
-
-def let_go_if_deleted(manager, context, instance):
-    """Delete what a move that failed has given back to a deleted server.
-
-    Deleting it may have been over just before, and nobody would do it any
-    more; if it is still under way, that is about to do it.
-    """
-    try:
-        objects.Instance.get_by_uuid(context, instance.uuid)
-    except exception.InstanceNotFound:
-        manager.reportclient.delete_allocation_for_instance(
-            context, instance.uuid, force=True)

@@ -15,7 +15,6 @@ import contextlib
 import functools
 
 from oslo_log import log as logging
-from oslo_utils import excutils
 
 from nova.compute import pmem_copy
 from nova.compute import pmem_ends
@@ -282,9 +281,6 @@ def _send_away(call, manager, context, instance, migration):
             pmem_work.keep(context, instance, migration, 'migrating',
                            vm_state=before,
                            task_state=task_states.RESIZE_MIGRATING)
-        except Exception:
-            with excutils.save_and_reraise_exception():
-                pmem_leftovers.let_go_if_deleted(manager, context, instance)
 
 
 @contextlib.contextmanager

@@ -288,7 +288,6 @@ def _end_migration(manager, context, instance, migration):
     pmem_leftovers.fail(migration)
     try:
         manager._revert_allocation(context, instance, migration)
-        pmem_leftovers.let_go_if_deleted(manager, context, instance)
     except Exception:
         LOG.exception('The allocation of migration %(migration)s could not '
                       'be given back to the server. "nova-manage placement '

@@ -347,7 +347,6 @@ class TooLateTestCase(pmem_base.MoveTestCase):
         self.assertTrue(self._resize())
 
 
-@ddt.ddt
 class TurnTestCase(pmem_base.MoveTestCase):
     """Few servers are copied at once, and nobody waits with the others."""
 
@@ -385,21 +384,6 @@ class TurnTestCase(pmem_base.MoveTestCase):
         self.assertIn('no luck', self.stdlog.logger.output)
         self.assertFalse(pmem_work.work_of(self.manager).has(uuids.instance))
         self.assertTrue(pmem_work.work_of(self.manager).take_turn('x', None))
-
-    @ddt.data(True, False)
-    def test_what_is_given_back_to_a_deleted_server_is_let_go(self, is_gone):
-        def fails():
-            if is_gone:
-                self.find.side_effect = exception.InstanceNotFound(
-                    instance_id='x')
-            raise ValueError('no luck')
-        self.manager.during.side_effect = fails
-        self._resize()
-        self.run_spawned()
-        delete = self.manager.reportclient.delete_allocation_for_instance
-        self.assertEqual(
-            [mock.call(mock.sentinel.context, uuids.instance, force=True)]
-            if is_gone else [], delete.mock_calls)
 
     def test_refusal_is_told_without_a_traceback(self):
         self.manager.during.side_effect = exception.InstanceFaultRollback(

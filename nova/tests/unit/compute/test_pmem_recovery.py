@@ -133,15 +133,6 @@ class TakeUpTestCase(pmem_base.MoveTestCase):
         self.manager._revert_allocation.assert_called_once_with(
             mock.sentinel.context, self.instance, self.migration)
 
-    def test_server_that_is_deleted_just_then(self):
-        def gone(*_args):
-            self.find.side_effect = exception.InstanceNotFound(instance_id='x')
-        self.manager._revert_allocation.side_effect = gone
-        self._take_up()
-        delete = self.manager.reportclient.delete_allocation_for_instance
-        delete.assert_called_once_with(
-            mock.sentinel.context, self.instance.uuid, force=True)
-
     def test_what_is_under_way_here_is_left_alone(self):
         with pmem_work.work_of(self.manager).on(self.instance.uuid):
             self._take_up()
