@@ -158,8 +158,9 @@ class Copy:
         self._lost_at = self._lost_at or time.monotonic()
         gone = time.monotonic() - self._lost_at
         # One may have been given up long before the others were cut off.
-        if gone >= max(SLACK, self._job.patience) or (
-                gone >= SLACK and any(slot.is_lost for slot in slots)):
+        if gone >= SLACK and (any(slot.is_lost for slot in slots) or (
+                gone >= self._job.patience > 0 and
+                any(slot.fruitless for slot in left))):
             self._check_patience()
 
     # A round
@@ -332,8 +333,7 @@ class Copy:
 
     def _check_time(self) -> None:
         limit = self._job.time_limit
-        if limit and self._has_begun and (
-                time.monotonic() > self._start + limit):
+        if self._has_begun and 0 < limit < time.monotonic() - self._start:
             raise Failed('it is not done after %d seconds' % limit)
 
     # What is told

@@ -141,6 +141,9 @@ class Progress:
 
     def __exit__(self, kind: ty.Any, error: ty.Any, trace: ty.Any) -> None:
         self._save(100 if kind is None else 0)
+        if kind is None:
+            # However short it was: what comes next is not undone by a delete.
+            self._check()
 
     def __call__(self, done: int, total: int) -> None:
         """Note how far it is.

@@ -1137,6 +1137,7 @@ class CopyTestCase(PmemCopyTestCase):
         self.instance._context = self.context
 
     def _copy(self):
+        self.instance.task_state = 'resize_migrating'
         self.api.copy(self.instance, None)
 
     def _precopy(self, is_on=True):
@@ -1448,10 +1449,17 @@ class ProgressTestCase(test.NoDBTestCase):
         self.assertEqual(3, self.save.call_count)
 
     def test_what_nobody_wants_ends(self):
-        self.is_wanted = False
         with self.progress:
+            self.is_wanted = False
             self._at(2, 1)
             self.assertRaises(transfer.TransferFailed, self._at, 3, 1)
+            self.is_wanted = True
+
+    def test_what_nobody_wants_any_more_when_it_is_done(self):
+        """However short it was: a move that goes on could not be undone."""
+        with testtools.ExpectedException(transfer.TransferFailed):
+            with self.progress:
+                self.is_wanted = False
 
     def test_database_that_is_away(self):
         def is_wanted():

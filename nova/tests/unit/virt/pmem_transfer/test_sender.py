@@ -246,17 +246,20 @@ class SlotTestCase(test.NoDBTestCase):
         self.assertEqual((True, 0, None),
                          (slot.is_ready, slot.fruitless, copy._lost_at))
 
-    @ddt.data((5, 120, False), (15, 120, False), (130, 120, True),
-              (5, 1, False), (15, 1, True))
+    @ddt.data((5, 120, 1, False), (15, 120, 1, False), (130, 120, 1, True),
+              (5, 1, 1, False), (15, 1, 1, True), (130, 120, 0, False),
+              (130, 0, 1, False))
     @ddt.unpack
     def test_nobody_waits_for_longer_than_is_allowed(
-            self, gone, patience, is_over):
-        """However often a connection may be tried."""
+            self, gone, patience, fruitless, is_over):
+        """However often a connection may be tried, once one has broken."""
+        slot = stream_slot.Slot(0, 0)
+        slot.fruitless = fruitless
         copy = mock.Mock(
             spec=sender.Copy, _is_reached=True,
             _lost_at=time.monotonic() - gone,
             _job=self.job_with(patience=patience, attempts=100))
-        sender.Copy._check_link(copy, [stream_slot.Slot(0, 0)])
+        sender.Copy._check_link(copy, [slot])
         self.assertEqual(is_over, copy._check_patience.called)
 
     @staticmethod
