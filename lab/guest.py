@@ -415,7 +415,9 @@ class Guest:
             ends.append(self._network.fileno())
         with open(self.folder / 'qemu.log', 'ab') as log:
             self.process = subprocess.Popen(
-                ['setpriv', '--pdeathsig', 'KILL', '--',
+                # Only if we have not ended before it asked for that signal.
+                ['setpriv', '--pdeathsig', 'KILL', '--', 'sh', '-c',
+                 '[ "$PPID" = "$0" ] && exec "$@"', str(os.getpid()),
                  *self._command(*ends)],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 cwd=self.folder, start_new_session=True,

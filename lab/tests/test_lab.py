@@ -5,6 +5,7 @@ import contextlib
 import os
 import pathlib
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -166,8 +167,21 @@ def test_a_guest_that_does_not_boot_shows_its_console(lab, folder):
     guest.close()
 
 
-def test_a_guest_ends_with_who_started_it(lab, folder):
+#: A setpriv that is too late: who wants to be followed is gone.
+LATE = """#!/bin/sh
+tail --pid=$PPID -f /dev/null
+exec %s "$@"
+"""
+
+
+@pytest.mark.parametrize('is_late', [False, True])
+def test_a_guest_ends_with_who_started_it(lab, folder, monkeypatch, is_late):
     """However that ends: nothing can be left running."""
+    if is_late:
+        tool = folder / 'setpriv'
+        tool.write_text(LATE % shutil.which('setpriv'))
+        tool.chmod(0o755)
+        monkeypatch.setenv('PATH', str(folder), prepend=os.pathsep)
     script = textwrap.dedent('''
         import os, pathlib, signal, sys
         from lab import guest, image
