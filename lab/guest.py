@@ -45,6 +45,15 @@ done
 """
 
 
+def with_us(*command: str) -> list[str]:
+    """Return a command that ends when the thread that starts it does.
+
+    It does not even begin if we have ended before it has asked for that.
+    """
+    return ['setpriv', '--pdeathsig', 'KILL', '--', 'sh', '-c',
+            '[ "$PPID" = "$0" ] && exec "$@"', str(os.getpid()), *command]
+
+
 class GuestError(Exception):
     """A guest does not do what it should."""
 
@@ -415,11 +424,8 @@ class Guest:
             ends.append(self._network.fileno())
         with open(self.folder / 'qemu.log', 'ab') as log:
             self.process = subprocess.Popen(
-                # Only if we have not ended before it asked for that signal.
-                ['setpriv', '--pdeathsig', 'KILL', '--', 'sh', '-c',
-                 '[ "$PPID" = "$0" ] && exec "$@"', str(os.getpid()),
-                 *self._command(*ends)],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                with_us(*self._command(*ends)), stdin=subprocess.DEVNULL,
+                stdout=log, stderr=log,
                 cwd=self.folder, start_new_session=True,
                 pass_fds=[*ends, self.disk.fd,
                           *(nvdimm.fd for nvdimm in self.nvdimms)])

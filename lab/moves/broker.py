@@ -13,6 +13,8 @@ import subprocess
 import tempfile
 import time
 
+from lab import guest
+
 LOOPBACK = '127.0.0.1'
 
 #: The wrapper in /usr/sbin insists on a user of RabbitMQ's own.
@@ -92,8 +94,8 @@ class Broker:
         """Start something that ends with us; return its number."""
         with open(self._folder / 'output.log', 'ab') as log:
             self._processes.append(subprocess.Popen(
-                ['setpriv', '--pdeathsig', 'KILL', '--', *command],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                guest.with_us(*command), stdin=subprocess.DEVNULL,
+                stdout=log, stderr=log,
                 cwd=self._folder, env=self._environment() | environment,
                 start_new_session=True))
         return self._processes[-1].pid

@@ -12,6 +12,7 @@ import typing as ty
 from urllib import error as url_error
 from urllib import request as url_request
 
+from lab import guest
 from lab.moves import broker
 from lab.moves import computes
 
@@ -43,8 +44,8 @@ class Cloud:
         folder.mkdir()
         with open(folder / 'output.log', 'wb') as log:
             self._process = subprocess.Popen(
-                ['setpriv', '--pdeathsig', 'KILL', '--', sys.executable,
-                 '-m', 'lab.moves.services', folder],
+                guest.with_us(sys.executable, '-m', 'lab.moves.services',
+                              str(folder)),
                 cwd=computes.ROOT, stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE, stderr=log, start_new_session=True,
                 env=dict(os.environ, PYTHONPATH='%s:%s' % (
