@@ -123,7 +123,7 @@ How many times vPMEM data is copied at most while the guest still runs.
 The first pass copies everything, each later one what the guest has written
 meanwhile, as long as that becomes clearly less. Then the guest is switched off
 for a last pass, which compares everything and copies the rest: so a guest is
-off for a quarter to a third of the time that its data takes to copy, and less
+off for a sixth to a third of the time that its data takes to copy, and less
 on a slow link. The price is that more is read and sent, and that memory errors
 in a device that is read may stop the guest, as in a live migration.
 
