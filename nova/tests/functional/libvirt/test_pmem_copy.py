@@ -621,9 +621,10 @@ class PmemCopyFailureTests(PmemFailureTestsBase):
             server, 'migrate', 'compute_copy_pmem_devices', 'success')
 
     def test_source_that_dies_while_copying(self):
-        self.useFixture(fixtures.MockPatch(
-            'nova.virt.libvirt.pmem.passes._is_in', return_value=False))
-        self._hang()
+        # Nobody starts its sender again.
+        with mock.patch('nova.virt.libvirt.pmem.passes._is_in',
+                        return_value=False):
+            self._hang()
         # Its threads and children die with it; what the database says at
         # this point is what the next nova-compute finds.
         with mock.patch('nova.compute.pmem_ends.bring_back',
