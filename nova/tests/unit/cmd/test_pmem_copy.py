@@ -120,7 +120,8 @@ class CheckTestCase(CommandTestCase):
         self.assertEqual(
             ['configuration', 'tokens', 'state path', 'sockets', 'ndctl',
              'namespaces', 'device nodes', 'daxio', 'ssh', 'cipher', 'clock',
-             'speed', 'forwarding', 'peer'], [line.name for line in lines], lines)
+             'speed', 'forwarding', 'peer'],
+            [line.name for line in lines], lines)
         # The command is not on the PATH of the login.
         self.assertEqual([True] * 13 + [None],
                          [line.ok for line in lines], lines)
