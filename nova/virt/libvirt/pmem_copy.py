@@ -140,21 +140,19 @@ class API(owners.Owners):
                  migration: 'objects.Migration',
                  pairs: list[pairing.DevicePair], is_on: bool) -> None:
         pmem_namespaces.check_readable([source for source, __ in pairs])
+        same_host = migration.source_compute == migration.dest_compute
+        most = (CONF.libvirt.pmem_copy_running_passes
+                if is_on and not same_host else 0)
         with self._passes(instance, migration, pairs,
-                          'compute_check_pmem_copy',
-                          task_states.RESIZE_PREP) as (copy, __):
-            copy.try_out()
-        if not is_on:
-            return
-        if (CONF.libvirt.pmem_copy_running_passes and
-                migration.source_compute != migration.dest_compute):
-            with self._passes(instance, migration, pairs,
-                              'compute_precopy_pmem_devices',
-                              task_states.RESIZE_PREP) as (copy, event):
-                self._precopied[migration.uuid] = copy.run_with_guest()
-                event.details = self._precopied[migration.uuid].text()
-        instance.migration_context.pmem_copy_off_since = timeutils.utcnow(
-            with_timezone=True)
+                          'compute_precopy_pmem_devices' if most
+                          else 'compute_check_pmem_copy',
+                          task_states.RESIZE_PREP) as (copy, event):
+            running = copy.run_with_guest(most)
+            self._precopied[migration.uuid] = running
+            event.details = running.text() if most else None
+        if is_on:
+            instance.migration_context.pmem_copy_off_since = (
+                timeutils.utcnow(with_timezone=True))
 
     def copy(self, instance: 'objects.Instance',
              new_flavor: 'objects.Flavor') -> None:

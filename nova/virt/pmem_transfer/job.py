@@ -10,7 +10,7 @@ from nova.virt.pmem_transfer import extents
 
 #: Format of the jobs; nova-compute and what it starts are of the same version
 #: but for the moment of an upgrade.
-VERSION = 2
+VERSION = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +92,6 @@ class Sending(_Job):
     :ivar time_limit: seconds that this sender may take; 0 for no limit
     :ivar attempt: which sender of this copy it is, from 0; all but the first
         look what is there already
-    :ivar is_trial: whether only to connect, and to copy nothing
     :ivar parent: the process that wants it, whose child the sender is; 0 if
         that does not matter
     """
@@ -111,7 +110,6 @@ class Sending(_Job):
     patience: float = 60
     time_limit: float = 0
     attempt: int = 0
-    is_trial: bool = False
     parent: int = 0
     version: int = VERSION
 

@@ -4,10 +4,10 @@
 
 The job comes as a line of JSON on stdin, and events go as lines of JSON to
 stdout. The last one is either ``done`` or ``error``; only after ``done`` the
-exit status is 0. The copy begins when stdin ends: until then its streams only
-connect, and ``ready`` says that they have. Each is a process of its own; this
-one shares out the extents, hears which are acknowledged, and starts anew what
-has broken.
+exit status is 0. The copy begins when stdin has another line, or its end: until
+then its streams only connect, and ``ready`` says that they have. Each is a
+process of its own; this one shares out the extents, hears which are
+acknowledged, and starts anew what has broken.
 """
 
 import functools
@@ -117,7 +117,7 @@ class Copy:
         self._told_at = self._start - PROGRESS_INTERVAL
 
     def run(self) -> None:
-        """Copy everything, or only connect and leave.
+        """Copy everything.
 
         What a stream leaves undone that is given up, the others do in a round
         of their own. While none gets through, all are tried for a while.
@@ -126,7 +126,7 @@ class Copy:
         """
         streams, pause = self._job.streams, 0
         for number in itertools.count():
-            left = 1 if self._job.is_trial else self._done.count(0)
+            left = self._done.count(0)
             if not left:
                 return
             slots = [stream_slot.Slot(each, time.monotonic() + pause)
@@ -136,8 +136,6 @@ class Copy:
             finally:
                 stream_slot.end(slots)
             streams, pause = sum(not slot.is_lost for slot in slots), 0
-            if self._job.is_trial and streams:
-                return
             if not streams:
                 self._check_patience()
                 streams, pause = self._job.streams, LONG_PAUSE
@@ -202,8 +200,7 @@ class Copy:
 
     def _share(self, before: bytes, number: int,
                of: int) -> ty.Iterator[int]:
-        left = () if self._job.is_trial else (
-            each for each, is_done in enumerate(before) if not is_done)
+        left = (each for each, is_done in enumerate(before) if not is_done)
         for each in itertools.islice(left, number, None, of):
             if not self._done[each]:
                 yield each
@@ -221,9 +218,7 @@ class Copy:
                 one.run(link, wire.hello(
                     stream=number, extent=self._job.extent,
                     stall_timeout=self._job.stall_timeout,
-                    # One that copies nothing takes over from nobody.
-                    generation=[] if self._job.is_trial else [
-                        self._job.attempt, round_number]), share)
+                    generation=[self._job.attempt, round_number]), share)
             tell(over=True)
         except connection.Broken as error:
             tell(broken=str(error), at=one.at_work)
@@ -393,7 +388,10 @@ def run(text: str) -> int:
 def main() -> ty.NoReturn:
     processes.die_with_parent()
     signal.signal(signal.SIGTERM, processes.terminate)
-    processes.end(run(sys.stdin.readline(LONGEST_JOB)))
+    # Nothing is read of what comes after it: its streams wait for that, too.
+    with open(0, 'rb', buffering=0, closefd=False) as stdin:
+        text = stdin.readline(LONGEST_JOB).decode('utf-8', 'replace')
+    processes.end(run(text))
 
 
 if __name__ == '__main__':

@@ -409,7 +409,6 @@ class PmemPrecopyTests(PmemFailureTestsBase):
         # The node of a guest that runs was lent, and is not ours any more.
         self.assertFalse(self.pmem.is_lent(self.old))
         for event, details in (
-                ('compute_check_pmem_copy', '^None$'),
                 ('compute_precopy_pmem_devices',
                  r'^\d pass\(es\) while the server ran sent \d MiB$'),
                 ('compute_copy_pmem_devices',

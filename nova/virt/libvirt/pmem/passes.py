@@ -48,15 +48,15 @@ def pays(done: ty.Sequence[transfer.Totals]) -> bool:
         len(done) == 1 or differed[-1] < differed[-2] * SHRINKS)
 
 
-def repeat(run_pass: abc.Callable[[int], transfer.Totals]) -> list[
-        transfer.Totals]:
+def repeat(run_pass: abc.Callable[[int], transfer.Totals],
+           most: int) -> list[transfer.Totals]:
     """Run passes as long as that pays, and return what came of each.
 
     :param run_pass: called with the number of the pass, from 0
+    :param most: passes
     """
     done: list[transfer.Totals] = []
-    while len(done) < CONF.libvirt.pmem_copy_running_passes and (
-            not done or pays(done)):
+    while len(done) < most and (not done or pays(done)):
         done.append(run_pass(len(done)))
     return done
 
@@ -100,23 +100,17 @@ class Passes:
         self._is_wanted = functools.partial(
             _is_in, instance, task_state)
 
-    def try_out(self) -> None:
-        """Connect as a copy does, be admitted, and leave.
+    def run_with_guest(self, most: int) -> Running:
+        """Copy while the guest runs, as long as that pays; then stay there.
 
-        :raises TransferFailed: if that is not possible
-        """
-        self._run(
-            dataclasses.replace(self._job, is_trial=True, patience=0),
-            lambda _done, _total: None)
-
-    def run_with_guest(self) -> Running:
-        """Copy while the guest runs, as long as that pays.
-
+        :param most: passes; with none of them this only connects
         :returns: what came of it, with a sender that is to be closed
-        :raises TransferFailed: if a pass can't be done
+        :raises TransferFailed: if a pass can't be done, or the receiver does
+            not let us in
         """
         done = repeat(lambda number: self._pass(
-            number * SENDERS, 'while the guest runs, pass %d' % (number + 1)))
+            number * SENDERS, 'while the guest runs, pass %d' % (number + 1)),
+            most)
         return Running(len(done), sum(each.wire for each in done),
                        self._connect(len(done) * SENDERS))
 
@@ -135,7 +129,7 @@ class Passes:
     def run_without_guest(self, before: Running | None) -> str:
         """Copy what is missing; prove that everything has arrived.
 
-        :param before: what was copied while the guest ran, if that was tried
+        :param before: what was copied while the guest ran
         :returns: what users are told of it
         :raises TransferFailed: if it can't be done
         """
@@ -145,13 +139,16 @@ class Passes:
         last = _('with the server off %(wire)d MiB were sent in %(seconds).1f '
                  'seconds') % {'wire': totals.wire // units.Mi,
                                'seconds': totals.seconds}
-        return '%s; %s' % (before.text(), last) if before else last
+        return '%s; %s' % (before.text(), last) if (
+            before and before.passes) else last
 
     def _pass(self, first_sender: int, how: str,
               waiting: transfer.Sender | None = None) -> transfer.Totals:
         with reports.Progress(self._instance, self._is_wanted) as progress:
-            totals = self._run(dataclasses.replace(
-                self._job, attempt=first_sender), progress, waiting)
+            totals = transfer.transfer(
+                self._migration.uuid,
+                dataclasses.replace(self._job, attempt=first_sender),
+                *self._hooks, progress, self._is_wanted, waiting)
         LOG.info('Copied %(mib)d MiB of vPMEM data to %(host)s in '
                  '%(seconds).1f seconds %(how)s; %(differed)d MiB differed, '
                  '%(wire)d MiB were sent, %(retries)d attempts failed.',
@@ -161,12 +158,6 @@ class Passes:
                   'differed': totals.differed // units.Mi,
                   'retries': totals.retries}, instance=self._instance)
         return totals
-
-    def _run(self, job: pmem_job.Sending,
-             on_progress: transfer.ProgressHook,
-             waiting: transfer.Sender | None = None) -> transfer.Totals:
-        return transfer.transfer(self._migration.uuid, job, *self._hooks,
-                                 on_progress, self._is_wanted, waiting)
 
 
 def _is_in(instance: 'objects.Instance', task_state: str) -> bool:

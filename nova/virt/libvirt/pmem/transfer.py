@@ -235,6 +235,8 @@ class Sender:
         :raises TransferFailed: if not all is known to have arrived
         """
         with contextlib.suppress(BrokenPipeError):
+            # The end alone may not come: what was forked meanwhile has it open.
+            self._process.stdin.write(b'\n')
             self._process.stdin.close()
         last: dict[str, ty.Any] = {}
         for last in self._events:

@@ -1210,22 +1210,20 @@ class CopyTestCase(PmemCopyTestCase):
         self.transfer.assert_not_called()
 
     def _passes(self):
-        """Return the first sender of each pass; -1 for a trial."""
-        return [-1 if job.is_trial else job.attempt for job in (
-            call.args[1] for call in self.transfer.call_args_list)]
+        """Return the first sender of each pass."""
+        return [call.args[1].attempt for call in self.transfer.call_args_list]
 
     def test_guest_that_runs(self):
         """Copied as long as each pass sends clearly less."""
         self.transfer.side_effect = [
-            transfer.Totals(0, 0, 0, 0), *(
-                transfer.Totals(100, 0, 1, 0, 100 - differed)
-                for differed in (100, 60, 50, 5))]
+            transfer.Totals(100, 0, 1, 0, 100 - differed)
+            for differed in (100, 60, 50, 5)]
         copying = self._precopy()
-        self.assertEqual([-1, 0, 1000, 2000], self._passes())
+        self.assertEqual([0, 1000, 2000], self._passes())
         self.assertIsNone(self.transfer.call_args.args[6])
         self.waiting.wait_until_ready.assert_called_once_with()
         self._copy()
-        self.assertEqual([-1, 0, 1000, 2000, 3000], self._passes())
+        self.assertEqual([0, 1000, 2000, 3000], self._passes())
         self.assertIs(self.waiting, self.transfer.call_args.args[6])
         self.assertEqual(3000, self.sender.call_args.args[1].attempt)
         self.waiting.close.assert_not_called()
@@ -1239,16 +1237,15 @@ class CopyTestCase(PmemCopyTestCase):
 
     def test_guest_that_writes_next_to_nothing(self):
         self.transfer.side_effect = [
-            transfer.Totals(0, 0, 0, 0), transfer.Totals(100, 0, 1, 0),
-            transfer.Totals(100, 0, 1, 0, 98)]
+            transfer.Totals(100, 0, 1, 0), transfer.Totals(100, 0, 1, 0, 98)]
         self._precopy()
-        self.assertEqual([-1, 0, 1000], self._passes())
+        self.assertEqual([0, 1000], self._passes())
 
     def test_number_of_passes_is_limited(self):
         self.flags(pmem_copy_running_passes=1, group='libvirt')
         self._precopy()
         self._copy()
-        self.assertEqual([-1, 0, 1000], self._passes())
+        self.assertEqual([0, 1000], self._passes())
 
     @ddt.data((0, 99, 3), (0, 100, 2), (100, 0, 1))
     @ddt.unpack
@@ -1257,19 +1254,18 @@ class CopyTestCase(PmemCopyTestCase):
         self.flags(pmem_copy_running_goal=goal, pmem_copy_running_passes=3,
                    group='libvirt')
         self.transfer.side_effect = [
-            transfer.Totals(0, 0, 0, 0), transfer.Totals(100, 0, 1, 0),
+            transfer.Totals(100, 0, 1, 0),
             transfer.Totals(100, 0, 1, 0, equal),
             transfer.Totals(100, 0, 1, 0, 100)]
         self._precopy()
-        self.assertEqual([-1, 0, 1000, 2000][:1 + passes], self._passes())
+        self.assertEqual([0, 1000, 2000][:passes], self._passes())
 
     def test_most_passes_that_may_be(self):
         self.flags(pmem_copy_running_passes=20, pmem_copy_running_goal=0,
                    group='libvirt')
         self.transfer.side_effect = [
-            transfer.Totals(0, 0, 0, 0), *(
-                transfer.Totals(2 ** 40, 0, 1, 0, 2 ** 40 - 2 ** (40 - each))
-                for each in range(30))]
+            transfer.Totals(2 ** 40, 0, 1, 0, 2 ** 40 - 2 ** (40 - each))
+            for each in range(30)]
         self._precopy()
         self.assertEqual(20 * 1000 - 1000, self._passes()[-1])
 
@@ -1277,17 +1273,18 @@ class CopyTestCase(PmemCopyTestCase):
         self.flags(pmem_copy_running_passes=0, group='libvirt')
         self._precopy()
         self._copy()
-        self.assertEqual([-1, 0], self._passes())
+        self.assertEqual([0], self._passes())
 
     def test_guest_that_is_off(self):
         self._precopy(is_on=False)
         self._copy()
-        self.assertEqual([-1, 0], self._passes())
+        self.assertEqual([0], self._passes())
 
     def test_same_host_while_the_guest_runs(self):
         self.migration.source_compute = 'host2'
         self._precopy()
-        self.assertEqual([-1], self._passes())
+        self.transfer.assert_not_called()
+        self.waiting.wait_until_ready.assert_called_once_with()
 
     def test_precopy_that_fails(self):
         for good in range(2):
@@ -1295,7 +1292,7 @@ class CopyTestCase(PmemCopyTestCase):
                 *[self.totals] * good, transfer.TransferFailed('link cut')]
             self.chown.reset_mock()
             self.assertRaises(exception.PMEMCopyFailed, self._precopy)
-            self.assertEqual(4 + 4 * good, self.chown.call_count)
+            self.assertEqual(4, self.chown.call_count)
             self.assertEqual([], list(tickets.open_tickets()))
             self.assertNotIn('pmem_copy_off_since',
                              self.instance.migration_context)
@@ -1322,14 +1319,12 @@ class CopyTestCase(PmemCopyTestCase):
 
     def test_what_events_tell(self):
         self.transfer.side_effect = [
-            transfer.Totals(0, 0, 0, 0),
             transfer.Totals(64 * MIB, 60 * MIB, 1, 0),
             transfer.Totals(64 * MIB, 3 * MIB, 1, 0, 64 * MIB),
             transfer.Totals(64 * MIB, 2 * MIB, 0.51, 0, 62 * MIB)]
         self._precopy()
         self._copy()
         self.assertEqual([
-            ('compute_check_pmem_copy', None),
             ('compute_precopy_pmem_devices',
              '2 pass(es) while the server ran sent 63 MiB'),
             ('compute_copy_pmem_devices',
@@ -1348,7 +1343,7 @@ class CopyTestCase(PmemCopyTestCase):
 
     def test_sources_are_held_from_the_precopy_on(self):
         self._precopy()
-        self.assertEqual(8, self.chown.call_count)
+        self.assertEqual(4, self.chown.call_count)
         self.assertEqual(['hold'],
                          [each.kind for each in tickets.open_tickets()])
 

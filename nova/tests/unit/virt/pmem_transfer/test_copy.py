@@ -17,30 +17,6 @@ GIB = 1024 * MIB
 @ddt.ddt
 class WholeCopyTestCase(base.CopyTestCase):
 
-    def test_trial(self):
-        """It connects, is admitted, and leaves everything as it was."""
-        self.add_pair(4 * MIB)
-        self.receive()
-        before = self.pmem.digest('new0')
-        result = self.copy(is_trial=True)
-        self.assertEqual(('done', 0, 0), (
-            result.last['event'], result.last['bytes'], result.status))
-        self.assertEqual(before, self.pmem.digest('new0'))
-        self.assertEqual([], self.pmem.calls('daxio'))
-
-    def test_trial_that_was_started_again(self):
-        self.add_pair(2 * MIB)
-        self.receive()
-        self.assertEqual('done', self.copy(
-            is_trial=True, attempt=1).last['event'])
-        self.succeed()
-
-    def test_trial_that_fails(self):
-        self.add_pair(4 * MIB)
-        result = self.copy(is_trial=True)
-        self.assertEqual(('error', 1), (result.last['event'], result.status))
-        self.assertIn('(tried 3 times)', result.last['message'])
-
     def test_random_data(self):
         self.add_pair(4 * MIB)
         self.receive()

@@ -174,6 +174,21 @@ class WaitingTestCase(SenderTestCase):
         self.assert_copied()
         self.assertEqual(0, result.last['retries'])
 
+    def test_one_that_is_told_before_its_input_ends(self):
+        self.receive()
+        process = self.start_waiting()
+        self.addCleanup(os.close, os.dup(process.stdin.fileno()))
+        process.stdin.write('\n')
+        self.assert_done(self.result(process))
+        self.assert_copied()
+
+    def test_one_that_is_told_at_once(self):
+        """What it reads of its input is no more than the job."""
+        self.receive()
+        process = self.start_text(self.job().to_json() + '\n', waits=True)
+        self.addCleanup(os.close, os.dup(process.stdin.fileno()))
+        self.assert_done(self.result(process))
+
     def test_one_that_compares(self):
         receiver = self.receive()
         self.succeed()

@@ -37,7 +37,7 @@ for step in steps:
     elif step == 'complain':
         sys.stderr.write('something is wrong')
     elif step == 'begin':
-        assert not sys.stdin.read()
+        sys.stdin.readline()
     elif step == 'wait':
         signal.pause()
     elif step.startswith('exit'):
@@ -210,6 +210,12 @@ class TransferTestCase(test.NoDBTestCase):
         self.assertEqual(transfer.Totals(8, 4, 0.5, 1), totals)
         self.on_progress.assert_called_once_with(4, 8)
         self.assertEqual((1, []), (self.started, self.running))
+
+    def test_sender_whose_input_a_fork_has_open(self):
+        waiting = self._waiting(event(event='ready'), 'begin', event(**DONE))
+        waiting.wait_until_ready()
+        self.addCleanup(os.close, os.dup(self.running[0].stdin.fileno()))
+        self._transfer(waiting=waiting)
 
     def test_sender_that_does_not_wait_long(self):
         """What it says at once after the other thing is not lost."""
