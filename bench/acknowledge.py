@@ -9,7 +9,6 @@ import multiprocessing
 import os
 import socket
 
-from nova.virt.pmem_transfer import job as pmem_job
 from nova.virt.pmem_transfer import wire
 
 #: Bytes that go through a pipe at a time, into nothing.
@@ -17,9 +16,9 @@ _PIPE = 1024 ** 2
 
 
 @contextlib.contextmanager
-def receivers(job: pmem_job.Sending, count: int) -> abc.Iterator[None]:
+def receivers(job: wire.Sending, count: int) -> abc.Iterator[None]:
     """Have processes take in what so many streams of a job send."""
-    devices = [pmem_job.Target(
+    devices = [wire.Target(
         each.target_name, '', each.target_size, each.size).described()
         for each in job.devices]
     with socket.socket(socket.AF_UNIX) as listener:

@@ -18,8 +18,8 @@ from bench import acknowledge
 from bench import place
 from nova.virt.libvirt.pmem import passes
 from nova.virt.libvirt.pmem import transfer
-from nova.virt.pmem_transfer import job as pmem_job
 from nova.virt.pmem_transfer import sender
+from nova.virt.pmem_transfer import wire
 
 SSH = 'ssh -o BatchMode=yes %s' % place.ADDRESS
 SSH_WITH_OUR_CIPHER = "%s -o 'Ciphers=%s'" % (
@@ -78,7 +78,7 @@ def gzip_pipe(where: place.Place) -> Taken:
         """ % {'source': where.source, 'target': where.target, 'ssh': SSH})
 
 
-def _send(job: pmem_job.Sending,
+def _send(job: wire.Sending,
           watch: abc.Callable[[int], None] = lambda pid: None,
           ) -> dict[str, ty.Any]:
     """Run a sender; return its last event.
@@ -105,7 +105,7 @@ def mover(where: place.Place, **options: object) -> Taken:
     return _copy(where.job(**options))
 
 
-def _copy(job: pmem_job.Sending) -> Taken:
+def _copy(job: wire.Sending) -> Taken:
     start = time.monotonic()
     event = _send(job)
     return Taken(time.monotonic() - start, event['wire'], event['resumed'])
@@ -130,7 +130,7 @@ def last_pass(where: place.Place, piece: int, **options: object) -> Taken:
 
 
 @contextlib.contextmanager
-def _waiting(job: pmem_job.Sending) -> abc.Iterator[transfer.Sender]:
+def _waiting(job: wire.Sending) -> abc.Iterator[transfer.Sender]:
     """Have a sender that has connected, as nova-compute has."""
     def ignore(_process: subprocess.Popen) -> None:
         """Nobody but us is to know of it."""

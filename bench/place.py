@@ -23,9 +23,9 @@ import psutil
 from bench import memory
 from nova.virt.libvirt.pmem import tickets
 from nova.virt.libvirt.pmem import transfer
-from nova.virt.pmem_transfer import job as pmem_job
 from nova.virt.pmem_transfer import receiver
 from nova.virt.pmem_transfer import sender
+from nova.virt.pmem_transfer import wire
 
 MIB = 1024 * 1024
 ADDRESS = '127.0.0.1'
@@ -115,9 +115,9 @@ class Place(contextlib.ExitStack):
                 receiver.command(), stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE, env=sender.environment(), text=True,
                 pass_fds=[notes.fileno()])
-            self.receiver.stdin.write(pmem_job.Receiving(
+            self.receiver.stdin.write(wire.Receiving(
                 socket=self.socket, notes=notes.fileno(),
-                targets=(pmem_job.Target(
+                targets=(wire.Target(
                     TARGET, self.target, self.size, self.size),)).to_json())
             self.receiver.stdin.write('\n')
             self.receiver.stdin.flush()
@@ -141,10 +141,10 @@ class Place(contextlib.ExitStack):
         return ended.children_user + ended.children_system + sum(
             sum(each.cpu_times()[:4]) for each in here.children())
 
-    def job(self, **options: object) -> pmem_job.Sending:
+    def job(self, **options: object) -> wire.Sending:
         """Return the job of copying the source to the target."""
         return dataclasses.replace(transfer.new_job(
-            'bench', self.socket, ADDRESS, [pmem_job.Device(
+            'bench', self.socket, ADDRESS, [wire.Device(
                 SOURCE, self.source, self.size, TARGET, self.size)]),
             **options)
 

@@ -18,7 +18,7 @@ _MICROVERSION = 'nova/api/openstack/api_version_request.py', '_MAX_API_VERSION'
 # gets them beside its nova-compute.
 COMMANDS = {
     'nova-pmem-copy': 'nova.cmd.pmem_copy:main',
-    'nova-pmem-join': 'nova.virt.pmem_transfer.join:main',
+    'nova-pmem-join': 'nova.cmd.pmem_join:main',
 }
 
 # What new files have instead is in "here", and no tree gets less: 2.104 means

@@ -5,5 +5,5 @@ EDITS = [
     toml_add_item('project.scripts', 'nova-pmem-copy',
                   'nova.cmd.pmem_copy:main'),
     toml_add_item('project.scripts', 'nova-pmem-join',
-                  'nova.virt.pmem_transfer.join:main'),
+                  'nova.cmd.pmem_join:main'),
 ]

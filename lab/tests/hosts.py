@@ -16,7 +16,7 @@ import typing as ty
 from lab import distributions
 from lab import guest as guests
 from lab import image as images
-from nova.virt.pmem_transfer import job as pmem_job
+from nova.virt.pmem_transfer import wire
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 MIB = 1024 * 1024
@@ -27,7 +27,7 @@ FILES_OF_NOVA = (
     'nova/compute/pmem_copy.py', 'nova/conf/pmem_copy.py', 'nova/exception.py',
     'nova/i18n.py', 'nova/privsep/*.py', 'nova/virt/libvirt/pmem_*.py',
     'nova/virt/libvirt/pmem/*.py',
-    'nova/virt/pmem_transfer/*.py')
+    'nova/cmd/pmem_join.py', 'nova/virt/pmem_*.py', 'nova/virt/pmem_transfer/*.py')
 
 #: What that imports besides the standard library.
 NEEDS = (
@@ -253,10 +253,10 @@ class Host:
 
     def start(self, move: Move, **changes: ty.Any) -> guests.Command:
         """Start a sender here, as nova's user; its sources are lent to it."""
-        job = pmem_job.Sending(
+        job = wire.Sending(
             socket=move.socket, address=move.target.guest.address,
             ssh=('ssh', '-o', 'BatchMode=yes', '-o', 'ConnectTimeout=10'),
-            local=STATE + '/ssh-', devices=tuple(pmem_job.Device(
+            local=STATE + '/ssh-', devices=tuple(wire.Device(
                 source.name, source.node, source.size, target.name,
                 target.size) for source, target in move.pairs),
             **{'streams': 1, 'extent': 2 * MIB, **changes})

@@ -70,7 +70,7 @@ def receive(move):
     hello = wire.hello(stream=0, extent=2 * MIB, stall_timeout=60,
                        generation=[0, 0])
     result = move.target.guest.run(
-        'python3', '-m', 'nova.virt.pmem_transfer.join', move.socket,
+        'python3', '-m', 'nova.cmd.pmem_join', move.socket,
         user='nova', stdin=hello, environment={'PYTHONPATH': compute.CODE})
     lines = result.stdout.splitlines()
     return json.loads(lines[0]) if lines else None

@@ -16,10 +16,10 @@ from oslo_concurrency import processutils
 from nova import exception
 from nova.i18n import _
 import nova.privsep
+from nova.virt import pmem_device
 from nova.virt.pmem_transfer import daxio
-from nova.virt.pmem_transfer import device
 from nova.virt.pmem_transfer import sender
-from nova.virt.pmem_transfer import users
+from nova.virt import pmem_users
 
 
 @nova.privsep.sys_admin_pctxt.entrypoint
@@ -64,7 +64,7 @@ def zero(devpath: str) -> None:
 
 def _size(devpath: str) -> int:
     try:
-        return device.size(devpath)
+        return pmem_device.size(devpath)
     except (OSError, ValueError) as error:
         raise exception.VPMEMCleanupFailed(dev=devpath, error=str(error))
 
@@ -72,7 +72,7 @@ def _size(devpath: str) -> int:
 def _check_unused(devpath: str) -> None:
     # Root without CAP_SYS_PTRACE sees what has no more rights than itself,
     # as what an earlier wipe has left; nova-compute has looked at its own.
-    pid = users.writer(devpath)
+    pid = pmem_users.writer(devpath)
     if pid is not None:
         raise exception.VPMEMCleanupFailed(
             dev=devpath, error=_('process %d may write to it') % pid)

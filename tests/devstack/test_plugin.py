@@ -298,8 +298,8 @@ class TestFiles:
     def test_copies_take_files(self, made):
         node = made.root / 'dev' / 'dax0.1'
         code = (f'import site; site.addsitedir({str(made.root / "site")!r});'
-                'from nova.virt.pmem_transfer import device;'
-                f'print(device.size({str(node)!r}))')
+                'from nova.virt import pmem_device;'
+                f'print(pmem_device.size({str(node)!r}))')
         done = subprocess.run(
             ['python3', '-c', code], cwd=PROJECT, capture_output=True,
             text=True, check=True)

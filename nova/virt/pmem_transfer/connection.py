@@ -12,11 +12,8 @@ import socket
 import subprocess
 import typing as ty
 
-from nova.virt.pmem_transfer import job as pmem_job
 from nova.virt.pmem_transfer import processes
-
-#: Seconds to wait for the last words of a connection.
-LAST_WORDS = 5
+from nova.virt.pmem_transfer import wire
 
 
 class Broken(Exception):
@@ -35,7 +32,7 @@ class Refused(Exception):
 
 
 @contextlib.contextmanager
-def connected(job: pmem_job.Sending, guard: processes.Guard) -> abc.Iterator[
+def connected(job: wire.Sending, guard: processes.Guard) -> abc.Iterator[
         socket.socket]:
     """Reach the receiver.
 
@@ -133,7 +130,7 @@ def _explained(ssh: subprocess.Popen) -> abc.Iterator[None]:
     except Broken as error:
         with contextlib.suppress(subprocess.TimeoutExpired):
             # One that forwards goes on without a connection.
-            status = ssh.wait(LAST_WORDS if ssh.stdin is None and
+            status = ssh.wait(processes.LAST_WORDS if ssh.stdin is None and
                               ssh.stdout is None else 0.1)
             how = processes.how_ended(status)
             # 255 is of ssh itself; any other status is that of a command that

@@ -6,20 +6,31 @@ from collections import abc
 import contextlib
 import ctypes
 import fcntl
+import functools
+import json
 import os
 import select
 import selectors
 import signal
 import subprocess
 import sys
+import time
 import traceback
 import typing as ty
+
+from nova.virt.pmem_transfer import wire
 
 #: Bytes of a process's stderr that are kept for messages.
 STDERR_KEPT = 2048
 
 #: Bytes of it that are taken at all.
 STDERR_TAKEN = 64 * 1024
+
+#: Seconds to wait for the last words of a child that is to end.
+LAST_WORDS = 5
+
+#: Seconds to wait for the rest of what its own children say.
+REST = 2
 
 # From Linux's <linux/prctl.h>.
 _PR_SET_PDEATHSIG = 1
@@ -206,6 +217,120 @@ class Fork:
             os.close(self._pidfd)
             self._status = os.waitstatus_to_exitcode(status)
         return self._status
+
+
+class Slot:
+    """A place for a stream, with the connection that is in it.
+
+    :ivar is_over: whether its share is done, or it is given up
+    :ivar is_lost: whether it is given up
+    :ivar is_ready: whether its connection was of use
+    """
+
+    def __init__(self, number: int, not_before: float) -> None:
+        self.number = number
+        self.not_before = not_before
+        self.fruitless = 0
+        self.heard_at = 0.0
+        self.is_over = self.is_lost = False
+        self.is_greeted = self.is_ready = False
+        self.fork: Fork | None = None
+        self.ended: dict[str, ty.Any] = {}
+
+    def start(self, guard: Guard,
+              body: ty.Callable[[ty.Callable[..., None]], None]) -> None:
+        """Start a stream.
+
+        :param body: what it does, with a function that tells us something
+        :raises OSError: if there are too many processes or files
+        """
+        fds = list(os.pipe())
+        try:
+            fds += os.pipe()
+            self._start(guard, body, *fds)
+        except OSError:
+            for fd in fds:
+                os.close(fd)
+            raise
+        for fd in fds[1::2]:
+            os.close(fd)
+
+    def _start(self, guard: Guard,
+               body: ty.Callable[[ty.Callable[..., None]], None],
+               told: int, tells: int, stderr: int, words: int) -> None:
+        self.told, self.stderr = told, stderr
+        self.lines = wire.Lines(functools.partial(os.read, self.told))
+        self.words = b''
+        self.ended = {}
+        self.is_greeted = self.is_ready = False
+        self.heard_at = time.monotonic()
+
+        def run() -> None:
+            # What ssh says goes there, too.
+            os.dup2(words, 2)
+            os.close(self.told)
+            body(functools.partial(_say, tells))
+
+        self.fork = Fork(guard, run)
+
+    def sources(self) -> list[int]:
+        return [fd for fd in (self.told, self.stderr) if fd != -1]
+
+    def read(self, fd: int) -> list[dict[str, ty.Any]]:
+        """Read what has come; return what we are told.
+
+        What ssh says is no sign of life of the stream.
+        """
+        if fd == self.stderr:
+            data = os.read(fd, 64 * 1024)
+            self.words = (self.words + data)[-STDERR_KEPT:]
+            if not data:
+                self._close_words()
+            return []
+        self.heard_at = time.monotonic()
+        lines = self.lines.read()
+        if self.lines.ended:
+            os.close(self.told)
+            self.told = -1
+        return [json.loads(line) for line in lines]  # noqa: N324
+
+    def _close_words(self) -> None:
+        os.close(self.stderr)
+        self.stderr = -1
+
+    def has_ended(self) -> bool:
+        """Whether the stream is gone, and all that it had to say is known."""
+        return self.told == -1 and (
+            self.stderr == -1 or
+            # Somebody else has it, like a command that ssh goes through.
+            time.monotonic() > self.heard_at + REST)
+
+    def reap(self) -> int:
+        """Return the status of a stream that has ended."""
+        for fd in self.sources():
+            os.close(fd)
+        fork, self.fork = self.fork, None
+        return fork.status()
+
+
+def end_all(slots: list[Slot]) -> None:
+    """End the streams that are left, with what they have started."""
+    left = [slot for slot in slots if slot.fork is not None]
+    for slot in left:
+        with contextlib.suppress(ProcessLookupError):
+            slot.fork.end()
+    until = time.monotonic() + LAST_WORDS
+    for slot in left:
+        if not select.select([slot.fork], [], [], max(
+                0, until - time.monotonic()))[0]:
+            slot.fork.send(signal.SIGKILL)
+        slot.reap()
+
+
+def _say(fd: int, **fields: ty.Any) -> None:
+    data = wire.line(**fields)
+    while data:
+        data = data[os.write(fd, data):]
 
 
 def can_read(file: ty.IO[bytes], timeout: float) -> bool:

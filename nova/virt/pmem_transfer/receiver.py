@@ -19,10 +19,9 @@ import sys
 import time
 import typing as ty
 
+from nova.virt.pmem_transfer import daxio
 from nova.virt.pmem_transfer import extents
-from nova.virt.pmem_transfer import job as pmem_job
 from nova.virt.pmem_transfer import memory as pmem_memory
-from nova.virt.pmem_transfer import notes as pmem_notes
 from nova.virt.pmem_transfer import processes
 from nova.virt.pmem_transfer import wire
 from nova.virt.pmem_transfer import writer
@@ -182,7 +181,7 @@ class Stream:
 class Receiver:
     """Lets streams in, one for each number, and ends them."""
 
-    def __init__(self, job: pmem_job.Receiving, guard: processes.Guard,
+    def __init__(self, job: wire.Receiving, guard: processes.Guard,
                  lifeline: int) -> None:
         """Listen.
 
@@ -292,7 +291,7 @@ class Receiver:
         connection.settimeout(hello.stall_timeout)
         try:
             self._wait_for_earlier(hello)
-            notes = pmem_notes.Unfinished(self._job.notes)
+            notes = daxio.Unfinished(self._job.notes)
             connection.sendall(wire.hello(devices=[
                 each.described() for each in self._job.targets]))
             writer.Writer(
@@ -343,7 +342,7 @@ def run(lifeline: int) -> int:
             lines = line.read()
         if not lines:
             raise ValueError('there is none')
-        job = pmem_job.Receiving.from_json(lines[0].decode())
+        job = wire.Receiving.from_json(lines[0].decode())
         with processes.Guard() as guard:
             receiver = Receiver(job, guard, lifeline)
             try:

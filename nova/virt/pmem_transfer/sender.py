@@ -24,10 +24,8 @@ import typing as ty
 
 from nova.virt.pmem_transfer import connection
 from nova.virt.pmem_transfer import extents
-from nova.virt.pmem_transfer import job as pmem_job
 from nova.virt.pmem_transfer import memory
 from nova.virt.pmem_transfer import processes
-from nova.virt.pmem_transfer import slot as stream_slot
 from nova.virt.pmem_transfer import stream
 from nova.virt.pmem_transfer import wire
 
@@ -84,7 +82,7 @@ class Failed(Exception):
 class Copy:
     """A copy, from the first stream to the last acknowledgement."""
 
-    def __init__(self, job: pmem_job.Sending, guard: processes.Guard,
+    def __init__(self, job: wire.Sending, guard: processes.Guard,
                  tell: ty.Callable[..., None], begins: int) -> None:
         """Prepare it.
 
@@ -129,12 +127,12 @@ class Copy:
             left = self._done.count(0)
             if not left:
                 return
-            slots = [stream_slot.Slot(each, time.monotonic() + pause)
+            slots = [processes.Slot(each, time.monotonic() + pause)
                      for each in range(min(streams, left))]
             try:
                 self._round(number, slots)
             finally:
-                stream_slot.end(slots)
+                processes.end_all(slots)
             streams, pause = sum(not slot.is_lost for slot in slots), 0
             if not streams:
                 self._check_patience()
@@ -147,7 +145,7 @@ class Copy:
                 time.monotonic() >= self._lost_at + self._job.patience):
             raise Failed(self._reason)
 
-    def _check_link(self, slots: list[stream_slot.Slot]) -> None:
+    def _check_link(self, slots: list[processes.Slot]) -> None:
         """Give up in mid-round, too: it takes longer the more streams try."""
         left = [slot for slot in slots if not slot.is_over]
         if not (self._is_reached and left) or any(
@@ -163,7 +161,7 @@ class Copy:
 
     # A round
 
-    def _round(self, number: int, slots: list[stream_slot.Slot]) -> None:
+    def _round(self, number: int, slots: list[processes.Slot]) -> None:
         """Have streams do what is left.
 
         Each of them has a share that stays the same: they and their
@@ -181,7 +179,7 @@ class Copy:
             self._tell_progress()
             self._check_time()
 
-    def _start_some(self, number: int, slots: list[stream_slot.Slot],
+    def _start_some(self, number: int, slots: list[processes.Slot],
                     before: bytes) -> None:
         connecting = sum(slot.fork is not None and not slot.is_greeted
                          for slot in slots)
@@ -228,7 +226,7 @@ class Copy:
     def _may_begin(self, timeout: float) -> bool:
         return bool(select.select([self._begins], [], [], timeout)[0])
 
-    def _wait(self, slots: list[stream_slot.Slot]) -> None:
+    def _wait(self, slots: list[processes.Slot]) -> None:
         until = self._told_at + PROGRESS_INTERVAL
         by_fd = {fd: slot for slot in slots if slot.fork is not None
                  for fd in slot.sources()}
@@ -242,7 +240,7 @@ class Copy:
             for fields in by_fd[fd].read(fd):
                 self._hear(by_fd[fd], fields)
 
-    def _hear(self, slot: stream_slot.Slot, fields: dict[str, ty.Any]) -> None:
+    def _hear(self, slot: processes.Slot, fields: dict[str, ty.Any]) -> None:
         if 'done' in fields:
             number = fields['done']
             length = self._plan[number].length
@@ -263,7 +261,7 @@ class Copy:
         else:
             slot.ended = fields
 
-    def _watch(self, slot: stream_slot.Slot) -> None:
+    def _watch(self, slot: processes.Slot) -> None:
         """See to a stream that has ended, or does not."""
         if slot.has_ended():
             self._ended(slot, slot.reap())
@@ -273,7 +271,7 @@ class Copy:
                           (self._job.stall_timeout + SLACK), 'at': None}
             slot.fork.send(signal.SIGKILL)
 
-    def _ended(self, slot: stream_slot.Slot, status: int) -> None:
+    def _ended(self, slot: processes.Slot, status: int) -> None:
         said = slot.words.decode('utf-8', 'replace').strip()
         if status == -signal.SIGBUS:
             number, = _NUMBER.unpack_from(
@@ -294,7 +292,7 @@ class Copy:
             reason += connection.advice(said)
         self._broken(slot, reason, fields['at'])
 
-    def _broken(self, slot: stream_slot.Slot, reason: str,
+    def _broken(self, slot: processes.Slot, reason: str,
                 at: int | None) -> None:
         slot.fruitless += 1
         self._reason = '%s (tried %d times)' % (reason, slot.fruitless)
@@ -310,7 +308,7 @@ class Copy:
         self._failures[number] = self._failures.get(number, 0) + 1
         return self._failures[number]
 
-    def _retry(self, slot: stream_slot.Slot, reason: str,
+    def _retry(self, slot: processes.Slot, reason: str,
                at: int | None) -> None:
         self._retries += 1
         place = {} if at is None else {
@@ -333,7 +331,7 @@ class Copy:
 
     # What is told
 
-    def _tell_ready(self, slots: list[stream_slot.Slot]) -> None:
+    def _tell_ready(self, slots: list[processes.Slot]) -> None:
         left = [slot.is_ready for slot in slots if not slot.is_over]
         if not self._is_ready and left and all(left):
             self._is_ready = True
@@ -365,7 +363,7 @@ def _tell(event: str, **fields: ty.Any) -> None:
 def run(text: str) -> int:
     """Do a job; return the exit status."""
     try:
-        job = pmem_job.Sending.from_json(text)
+        job = wire.Sending.from_json(text)
         if job.parent not in (0, os.getppid()):
             raise ValueError('whoever wanted it is gone')
         with processes.Guard() as guard:

@@ -21,7 +21,6 @@ import typing as ty
 
 from nova.virt.pmem_transfer import connection as pmem_connection
 from nova.virt.pmem_transfer import extents
-from nova.virt.pmem_transfer import job as pmem_job
 from nova.virt.pmem_transfer import memory
 from nova.virt.pmem_transfer import wire
 
@@ -84,7 +83,7 @@ class Stream:
     """A connection, and what is sent over it."""
 
     def __init__(
-        self, job: pmem_job.Sending, plan: extents.Plan,
+        self, job: wire.Sending, plan: extents.Plan,
         sources: ty.Sequence[memory.Mapping], failures: dict[int, int],
         rate: float, tell: abc.Callable[..., None],
         look: abc.Callable[[int], None],

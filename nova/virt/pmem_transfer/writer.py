@@ -17,9 +17,7 @@ import typing as ty
 
 from nova.virt.pmem_transfer import daxio
 from nova.virt.pmem_transfer import extents
-from nova.virt.pmem_transfer import job as pmem_job
 from nova.virt.pmem_transfer import memory as pmem_memory
-from nova.virt.pmem_transfer import notes as pmem_notes
 from nova.virt.pmem_transfer import processes
 from nova.virt.pmem_transfer import wire
 
@@ -38,7 +36,7 @@ STORE_SHARE = 0.5
 class Target:
     """A device that may be written, open to be read."""
 
-    def __init__(self, job: pmem_job.Target,
+    def __init__(self, job: wire.Target,
                  memory: pmem_memory.Mapping) -> None:
         self.name = job.name
         self.path = job.path
@@ -74,7 +72,7 @@ class Writer:
 
     def __init__(
         self, connection: socket.socket, hello: 'receiver.Hello',
-        targets: ty.Sequence[Target], notes: pmem_notes.Unfinished,
+        targets: ty.Sequence[Target], notes: daxio.Unfinished,
         guard: processes.Guard, keep_open: ty.Sequence[int],
     ) -> None:
         """Prepare it.

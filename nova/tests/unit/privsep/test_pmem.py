@@ -11,7 +11,7 @@ from nova import exception
 import nova.privsep.libvirt
 from nova import test
 from nova.tests import fixtures as nova_fixtures
-from nova.virt.pmem_transfer import device
+from nova.virt import pmem_device
 
 SIZE = 4096
 
@@ -30,7 +30,7 @@ class CleanupVPMEMTestCase(test.NoDBTestCase):
         with open(self.device, 'wb') as file:
             file.truncate(SIZE)
         self.size = self.useFixture(fixtures.MockPatchObject(
-            device, 'size', return_value=SIZE)).mock
+            pmem_device, 'size', return_value=SIZE)).mock
         self.run_real = subprocess.run
         self.ends = []
         self.commands = []

@@ -25,8 +25,8 @@ from nova.conf import pmem_copy as options
 import nova.privsep.pmem
 from nova.virt.libvirt.pmem import namespaces
 from nova.virt.libvirt.pmem import tickets
+from nova.virt import pmem_device
 from nova.virt.pmem_transfer import connection
-from nova.virt.pmem_transfer import device
 from nova.virt.pmem_transfer import receiver
 
 CONF = nova.conf.CONF
@@ -265,7 +265,7 @@ def _nodes(seen: abc.Iterable[Seen]) -> Line:
     wrong = []
     for each in seen:
         try:
-            size = device.size(each.node)
+            size = pmem_device.size(each.node)
             if size != each.size:
                 wrong.append('%s has %d bytes and not %d' % (
                     each.node, size, each.size))

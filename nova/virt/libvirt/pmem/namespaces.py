@@ -24,7 +24,7 @@ import nova.privsep.libvirt
 import nova.privsep.path
 import nova.privsep.pmem
 from nova.virt.libvirt.pmem import tickets
-from nova.virt.pmem_transfer import users
+from nova.virt import pmem_users
 
 LOG = logging.getLogger(__name__)
 
@@ -221,7 +221,7 @@ def identity(node: str) -> str:
     """
     with open('/proc/sys/kernel/random/boot_id') as boot:
         return '%s %s' % (boot.read().strip(), ' '.join(
-            map(str, users.key(node))))
+            map(str, pmem_users.key(node))))
 
 
 def check_same(targets: abc.Iterable[tickets.Target],
@@ -308,7 +308,7 @@ def unready(details: str) -> Exception:
 
 
 def wipe(wanted: abc.Iterable[Wanted], namespaces: Namespaces,
-         used: abc.Set[users.Key]) -> None:
+         used: abc.Set[pmem_users.Key]) -> None:
     """Zero namespaces, wherever they are now; all, even if some fail.
 
     The one place where anything is wiped.
@@ -331,9 +331,9 @@ def wipe(wanted: abc.Iterable[Wanted], namespaces: Namespaces,
             error='; '.join(str(error) for error in failed.values()))
 
 
-def _check_unused(name: str, node: str, used: abc.Set[users.Key]) -> None:
-    if users.keys([node]) & used:
+def _check_unused(name: str, node: str, used: abc.Set[pmem_users.Key]) -> None:
+    if pmem_users.keys([node]) & used:
         raise exception.PMEMDeviceBusy(name=name, user=_('a guest'))
-    pid = users.writer(node)
+    pid = pmem_users.writer(node)
     if pid is not None:
         raise exception.PMEMDeviceBusy(name=name, user=_('process %d') % pid)

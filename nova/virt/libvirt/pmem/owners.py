@@ -15,7 +15,7 @@ import nova.conf
 from nova import context as nova_context
 from nova import objects
 from nova.virt.libvirt.pmem import tickets
-from nova.virt.pmem_transfer import users
+from nova.virt import pmem_users
 
 CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
@@ -109,7 +109,7 @@ class Owners:
 
     def used_devices(self, besides: str | None = None) -> set:
         """Return keys of the devices of guests, besides one server's."""
-        return users.keys(
+        return pmem_users.keys(
             node for uuid, nodes in self._guests() if uuid != besides
             for node in nodes)
 
@@ -174,4 +174,4 @@ class Owners:
         others = {uuid for uuid, _nodes in self._guests()} - {instance.uuid}
         return self.dirty_names() | self._known_of(others) | {
             name for name, vpmem in self._driver._vpmems_by_name.items()
-            if users.keys([vpmem.devpath]) & used}
+            if pmem_users.keys([vpmem.devpath]) & used}

@@ -23,7 +23,7 @@ from nova.i18n import _
 from nova import objects
 from nova.virt.libvirt.pmem import reports
 from nova.virt.libvirt.pmem import transfer
-from nova.virt.pmem_transfer import job as pmem_job
+from nova.virt.pmem_transfer import wire
 
 CONF = nova.conf.CONF
 LOG = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ class Passes:
     """The passes of one move, as its source does them."""
 
     def __init__(self, instance: 'objects.Instance',
-                 migration: 'objects.Migration', job: pmem_job.Sending,
+                 migration: 'objects.Migration', job: wire.Sending,
                  on_execute: transfer.ProcessHook,
                  on_completion: transfer.ProcessHook,
                  task_state: str) -> None:

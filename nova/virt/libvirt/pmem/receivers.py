@@ -22,12 +22,12 @@ from nova import exception
 from nova.i18n import _
 from nova.virt.libvirt.pmem import namespaces as pmem_namespaces
 from nova.virt.libvirt.pmem import tickets
-from nova.virt.pmem_transfer import device
-from nova.virt.pmem_transfer import job as pmem_job
+from nova.virt import pmem_device
 from nova.virt.pmem_transfer import processes
 from nova.virt.pmem_transfer import receiver
 from nova.virt.pmem_transfer import sender
-from nova.virt.pmem_transfer import users
+from nova.virt.pmem_transfer import wire
+from nova.virt import pmem_users
 
 LOG = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ _lock = threading.Lock()
 
 
 def start(ticket: tickets.Ticket, namespaces: pmem_namespaces.Namespaces,
-          used: abc.Set[users.Key]) -> None:
+          used: abc.Set[pmem_users.Key]) -> None:
     """Have somebody listen for the data of an open ticket.
 
     :param used: keys of the devices of other servers' guests
@@ -52,18 +52,18 @@ def start(ticket: tickets.Ticket, namespaces: pmem_namespaces.Namespaces,
         nobody listens
     """
     end(ticket)
-    targets = tuple(pmem_job.Target(
+    targets = tuple(wire.Target(
         name=each.name, path=pmem_namespaces.resolve(each, namespaces),
         size=each.size, source_size=each.source_size)
         for each in ticket.targets)
     for each in targets:
-        found = device.size(each.path)
+        found = pmem_device.size(each.path)
         if found != each.size:
             raise OSError('%s has %d bytes and not %d' % (
                 each.path, found, each.size))
         # The numbers of nodes change when a host boots, and what a claim says
         # of them may be older.
-        if users.keys([each.path]) & used:
+        if pmem_users.keys([each.path]) & used:
             raise exception.PMEMDeviceBusy(
                 name=each.name, user=_('a guest of this host'))
     for each in targets:
@@ -77,7 +77,7 @@ def start(ticket: tickets.Ticket, namespaces: pmem_namespaces.Namespaces,
         try:
             # One that ends before it has read this says why.
             with contextlib.suppress(BrokenPipeError):
-                process.stdin.write(pmem_job.Receiving(
+                process.stdin.write(wire.Receiving(
                     socket=tickets.socket_of(ticket), targets=targets,
                     notes=notes).to_json().encode() + b'\n')
                 process.stdin.flush()

@@ -26,7 +26,6 @@ from nova.i18n import _
 from nova import objects
 from nova.virt.libvirt.pmem import pairing
 from nova.virt.libvirt.pmem import tickets
-from nova.virt.pmem_transfer import job as pmem_job
 from nova.virt.pmem_transfer import processes
 from nova.virt.pmem_transfer import sender
 from nova.virt.pmem_transfer import wire
@@ -127,7 +126,7 @@ def _socket(move: 'objects.MigrationContext') -> str:
 
 def job_of(instance: 'objects.Instance', migration: 'objects.Migration',
            pairs: list[pairing.DevicePair],
-           nodes: list[str]) -> pmem_job.Sending:
+           nodes: list[str]) -> wire.Sending:
     """Return what the sender of a move has to know.
 
     :param nodes: the device nodes of the sources
@@ -137,20 +136,20 @@ def job_of(instance: 'objects.Instance', migration: 'objects.Migration',
     return new_job(
         migration.uuid, _socket(instance.migration_context),
         '' if same_host else migration.dest_host,
-        [pmem_job.Device(
+        [wire.Device(
             name=source.name, path=node, size=source.size,
             target_name=target.name, target_size=target.size)
          for (source, target), node in zip(pairs, nodes)])
 
 
 def new_job(migration_uuid: str, socket: str, address: str,
-            devices: abc.Iterable[pmem_job.Device]) -> pmem_job.Sending:
+            devices: abc.Iterable[wire.Device]) -> wire.Sending:
     """Return what a sender has to know.
 
     :param socket: where the receiver listens, on its host
     :param address: of the destination; empty if it is this host
     """
-    job = pmem_job.Sending(
+    job = wire.Sending(
         socket=socket, address=address, ssh=tuple(ssh_argv()),
         local=tickets.local_socket_of(migration_uuid),
         join=CONF.libvirt.pmem_copy_join_command,
@@ -164,7 +163,7 @@ def new_job(migration_uuid: str, socket: str, address: str,
     return dataclasses.replace(job, time_limit=_time_limit(job))
 
 
-def _time_limit(job: pmem_job.Sending) -> float:
+def _time_limit(job: wire.Sending) -> float:
     """Return the seconds that a copy may take; 0 for no limit."""
     limit = CONF.libvirt.pmem_copy_completion_timeout
     if not limit:
@@ -181,7 +180,7 @@ class Sender:
     made it.
     """
 
-    def __init__(self, migration_uuid: str, job: pmem_job.Sending,
+    def __init__(self, migration_uuid: str, job: wire.Sending,
                  on_execute: ProcessHook, on_completion: ProcessHook) -> None:
         """Start it: it connects.
 
@@ -314,7 +313,7 @@ def _event(line: bytes) -> dict[str, ty.Any]:
             _('the sender said %r') % line[:processes.STDERR_KEPT])
 
 
-def transfer(migration_uuid: str, job: pmem_job.Sending,
+def transfer(migration_uuid: str, job: wire.Sending,
              on_execute: ProcessHook, on_completion: ProcessHook,
              on_progress: ProgressHook, is_wanted: abc.Callable[[], bool],
              waiting: Sender | None = None) -> Totals:

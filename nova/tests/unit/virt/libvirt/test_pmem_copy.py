@@ -28,7 +28,7 @@ from nova.virt.libvirt.pmem import settle
 from nova.virt.libvirt.pmem import tickets
 from nova.virt.libvirt.pmem import transfer
 from nova.virt.libvirt import pmem_copy
-from nova.virt.pmem_transfer import users
+from nova.virt import pmem_users
 
 MIB = 1024 * 1024
 SIZE = 4 * MIB
@@ -74,7 +74,7 @@ class PmemCopyTestCase(test.NoDBTestCase):
             'nova.thread_pool_factory.spawn_on',
             lambda kind, *args: pool.submit(*args)))
         self.useFixture(fixtures.MockPatch(
-            'nova.virt.pmem_transfer.device.size', return_value=SIZE))
+            'nova.virt.pmem_device.size', return_value=SIZE))
         # It listens, and ends with its stdin.
         self.receiver = self.useFixture(fixtures.MockPatch(
             'nova.virt.pmem_transfer.receiver.command', return_value=[
@@ -114,7 +114,7 @@ class PmemCopyTestCase(test.NoDBTestCase):
         api = pmem_copy.API(fake)
         api.host = 'host2'
         api._pairs = lambda *args: self.pairs
-        api.used_devices = lambda besides=None: users.keys(
+        api.used_devices = lambda besides=None: pmem_users.keys(
             self.used_nodes)
         return api
 

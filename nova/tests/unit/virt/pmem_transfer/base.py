@@ -15,9 +15,9 @@ from testtools import content
 
 from nova import test
 from nova.tests.fixtures import pmem
-from nova.virt.pmem_transfer import job as pmem_job
 from nova.virt.pmem_transfer import receiver
 from nova.virt.pmem_transfer import sender
+from nova.virt.pmem_transfer import wire
 
 KIB = 1024
 MIB = pmem.MIB
@@ -99,9 +99,9 @@ class CopyTestCase(test.NoDBTestCase):
 
     def receiving(self, **changes):
         fields = dict(socket=self.socket, notes=-1, targets=tuple(
-            pmem_job.Target(new, self.pmem.path(new), self.pmem.size(new),
+            wire.Target(new, self.pmem.path(new), self.pmem.size(new),
                             self.pmem.size(old)) for old, new in self.pairs))
-        return pmem_job.Receiving(**dict(fields, **changes))
+        return wire.Receiving(**dict(fields, **changes))
 
     def receive(self, command=None, text=None, **changes):
         """Start a receiver, as nova-compute does; return its process.
@@ -150,10 +150,10 @@ class CopyTestCase(test.NoDBTestCase):
             local=os.path.join(self.state, 'ssh-'),
             ssh=('ssh', '-o', 'BatchMode=yes', '-o', 'LogLevel=INFO'),
             streams=1, extent=MIB, stall_timeout=20, patience=0,
-            devices=tuple(pmem_job.Device(
+            devices=tuple(wire.Device(
                 old, self.pmem.path(old), self.pmem.size(old), new,
                 self.pmem.size(new)) for old, new in self.pairs))
-        return pmem_job.Sending(**dict(fields, **changes))
+        return wire.Sending(**dict(fields, **changes))
 
     def start(self, command=None, waits=False, **changes):
         """Start a sender.

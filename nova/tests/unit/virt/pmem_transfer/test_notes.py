@@ -7,7 +7,7 @@ from unittest import mock
 import fixtures
 
 from nova import test
-from nova.virt.pmem_transfer import notes as pmem_notes
+from nova.virt.pmem_transfer import daxio
 from nova.virt.pmem_transfer import processes
 
 PLACE = 1, 4096, 8192
@@ -24,7 +24,7 @@ class UnfinishedTestCase(test.NoDBTestCase):
     def _open(self):
         fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
         self.addCleanup(os.close, fd)
-        return pmem_notes.Unfinished(fd)
+        return daxio.Unfinished(fd)
 
     def test_begun(self):
         self.notes.begin(*PLACE)
@@ -51,7 +51,7 @@ class UnfinishedTestCase(test.NoDBTestCase):
 
     def test_more_notes_than_are_read_at_a_time(self):
         with mock.patch.object(
-                pmem_notes, '_CHUNK', 2 * pmem_notes._RECORD.size):
+                daxio, '_CHUNK', 2 * daxio._RECORD.size):
             for number in range(5):
                 self.notes.begin(0, number, 1)
             found = self._open()
@@ -100,7 +100,7 @@ class UnfinishedTestCase(test.NoDBTestCase):
     def test_notes_that_are_cut_short_twice(self):
         """Both together are as long as a note, and hide one in between."""
         write = os.write
-        size = pmem_notes._RECORD.size
+        size = daxio._RECORD.size
         for cut in range(1, size):
             os.truncate(self.path, 0)
             for length in cut, size, size - cut:
@@ -114,6 +114,6 @@ class UnfinishedTestCase(test.NoDBTestCase):
         reader, other = os.pipe()
         os.close(other)
         self.addCleanup(os.close, reader)
-        self.assertRaises(processes.Failed, pmem_notes.Unfinished, -1)
+        self.assertRaises(processes.Failed, daxio.Unfinished, -1)
         # A pipe has no place to read at.
-        self.assertRaises(processes.Failed, pmem_notes.Unfinished, reader)
+        self.assertRaises(processes.Failed, daxio.Unfinished, reader)

@@ -16,12 +16,11 @@ from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
 
+from nova.cmd import pmem_join
 from nova import test
 from nova.tests.unit.virt.pmem_transfer import base
-from nova.virt.pmem_transfer import job as pmem_job
-from nova.virt.pmem_transfer import join
+from nova.virt.pmem_transfer import processes
 from nova.virt.pmem_transfer import sender
-from nova.virt.pmem_transfer import slot as stream_slot
 from nova.virt.pmem_transfer import wire
 
 KIB = base.KIB
@@ -239,7 +238,7 @@ class SlotTestCase(test.NoDBTestCase):
 
     def ended(self, status, told=None, said=b''):
         """Let a stream be found ended by its sender."""
-        slot = stream_slot.Slot(0, 0)
+        slot = processes.Slot(0, 0)
         slot.ended = told or {}
         slot.words = said
         copy = mock.Mock(spec=sender.Copy)
@@ -254,7 +253,7 @@ class SlotTestCase(test.NoDBTestCase):
 
     def test_one_that_waits_is_of_use(self):
         """However often the link breaks meanwhile, it may stand again."""
-        slot = stream_slot.Slot(0, 0)
+        slot = processes.Slot(0, 0)
         slot.fruitless = 2
         copy = mock.Mock(spec=sender.Copy, _lost_at=5)
         sender.Copy._hear(copy, slot, {'waits': True})
@@ -268,7 +267,7 @@ class SlotTestCase(test.NoDBTestCase):
     def test_nobody_waits_for_longer_than_is_allowed(
             self, gone, patience, fruitless, is_over):
         """However often a connection may be tried, once one has broken."""
-        slot = stream_slot.Slot(0, 0)
+        slot = processes.Slot(0, 0)
         slot.fruitless = fruitless
         copy = mock.Mock(
             spec=sender.Copy, _is_reached=True,
@@ -279,7 +278,7 @@ class SlotTestCase(test.NoDBTestCase):
 
     @staticmethod
     def job_with(**changes):
-        return pmem_job.Sending(devices=(), socket='', **changes)
+        return wire.Sending(devices=(), socket='', **changes)
 
     def test_one_that_was_killed(self):
         slot, copy = self.ended(-9)
@@ -295,7 +294,7 @@ class SlotTestCase(test.NoDBTestCase):
             'ZeroDivisionError: a bug', None)
 
     def test_words_without_end_are_no_sign_of_life(self):
-        slot = stream_slot.Slot(0, 0)
+        slot = processes.Slot(0, 0)
         reader, writer = os.pipe()
         self.addCleanup(os.close, reader)
         slot.told, slot.stderr, slot.words = -1, reader, b''
@@ -326,7 +325,7 @@ class RandomCopyTestCase(SenderTestCase):
         try:
             result = self.succeed(
                 address='somewhere', join=shlex.join(
-                    [sys.executable, '-m', join.__name__]),
+                    [sys.executable, '-m', pmem_join.__name__]),
                 ssh=('sh', '-c', self._cut(cuts)), attempts=len(cuts) + 1,
                 **changes)
         finally:

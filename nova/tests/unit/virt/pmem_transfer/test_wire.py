@@ -11,7 +11,6 @@ from oslo_serialization import jsonutils
 
 from nova import test
 from nova.virt.pmem_transfer import extents
-from nova.virt.pmem_transfer import job as pmem_job
 from nova.virt.pmem_transfer import wire
 
 MIB = extents.MIB
@@ -104,12 +103,12 @@ class LinesTestCase(test.NoDBTestCase):
 @ddt.ddt
 class JobTestCase(test.NoDBTestCase):
 
-    sending = pmem_job.Sending(
-        devices=(pmem_job.Device(
+    sending = wire.Sending(
+        devices=(wire.Device(
             'old', '/dev/dax0.0', 4 * MIB, 'new', 4 * MIB),),
         socket='/there', address='host2', ssh=('ssh', '-v'))
-    receiving = pmem_job.Receiving(socket='/here', notes=7, targets=(
-        pmem_job.Target('new', '/dev/dax0.0', 4 * MIB, 4 * MIB),))
+    receiving = wire.Receiving(socket='/here', notes=7, targets=(
+        wire.Target('new', '/dev/dax0.0', 4 * MIB, 4 * MIB),))
 
     def test_round_trip(self):
         for good in self.sending, self.receiving:
@@ -120,11 +119,11 @@ class JobTestCase(test.NoDBTestCase):
               {'devices': None})
     def test_job_of_another_version(self, changes):
         fields = {**jsonutils.loads(self.sending.to_json()), **changes}
-        self.assertRaises(ValueError, pmem_job.Sending.from_json,
+        self.assertRaises(ValueError, wire.Sending.from_json,
                           jsonutils.dumps(fields))
 
     def test_malformed(self):
         # Not as data of ddt, which puts them into the names of tests.
         for text in '', '[]', '{}', '5', '[' * 99999:
-            for kind in pmem_job.Sending, pmem_job.Receiving:
+            for kind in wire.Sending, wire.Receiving:
                 self.assertRaises(ValueError, kind.from_json, text)

@@ -18,10 +18,9 @@ from hypothesis import strategies as st
 
 from nova import test
 from nova.tests.unit.virt.pmem_transfer import base
+from nova.virt.pmem_transfer import daxio
 from nova.virt.pmem_transfer import extents
-from nova.virt.pmem_transfer import job as pmem_job
 from nova.virt.pmem_transfer import memory
-from nova.virt.pmem_transfer import notes
 from nova.virt.pmem_transfer import processes
 from nova.virt.pmem_transfer import receiver
 from nova.virt.pmem_transfer import wire
@@ -50,13 +49,13 @@ class WriterTestCase(base.CopyTestCase):
         mapping = memory.Mapping(path, 6 * MIB)
         self.addCleanup(mapping.close)
         self.target = writer.Target(
-            pmem_job.Target('new0', path, 6 * MIB, 4 * MIB), mapping)
+            wire.Target('new0', path, 6 * MIB, 4 * MIB), mapping)
 
     def writer(self, connection, extent=MIB, stall_timeout=20):
         connection.settimeout(stall_timeout)
         return writer.Writer(
             connection, receiver.Hello(0, extent, stall_timeout, []),
-            [self.target], notes.Unfinished(self.notes), self.guard,
+            [self.target], daxio.Unfinished(self.notes), self.guard,
             [self.notes])
 
     def serve(self, *frames, **hello):
@@ -236,7 +235,7 @@ class AnswerTestCase(WriterTestCase):
         self.assertNotEqual(text[-2 * wire.TAG:-wire.TAG], text[-wire.TAG:])
 
     def test_part_that_was_begun_is_not_believed(self):
-        notes.Unfinished(self.notes).begin(0, wire.PART + 5, 7)
+        daxio.Unfinished(self.notes).begin(0, wire.PART + 5, 7)
         there = self.pmem.read('new0', 0, MIB)
         differs, _end = self.serve(
             self.compare(0, there), self.frame(1, kind=wire.END))
@@ -261,7 +260,7 @@ class AnswerTestCase(WriterTestCase):
         self.assertEqual({'same': [0, 0, 4 * MIB]}, same)
 
     def test_what_was_begun_is_not_believed(self):
-        notes.Unfinished(self.notes).begin(0, 0, MIB)
+        daxio.Unfinished(self.notes).begin(0, 0, MIB)
         there = self.pmem.read('new0', 0, MIB)
         differs, stored, same, _end = self.serve(
             self.compare(0, there), self.frame(1, 0, there),
@@ -283,11 +282,11 @@ class AnswerTestCase(WriterTestCase):
         self.assertEqual(2, sum('-z' in call['args'] for call in
                                 self.pmem.calls('daxio')))
         self.assertFalse(
-            notes.Unfinished(self.notes).has(0, 2 * MIB, MIB))
+            daxio.Unfinished(self.notes).has(0, 2 * MIB, MIB))
 
     def test_zeros_that_somebody_else_has_begun(self):
         self.pmem.write('new0', 2 * MIB, bytes(MIB))
-        notes.Unfinished(self.notes).begin(0, 2 * MIB, MIB)
+        daxio.Unfinished(self.notes).begin(0, 2 * MIB, MIB)
         stored, _end = self.serve(
             self.frame(0, 2 * MIB, length=MIB), self.frame(1, kind=wire.END))
         self.assertEqual({'stored': [0, 2 * MIB, MIB]}, stored)
@@ -312,11 +311,11 @@ class AnswerTestCase(WriterTestCase):
                                   self.frame(1, kind=wire.END))
         self.assertEqual([0, 0, 7], failed['failed'])
         self.assertIn('on fire', failed['error'])
-        self.assertTrue(notes.Unfinished(self.notes).has(0, 0, 7))
+        self.assertTrue(daxio.Unfinished(self.notes).has(0, 0, 7))
 
     def test_notes_that_can_not_be_made(self):
         with mock.patch.object(
-                notes.Unfinished, 'begin',
+                daxio.Unfinished, 'begin',
                 side_effect=processes.Failed('the disk is full')):
             failed, _end = self.serve(self.frame(0, 0, b'x' * 7),
                                       self.frame(1, kind=wire.END))
@@ -325,7 +324,7 @@ class AnswerTestCase(WriterTestCase):
 
     def test_end_that_can_not_be_noted(self):
         with mock.patch.object(
-                notes.Unfinished, 'end',
+                daxio.Unfinished, 'end',
                 side_effect=processes.Failed('the disk is full')):
             failed, _end = self.serve(self.frame(0, 0, b'x' * 7),
                                       self.frame(1, kind=wire.END))

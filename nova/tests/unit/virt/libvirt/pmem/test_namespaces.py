@@ -75,7 +75,7 @@ class KnownDevicesTestCase(test.NoDBTestCase):
                 label='S', name=name, size=SIZE, devpath='/dev/dax0.%d' % at,
                 align=2) for at, name in enumerate(('ns_0', 'ns_1'))]
         self.useFixture(fixtures.MockPatch(
-            'nova.virt.pmem_transfer.users.key', lambda node: node))
+            'nova.virt.pmem_users.key', lambda node: node))
         self.now = {device.name: device.obj_clone() for device in self.known}
         self.list = self.useFixture(fixtures.MockPatch(
             'nova.virt.libvirt.pmem.namespaces.list_namespaces',
@@ -121,7 +121,7 @@ class KnownDevicesTestCase(test.NoDBTestCase):
             self.wiped.mock_calls)
 
     def test_what_a_process_may_write_to_is_not_wiped(self):
-        with mock.patch('nova.virt.pmem_transfer.users.writer',
+        with mock.patch('nova.virt.pmem_users.writer',
                         side_effect=[None, 77]):
             error = self.assertRaises(exception.VPMEMCleanupFailed,
                                       self._wipe)

@@ -14,7 +14,7 @@ from nova import objects
 from nova import test
 from nova.virt.libvirt.pmem import receivers
 from nova.virt.libvirt.pmem import tickets
-from nova.virt.pmem_transfer import users
+from nova.virt import pmem_users
 
 SIZE = 4 * 1024 * 1024
 
@@ -29,7 +29,7 @@ class ReceiversTestCase(test.NoDBTestCase):
         self.chown = self.useFixture(fixtures.MockPatch(
             'nova.privsep.path.chown')).mock
         self.useFixture(fixtures.MockPatch(
-            'nova.virt.pmem_transfer.device.size', os.path.getsize))
+            'nova.virt.pmem_device.size', os.path.getsize))
         self.node = os.path.join(folder, 'dax0.0')
         with open(self.node, 'w') as node:
             node.truncate(SIZE)
@@ -120,7 +120,7 @@ class ReceiversTestCase(test.NoDBTestCase):
 
     def test_device_of_a_guest(self):
         self.assertRaises(exception.PMEMDeviceBusy, self._start,
-                          users.keys([self.node]))
+                          pmem_users.keys([self.node]))
         self.chown.assert_not_called()
         self.assertFalse(receivers.is_running(self.ticket))
 
@@ -136,7 +136,7 @@ class ReceiversTestCase(test.NoDBTestCase):
 
     def test_device_that_can_not_be_opened(self):
         os.truncate(self.node, SIZE - 1)
-        with mock.patch('nova.virt.pmem_transfer.device.size',
+        with mock.patch('nova.virt.pmem_device.size',
                         return_value=SIZE):
             error = self.assertRaises(OSError, self._start)
         self.assertIn('does not listen: %s has' % self.node, str(error))

@@ -11,7 +11,7 @@ from oslo_utils.fixture import uuidsentinel as uuids
 
 from nova import test
 from nova.virt.libvirt.pmem import transfer
-from nova.virt.pmem_transfer import job as pmem_job
+from nova.virt.pmem_transfer import wire
 
 MIB = 1024 * 1024
 
@@ -75,7 +75,7 @@ class TransferTestCase(test.NoDBTestCase):
             self.useFixture(fixtures.TempDir()).path, 'jobs')
         self.job = transfer.new_job(
             uuids.migration, '/there', '192.0.2.7',
-            [pmem_job.Device('old', '/dev/dax0.0', 4 * MIB, 'new', 8 * MIB)])
+            [wire.Device('old', '/dev/dax0.0', 4 * MIB, 'new', 8 * MIB)])
         self.running = []
         self.started = 0
         self.on_progress = mock.Mock()
@@ -101,7 +101,7 @@ class TransferTestCase(test.NoDBTestCase):
 
     def _jobs(self):
         with open(self.jobs) as jobs:
-            return [pmem_job.Sending.from_json(line) for line in jobs]
+            return [wire.Sending.from_json(line) for line in jobs]
 
     def test_options(self):
         self.assertEqual(
@@ -117,7 +117,7 @@ class TransferTestCase(test.NoDBTestCase):
         self.flags(pmem_copy_completion_timeout=timeout,
                    pmem_copy_bandwidth=bandwidth, group='libvirt')
         job = transfer.new_job(
-            uuids.migration, '/there', '', [pmem_job.Device(
+            uuids.migration, '/there', '', [wire.Device(
                 'old', '/dev/dax0.0', size * MIB, 'new', size * MIB)])
         self.assertEqual(expected, job.time_limit)
 

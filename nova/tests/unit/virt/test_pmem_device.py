@@ -6,7 +6,7 @@ from unittest import mock
 import fixtures
 
 from nova import test
-from nova.virt.pmem_transfer import device
+from nova.virt import pmem_device
 
 
 class DeviceTestCase(test.NoDBTestCase):
@@ -17,7 +17,7 @@ class DeviceTestCase(test.NoDBTestCase):
         self.root = self.useFixture(fixtures.TempDir()).path
         self.add('250:1', 'dax1.0')
         self.useFixture(fixtures.MockPatchObject(
-            device, '_DEVICES', self.path('char')))
+            pmem_device, '_DEVICES', self.path('char')))
 
     def path(self, *names):
         return os.path.join(self.root, *names)
@@ -37,7 +37,7 @@ class DeviceTestCase(test.NoDBTestCase):
             st_mode=os.stat('/dev/null').st_mode,
             st_rdev=os.makedev(250, minor))
         with mock.patch('os.stat', return_value=found):
-            return device.size(node)
+            return pmem_device.size(node)
 
     def refused(self, words, *arguments):
         error = self.assertRaises(OSError, self.size, *arguments)
@@ -51,7 +51,7 @@ class DeviceTestCase(test.NoDBTestCase):
         self.assertEqual(4096, self.size('/dev/dax2.0', 2))
 
     def test_file(self):
-        error = self.assertRaises(OSError, device.size, __file__)
+        error = self.assertRaises(OSError, pmem_device.size, __file__)
         self.assertIn('is no character device', str(error))
 
     def test_other_device(self):

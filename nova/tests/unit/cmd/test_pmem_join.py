@@ -10,8 +10,8 @@ import threading
 
 import fixtures
 
+from nova.cmd import pmem_join
 from nova import test
-from nova.virt.pmem_transfer import join
 from nova.virt.pmem_transfer import sender
 
 
@@ -28,7 +28,7 @@ class JoinTestCase(test.NoDBTestCase):
 
     def start(self, *arguments):
         process = subprocess.Popen(
-            [sys.executable, '-m', join.__name__, *arguments],
+            [sys.executable, '-m', pmem_join.__name__, *arguments],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=subprocess.PIPE, env=sender.environment())
         self.addCleanup(process.wait)
@@ -58,7 +58,7 @@ class JoinTestCase(test.NoDBTestCase):
     def test_both_ways(self):
         process = self.start(self.path)
         connection = self.accept()
-        data = os.urandom(3 * join.CHUNK + 5)
+        data = os.urandom(3 * pmem_join.CHUNK + 5)
         feeder = threading.Thread(target=process.stdin.write, args=(data,))
         feeder.start()
         self.addCleanup(feeder.join)
@@ -86,7 +86,7 @@ class JoinTestCase(test.NoDBTestCase):
         connection = self.accept()
         connection.shutdown(socket.SHUT_RD)
         # It fails to pass this on.
-        process.stdin.write(b'x' * join.CHUNK)
+        process.stdin.write(b'x' * pmem_join.CHUNK)
         process.stdin.close()
         connection.sendall(b'because')
         connection.close()
