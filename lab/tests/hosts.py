@@ -24,10 +24,10 @@ MIB = 1024 * 1024
 #: Nova with the patch set; what of it is not there is stood in for.
 NOVA = ROOT / 'work' / 'nova'
 FILES_OF_NOVA = (
-    'nova/compute/pmem_copy.py', 'nova/conf/pmem_copy.py', 'nova/exception.py',
-    'nova/i18n.py', 'nova/privsep/*.py', 'nova/virt/libvirt/pmem_*.py',
-    'nova/virt/libvirt/pmem/*.py',
-    'nova/cmd/pmem_join.py', 'nova/virt/pmem_*.py', 'nova/virt/pmem_transfer/*.py')
+    'nova/cmd/pmem_join.py', 'nova/compute/pmem_copy.py',
+    'nova/conf/pmem_copy.py', 'nova/exception.py', 'nova/i18n.py',
+    'nova/privsep/*.py', 'nova/virt/pmem_*.py', 'nova/virt/pmem_transfer/*.py',
+    'nova/virt/libvirt/pmem_*.py', 'nova/virt/libvirt/pmem/*.py')
 
 #: What that imports besides the standard library.
 NEEDS = (

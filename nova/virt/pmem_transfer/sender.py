@@ -4,9 +4,9 @@
 
 The job comes as a line of JSON on stdin, and events go as lines of JSON to
 stdout. The last one is either ``done`` or ``error``; only after ``done`` the
-exit status is 0. The copy begins when stdin has another line, or its end: until
-then its streams only connect, and ``ready`` says that they have. Each is a
-process of its own; this one shares out the extents, hears which are
+exit status is 0. The copy begins when stdin has another line, or its end:
+until then its streams only connect, and ``ready`` says that they have. Each is
+a process of its own; this one shares out the extents, hears which are
 acknowledged, and starts anew what has broken.
 """
 

@@ -2,9 +2,9 @@
 
 """What nova-compute asks of sender and receiver, and what they say then.
 
-A job goes to either as one line of JSON. To each other both say first a line of
-JSON that names the version of the protocol. Then the sender sends frames, each
-with a fixed header, and the receiver answers each in one line of JSON, in
+A job goes to either as one line of JSON. To each other both say first a line
+of JSON that names the version of the protocol. Then the sender sends frames,
+each with a fixed header, and the receiver answers each in one line of JSON, in
 order. ``doc/protocol.rst`` has the whole.
 """
 

@@ -59,4 +59,5 @@ class UsersTestCase(test.NoDBTestCase):
     def test_process_that_has_it_open(self):
         process = self._open('r+')
         self.assertIn(process.pid, pmem_users.others())
-        self.assertIn(pmem_users.key(self.path), pmem_users.written_by(process.pid))
+        self.assertIn(pmem_users.key(self.path),
+                      pmem_users.written_by(process.pid))

@@ -234,7 +234,7 @@ class Sender:
         :raises TransferFailed: if not all is known to have arrived
         """
         with contextlib.suppress(BrokenPipeError):
-            # The end alone may not come: what was forked meanwhile has it open.
+            # Its end alone may not come: what was forked by now has it open.
             self._process.stdin.write(b'\n')
             self._process.stdin.close()
         last: dict[str, ty.Any] = {}
