@@ -161,7 +161,8 @@ def fast_guest(where: place.Place, rate: int, **options: object) -> tuple[
 
     with contextlib.ExitStack() as stack:
         with where.guest_that_writes(rate):
-            done = passes.repeat(run_pass)
+            done = passes.repeat(
+                run_pass, transfer.CONF.libvirt.pmem_copy_running_passes)
             waiting = stack.enter_context(_waiting(
                 where.job(attempt=len(done), **options)))
         return len(done), _finish(waiting)

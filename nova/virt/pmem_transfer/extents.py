@@ -200,6 +200,8 @@ def data_runs(memory: 'pmem_memory.Memory', offset: int,
     trimmed page by page. A guest may write meanwhile: what comes of that is
     found when it is off, but it must not lead us astray.
     """
+    if memory.is_zero(offset, length):
+        return []
     runs = []
     start = None
     for block in range(0, length, ZERO_RUN):

@@ -40,9 +40,6 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _memcmp = _libc.memcmp
 _memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
 
-_ZEROS = ctypes.create_string_buffer(64 * 1024)
-_ZEROS_AT = ctypes.addressof(_ZEROS)
-
 # mmap.mmap does not tell the address of memory that is only read.
 _mmap = _libc.mmap
 _mmap.restype = ctypes.c_void_p
@@ -70,15 +67,11 @@ class Memory:
         self.size = size
 
     def is_zero(self, offset: int, length: int) -> bool:
-        """Say whether bytes are zero."""
+        """Say whether bytes are zero: the first one, and each as the next."""
         start = self._at(offset, length)
-        end = start + length
-        while start < end:
-            size = min(len(_ZEROS), end - start)
-            if _memcmp(start, _ZEROS_AT, size):
-                return False
-            start += size
-        return True
+        return not length or not (
+            _memcmp(start, b'\0', 1) or
+            _memcmp(start, start + 1, length - 1))
 
     def equals(self, offset: int, other: 'Memory', at: int,
                length: int) -> bool:
@@ -131,6 +124,43 @@ class Buffer(Memory):
     def clear(self, offset: int, length: int) -> None:
         """Set bytes to zero."""
         ctypes.memset(self._at(offset, length), 0, length)
+
+
+class Backlog:
+    """Bytes that have come before anybody looks at them."""
+
+    def __init__(self, size: int) -> None:
+        """Have none yet.
+
+        :param size: how many it can have
+        """
+        self._buffer = Buffer(size)
+        self._start = self._end = 0
+
+    def __len__(self) -> int:
+        return self._end - self._start
+
+    @property
+    def has_room(self) -> bool:
+        return self._end < self._buffer.size
+
+    def fill(self, read: abc.Callable[[memoryview], int]) -> bool:
+        """Add what comes; return whether that was not the end.
+
+        :param read: reads into a buffer, and returns how many bytes
+        """
+        count = read(self._buffer.view[self._end:])
+        self._end += count
+        return count > 0
+
+    def take(self, view: memoryview) -> int:
+        """Move bytes to the start of a view; return how many."""
+        count = min(len(view), len(self))
+        view[:count] = self._buffer.view[self._start:self._start + count]
+        self._start += count
+        if not self:
+            self._start = self._end = 0
+        return count
 
 
 class Mapping(Memory):

@@ -33,6 +33,11 @@ GAPS = {wire.DATA: 2 * extents.MIB, wire.PATCH: 8 * extents.MIB}
 STORE_SHARE = 0.5
 
 
+#: Bytes that are taken in while a process writes, before anybody looks at
+#: them: more than the 2 MiB that OpenSSH sends of a channel unasked.
+AHEAD = 4 * extents.MIB
+
+
 class Target:
     """A device that may be written, open to be read."""
 
@@ -87,6 +92,7 @@ class Writer:
         self._keep_open = keep_open
         self._free = [pmem_memory.Buffer(hello.extent) for _ in range(2)]
         self._sequence = 0
+        self._ahead = pmem_memory.Backlog(AHEAD)
         self._stored: Frame | None = None
 
     def run(self) -> None:
@@ -127,18 +133,21 @@ class Writer:
         rest = memoryview(view)
         while rest:
             self._answer_meanwhile()
-            try:
-                count = self._connection.recv_into(rest)
-            except TimeoutError:
-                raise TimeoutError('nothing has come for %g seconds' %
-                                   self._hello.stall_timeout)
-            if not count:
-                raise EOFError('before the end of the copy')
-            rest = rest[count:]
+            rest = rest[self._ahead.take(rest) or self._receive(rest):]
+
+    def _receive(self, view: memoryview) -> int:
+        try:
+            count = self._connection.recv_into(view)
+        except TimeoutError:
+            raise TimeoutError('nothing has come for %g seconds' %
+                               self._hello.stall_timeout)
+        if not count:
+            raise EOFError('before the end of the copy')
+        return count
 
     def _answer_meanwhile(self) -> None:
         """Wait until something comes; what is written by then is answered."""
-        while self._stored is not None:
+        while self._stored is not None and not self._ahead:
             sources: list[ty.Any] = [self._connection, self._stored.process]
             ready = select.select(sources, [], [], max(
                 0, self._stored.until - time.monotonic()))[0]
@@ -283,10 +292,32 @@ class Writer:
 
     def _wait(self, frame: Frame, process: daxio.Daxio) -> None:
         frame.process = process
-        if not process.wait(frame.until - time.monotonic()):
+        if not self._has_ended(process, frame.until):
             process.give_up(self._hello.stall_timeout * STORE_SHARE)
         frame.process = None
         process.finish()
+
+    def _has_ended(self, process: daxio.Daxio, until: float) -> bool:
+        """Wait for the end of a process; take in what comes meanwhile."""
+        while self._ahead.has_room:
+            sources: list[ty.Any] = [self._connection, process]
+            ready = select.select(
+                sources, [], [], max(0, until - time.monotonic()))[0]
+            if process in ready or not ready:
+                return bool(ready)
+            if not self._take_ahead():
+                break
+        return process.wait(until - time.monotonic())
+
+    def _take_ahead(self) -> bool:
+        """Take in what has come; return whether more may come.
+
+        When ssh has used up what it may send unasked, it waits for a word from
+        sshd, which does not set TCP_NODELAY for what it forwards: that word
+        would lie behind our last answer until that is acknowledged. So 40 ms
+        went by for every few extents with little data.
+        """
+        return self._ahead.fill(self._connection.recv_into)
 
     def _is_there(self, frame: Frame, run: extents.Run, zero: bool) -> bool:
         """Compare what is on the device with what should be there."""
@@ -306,6 +337,10 @@ class Writer:
 
     def _say(self, **fields: ty.Any) -> None:
         """Answer; a sender that does not take it must not hold us up."""
+        while self._ahead.has_room and select.select(
+                [self._connection], [], [], 0)[0]:
+            if not self._take_ahead():
+                break
         self._connection.sendall(wire.line(**fields))
 
 

@@ -16,6 +16,40 @@ from nova.virt.pmem_transfer import memory
 MIB = extents.MIB
 
 
+class BacklogTestCase(test.NoDBTestCase):
+
+    def setUp(self):
+        super().setUp()
+        self.backlog = memory.Backlog(5)
+
+    def fill(self, data):
+        def read(view):
+            count = min(len(view), len(data))
+            view[:count] = data[:count]
+            return count
+        return self.backlog.fill(read)
+
+    def take(self, count):
+        data = bytearray(count)
+        return bytes(data[:self.backlog.take(memoryview(data))])
+
+    def test_what_comes_goes_in_its_order(self):
+        self.assertEqual(b'', self.take(3))
+        self.assertTrue(self.fill(b'abc'))
+        self.assertEqual(b'ab', self.take(2))
+        self.assertTrue(self.fill(b'defgh'))
+        self.assertFalse(self.backlog.has_room)
+        self.assertEqual(3, len(self.backlog))
+        self.assertEqual(b'cde', self.take(7))
+        self.assertTrue(self.backlog.has_room)
+        self.assertTrue(self.fill(b'fghijk'))
+        self.assertEqual(b'fghij', self.take(5))
+
+    def test_end(self):
+        self.assertFalse(self.fill(b''))
+        self.assertEqual(0, len(self.backlog))
+
+
 @ddt.ddt
 class MappingTestCase(test.NoDBTestCase):
 

@@ -380,6 +380,38 @@ class AnswerTestCase(WriterTestCase):
             lines = self.serve(first, *rest, extent=4 * MIB)
         self.assertEqual({'stored': [0, 0, 4 * MIB]}, lines[0])
 
+    def test_what_comes_is_taken_in_while_daxio_writes(self):
+        """As much as ssh sends unasked; what is beyond that waits."""
+        self.target.sections = extents.sections(6 * MIB, 6 * MIB)
+        hang = self.pmem.inject('hang', 'new0', at=3)
+        frames = [self.frame(0, data=b'x' * 7),
+                  self.frame(1, MIB, length=MIB), *(
+                      self.frame(2 + each, (2 + each) * MIB,
+                                 bytes([1 + each]) * MIB)
+                      for each in range(4))]
+        taken = b''.join(frames[:4])
+        ours, theirs = socket.socketpair()
+        answers = []
+
+        def go():
+            with ours:
+                # More than fits into what lies between us.
+                ours.sendall(taken)
+                hang.release()
+                _feed(ours, b''.join(frames[4:]) +
+                      self.frame(6, kind=wire.END))
+                answers.extend(_all(ours).splitlines())
+
+        thread = threading.Thread(target=go)
+        thread.start()
+        with theirs:
+            self.writer(theirs).run()
+        thread.join()
+        self.assertEqual(7, len(answers))
+        for each in range(4):
+            self.assertEqual(bytes([1 + each]) * MIB, self.pmem.read(
+                'new0', (2 + each) * MIB, MIB))
+
     def test_answer_does_not_wait_for_the_next_frame(self):
         ours, theirs = socket.socketpair()
         second = self.frame(1, 5, b'x' * 7)
