@@ -24,9 +24,11 @@ from nova.virt.pmem_transfer import extents
 from nova.virt.pmem_transfer import memory
 from nova.virt.pmem_transfer import wire
 
-#: Frames that are sent ahead of their answers: one is stored while the next
-#: ones arrive. They lie in no buffer here, so this costs no memory.
-WINDOW = 8
+#: Frames that are sent ahead of their answers: so many that the writer has
+#: work while answers lie in sshd (see ``Writer._take_ahead``). The last pass of
+#: 4 GiB took 1.06 s with 8, 0.90 with 32, and 0.96 with 128. They lie in no
+#: buffer here, so this costs no memory.
+WINDOW = 32
 
 #: Seconds to wait at most before an extent that has failed is sent again: one
 #: for each failure but the first.
