@@ -25,8 +25,8 @@ from nova.virt.pmem_transfer import memory
 from nova.virt.pmem_transfer import wire
 
 #: Frames that are sent ahead of their answers: so many that the writer has
-#: work while answers lie in sshd (see ``Writer._take_ahead``). The last pass of
-#: 4 GiB took 1.06 s with 8, 0.90 with 32, and 0.96 with 128. They lie in no
+#: work while answers lie in sshd (see ``Writer._take_ahead``). The last pass
+#: of 4 GiB took 1.06 s with 8, 0.90 with 32, and 0.96 with 128. They lie in no
 #: buffer here, so this costs no memory.
 WINDOW = 32
 
