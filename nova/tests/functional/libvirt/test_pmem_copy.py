@@ -68,9 +68,8 @@ class PmemCopyTests(pmem_base.PmemServersTestBase):
         self.migrate(server)
         new, = self.namespaces_of(server)
 
-        # What goes over the wire names the move, and no device. The first one
-        # only tries.
-        __, link = self.links()
+        # What goes over the wire names the move, and no device.
+        link, = self.links()
         self.assertEqual(pmem_base.ADDRESSES['host2'], link[-1])
         migration = self._wait_for_migration_status(server, ['finished'])
         self.assertEqual(
