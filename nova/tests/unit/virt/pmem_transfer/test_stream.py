@@ -407,7 +407,7 @@ class WindowTestCase(StreamTestCase):
 
     def setUp(self):
         super().setUp()
-        self.add_pair(20 * MIB, fill=False)
+        self.add_pair(40 * MIB, fill=False)
 
     def stored(self, count):
         return [wire.line(stored=[0, number * MIB, MIB])
