@@ -412,6 +412,16 @@ class AnswerTestCase(WriterTestCase):
             self.assertEqual(bytes([1 + each]) * MIB, self.pmem.read(
                 'new0', (2 + each) * MIB, MIB))
 
+    def test_sender_that_goes_away_while_its_next_frame_waits(self):
+        self.pmem.inject('hang', 'new0', at=3)
+        ours, theirs = socket.socketpair()
+        ours.sendall(self.frame(0, data=b'x' * 7) + self.frame(1, 9, length=9))
+        ours.close()
+        with theirs:
+            self.assertRaises((EOFError, OSError),
+                              self.writer(theirs, stall_timeout=2).run)
+        self.assertEqual([], self.pmem.tools())
+
     def test_answer_does_not_wait_for_the_next_frame(self):
         ours, theirs = socket.socketpair()
         second = self.frame(1, 5, b'x' * 7)
