@@ -5,7 +5,6 @@
 from collections import abc
 import contextlib
 import os
-import secrets
 import select
 import shlex
 import socket
@@ -78,7 +77,7 @@ def advice(said: str) -> str:
 
 def local_path(beginning: str) -> str:
     """Return a path for a socket of ssh that nothing else has."""
-    return beginning + secrets.token_hex(4)
+    return beginning + os.urandom(4).hex()
 
 
 def _remove(path: str) -> None:
