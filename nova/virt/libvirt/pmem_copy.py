@@ -74,7 +74,7 @@ class API(owners.Owners):
         """
         claimed = self._vpmems(instance, 'new_')
         try:
-            pairs = self._pairs(instance, instance.new_flavor)
+            pairs = self.pairs(instance)
         except extents.DevicesDoNotFit as error:
             raise exception.ComputeResourcesUnavailable(reason=error)
         if not claimed:
@@ -127,7 +127,7 @@ class API(owners.Owners):
         :param is_on: whether it does
         :raises Exception: whatever would make the copy fail
         """
-        pairs = self._pairs(instance, instance.new_flavor)
+        pairs = self.pairs(instance)
         try:
             if pairs:
                 self._precopy(instance, migration, pairs, is_on)
@@ -154,13 +154,12 @@ class API(owners.Owners):
             instance.migration_context.pmem_copy_off_since = (
                 timeutils.utcnow(with_timezone=True))
 
-    def copy(self, instance: 'objects.Instance',
-             new_flavor: 'objects.Flavor') -> None:
+    def copy(self, instance: 'objects.Instance') -> None:
         """Copy the devices of a guest that is off; prove that they arrived.
 
         :raises PMEMCopyFailed: if any device was not copied as a whole
         """
-        pairs = self._pairs(instance, new_flavor)
+        pairs = self.pairs(instance)
         if not pairs:
             return
         migration = _migration_of(instance)
@@ -211,7 +210,7 @@ class API(owners.Owners):
         :raises PMEMCopyFailed: if the source has sent the server without its
             data, as one does that does not know how to copy
         """
-        if not (_is_wanted(instance) and self._driver._get_vpmem_resources(
+        if not (owners.is_wanted(instance) and self._driver._get_vpmem_resources(
                 self._driver._get_resources(instance, prefix='old_'))):
             return
         move = instance.migration_context
@@ -267,7 +266,7 @@ class API(owners.Owners):
         :raises UnexpectedTaskStateError: if it is being deleted, or somebody
             else goes on with it by now
         """
-        if _is_wanted(instance):
+        if owners.is_wanted(instance):
             # A later delete undefines the guest, which then does not start.
             compute_pmem_copy.check_starts(
                 nova_context.get_admin_context(), instance)
@@ -327,7 +326,7 @@ class API(owners.Owners):
                 _migration_of(instance).uuid, tickets.HOLD):
             # An earlier try may have wiped it; then who has it was given it
             # since. What was held is nobody else's.
-            if _is_wanted(instance):
+            if owners.is_wanted(instance):
                 return
             taken = self._taken_by_others(instance)
             devices = [device for device in devices
@@ -367,24 +366,6 @@ class API(owners.Owners):
 
     def settle(self, context, give_back) -> abc.Iterator[tickets.Ticket]:
         return settle.settle(context, self, give_back)
-
-    def _pairs(self, instance: 'objects.Instance',
-               new_flavor: 'objects.Flavor') -> list[pairing.DevicePair]:
-        """Pair the devices of a move that copies; none for others."""
-        if not _is_wanted(instance):
-            return []
-        move = instance.migration_context
-        ordered = self._driver._get_ordered_vpmem_resources
-        return pairing.pair_devices(
-            [resource.metadata for resource in ordered(
-                move.old_resources or [], instance.flavor)],
-            [resource.metadata for resource in ordered(
-                move.new_resources or [], new_flavor)])
-
-
-def _is_wanted(instance: 'objects.Instance') -> bool:
-    return ('migration_context' in instance and
-            compute_pmem_copy.is_wanted(instance))
 
 
 def _migration_of(instance: 'objects.Instance') -> 'objects.Migration':

@@ -70,7 +70,7 @@ EDITS = [
 
     insert_after('LibvirtDriver.migrate_disk_and_power_off',
                  'libvirt_utils.save_and_migrate_vtpm_dir(...)', '''
-        self.pmem_api.copy(instance, flavor)
+        self.pmem_api.copy(instance)
         '''),
     insert_before('LibvirtDriver.finish_migration',
                   'block_disk_info = $X', '''

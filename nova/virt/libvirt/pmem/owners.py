@@ -11,9 +11,11 @@ from collections import abc
 from lxml import etree
 from oslo_log import log as logging
 
+from nova.compute import pmem_copy as compute_pmem_copy
 import nova.conf
 from nova import context as nova_context
 from nova import objects
+from nova.virt.libvirt.pmem import pairing
 from nova.virt.libvirt.pmem import tickets
 from nova.virt import pmem_users
 
@@ -150,6 +152,19 @@ class Owners:
         return {resource.identifier for resource in self._resources(
             instance)}.issuperset(each.name for each in ticket.targets)
 
+    def pairs(self,
+              instance: 'objects.Instance') -> list[pairing.DevicePair]:
+        """Pair the devices of a move that copies; none for others."""
+        if not is_wanted(instance):
+            return []
+        move = instance.migration_context
+        ordered = self._driver._get_ordered_vpmem_resources
+        return pairing.pair_devices(
+            [resource.metadata for resource in ordered(
+                move.old_resources or [], instance.flavor)],
+            [resource.metadata for resource in ordered(
+                move.new_resources or [], instance.new_flavor)])
+
     def _known(self, resource) -> 'objects.LibvirtVPMEMDevice':
         return self._driver._vpmems_by_name.get(
             resource.identifier, resource.metadata)
@@ -175,3 +190,8 @@ class Owners:
         return self.dirty_names() | self._known_of(others) | {
             name for name, vpmem in self._driver._vpmems_by_name.items()
             if pmem_users.keys([vpmem.devpath]) & used}
+
+
+def is_wanted(instance: 'objects.Instance') -> bool:
+    return ('migration_context' in instance and
+            compute_pmem_copy.is_wanted(instance))

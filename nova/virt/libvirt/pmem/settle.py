@@ -50,7 +50,7 @@ def settle(
         server; says whether this has what its move had allocated for it
     :returns: the tickets that were closed, each as soon as it is
     """
-    _mend(context, here.host)
+    _mend(context, here)
     over = []
     for ticket in tickets.open_tickets(here.host):
         try:
@@ -312,10 +312,10 @@ def end_other_holds(ticket: tickets.Ticket) -> None:
 
 # Damaged tickets
 
-def _mend(context, host: str) -> None:
+def _mend(context, here: owners.Owners) -> None:
     tickets.mend()
     for migration_uuid, kind in tickets.damaged():
-        ticket = _from_database(context, migration_uuid, kind)
+        ticket = _from_database(context, here, migration_uuid, kind)
         if ticket is None:
             LOG.error('The vPMEM ticket of migration %(migration)s (%(kind)s) '
                       'is damaged, and the database does not tell which '
@@ -323,14 +323,14 @@ def _mend(context, host: str) -> None:
                       'a server before you have found out, wiped those that '
                       'no server uses ("daxio -z"), and removed the file.',
                       {'migration': migration_uuid, 'kind': kind})
-        elif ticket.host == host:
+        elif ticket.host == here.host:
             LOG.warning('Writing the damaged vPMEM ticket of migration '
                         '%(migration)s (%(kind)s) again.',
                         {'migration': migration_uuid, 'kind': kind})
             tickets.write(ticket)
 
 
-def _from_database(context, migration_uuid: str,
+def _from_database(context, here: owners.Owners, migration_uuid: str,
                    kind: str) -> tickets.Ticket | None:
     """Return what a ticket must have said, as far as that is known."""
     migration = _find(objects.Migration, context, migration_uuid)
@@ -341,16 +341,21 @@ def _from_database(context, migration_uuid: str,
     if instance is None or (
             not compute_pmem_copy.is_move_of(instance, migration)):
         return None
-    move = instance.migration_context
     receives = kind == tickets.RECEIVE
-    devices = [resource.metadata for resource in (
+    # In the order of a copy that goes on.
+    sizes = {target.name: source.size for source, target in (
+        here.pairs(instance) if receives and
+        migration.status in compute_pmem_copy.LEAVING else ())}
+    move = instance.migration_context
+    devices = {resource.identifier: resource.metadata for resource in (
         move.new_resources if receives else move.old_resources) or []
         if 'metadata' in resource and
-        isinstance(resource.metadata, objects.LibvirtVPMEMDevice)]
+        isinstance(resource.metadata, objects.LibvirtVPMEMDevice)}
     # Whose the nodes were is not known; they are root's where no guest is.
     return tickets.Ticket(
         host=migration.dest_compute if receives else migration.source_compute,
         migration_uuid=migration_uuid, instance_uuid=instance.uuid, kind=kind,
         targets=tuple(tickets.Target(
-            name=device.name, size=device.size, source_size=device.size,
-            uid=0, gid=0) for device in devices))
+            name=name, size=devices[name].size,
+            source_size=sizes.get(name, devices[name].size), uid=0, gid=0)
+            for name in dict.fromkeys([*sizes, *devices])))

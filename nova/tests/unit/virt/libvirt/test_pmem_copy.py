@@ -113,7 +113,7 @@ class PmemCopyTestCase(test.NoDBTestCase):
         fake._host.list_guests.return_value = []
         api = pmem_copy.API(fake)
         api.host = 'host2'
-        api._pairs = lambda *args: self.pairs
+        api.pairs = lambda *args: self.pairs
         api.used_devices = lambda besides=None: pmem_users.keys(
             self.used_nodes)
         return api
@@ -623,6 +623,14 @@ class DamagedTicketTestCase(PmemCopyTestCase):
         self.assertEqual(['ns_1', 'ns_2'], self._wiped())
         self.assertEqual([], tickets.damaged())
         self.assertEqual([], list(tickets.open_tickets()))
+
+    def test_database_says_how_much_is_to_come(self):
+        self.migration.status = 'migrating'
+        self._settle()
+        self.assertEqual(
+            [('ns_1', SIZE, SIZE - 1), ('ns_2', SIZE, SIZE - 1)],
+            [(target.name, target.size, target.source_size)
+             for target in tickets.read(uuids.migration).targets])
 
     def test_another_host_leaves_it_alone(self):
         self._settle('host1')
@@ -1138,7 +1146,7 @@ class CopyTestCase(PmemCopyTestCase):
 
     def _copy(self):
         self.instance.task_state = 'resize_migrating'
-        self.api.copy(self.instance, None)
+        self.api.copy(self.instance)
 
     def _precopy(self, is_on=True):
         self.instance.task_state = 'resize_prep'
