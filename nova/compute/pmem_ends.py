@@ -207,7 +207,7 @@ def bring_back(manager, context, instance, migration):
         current = pmem_copy.check_stays(
             context, instance, pmem_copy.DELETING)
         is_wanted = current.vm_state != vm_states.SOFT_DELETED
-        if not pmem_work.is_on(manager, instance):
+        if not pmem_work.goes_on(manager, instance):
             _start_again(manager, context, instance, migration, is_wanted)
         return is_wanted
 

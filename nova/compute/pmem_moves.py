@@ -113,7 +113,8 @@ def starts_or_sends_back(call, manager, context, arguments):
 
 def go_on_or_send_back(manager, context, instance, migration, request_spec):
     try:
-        if manager.driver.has_started_on_pmem(instance):
+        if (instance.vm_state == vm_states.RESIZED or
+                manager.driver.has_started_on_pmem(instance)):
             _go_on_here(manager, context, instance, migration)
         else:
             _send_back(manager, context, instance, migration, request_spec)
@@ -129,16 +130,19 @@ def _go_on_here(manager, context, instance, migration):
     """Finish a move whose guest has started: users may have it already."""
     # Not all that is set here was saved.
     instance.refresh()
-    if not pmem_work.is_on(manager, instance) and (
+    # It has run here, also when a start that fails has left nothing of it.
+    instance.vm_state = vm_states.RESIZED
+    instance.task_state = task_states.RESIZE_FINISH
+    instance.save(expected_task_state=[
+        None, task_states.RESIZE_MIGRATED, task_states.RESIZE_FINISH])
+    if not pmem_work.goes_on(manager, instance) and (
             pmem_work.old_vm_state(instance) != vm_states.STOPPED):
         _try_to_start(manager, context, instance)
     manager._complete_volume_attachments(context, instance.get_bdms())
     migration.status = 'finished'
     migration.save()
-    instance.vm_state = vm_states.RESIZED
     instance.task_state = None
-    instance.save(expected_task_state=[
-        None, task_states.RESIZE_MIGRATED, task_states.RESIZE_FINISH])
+    instance.save(expected_task_state=[task_states.RESIZE_FINISH])
     LOG.warning('The guest had started before the move was interrupted, so '
                 'the move is finished. Its data is here; what it was when '
                 'the move began is on %(source)s until the move is confirmed.',

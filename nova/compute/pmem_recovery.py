@@ -339,7 +339,7 @@ def _finish_reverting(manager, context, instance, migration):
             instance.uuid, 'finish_revert_resize') as alone:
         if not alone:
             return
-        if pmem_work.is_on(manager, instance):
+        if pmem_work.goes_on(manager, instance):
             pmem_ends.go_on_at_source(manager, context, instance, migration)
             return
         if instance.old_flavor is None:

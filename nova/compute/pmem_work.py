@@ -167,12 +167,27 @@ def explained(error):
 
 def is_on(manager, instance):
     """Whether a guest runs: it could not even be stopped, say."""
+    return _power_state(manager, instance) in (
+        power_state.RUNNING, power_state.PAUSED)
+
+
+def goes_on(manager, instance):
+    """Have a guest go on that is on; say whether it is.
+
+    Who has died may have launched it, and was waiting for its network.
+    """
+    state = _power_state(manager, instance)
+    if state == power_state.PAUSED:
+        manager.driver.unpause(instance)
+    return state in (power_state.RUNNING, power_state.PAUSED)
+
+
+def _power_state(manager, instance):
     try:
-        return manager.driver.get_info(instance).state in (
-            power_state.RUNNING, power_state.PAUSED)
+        return manager.driver.get_info(instance).state
     except exception.InstanceNotFound:
         # The hypervisor has forgotten it; it will be defined anew.
-        return False
+        return power_state.NOSTATE
 
 
 def volumes(manager, context, bdms, connected):

@@ -60,6 +60,16 @@ class PmemStartedOnDestinationTests(pmem_kinds.KindTestBase):
         self.wait_until_quiet()
         self.assert_in_order('VERIFY_RESIZE', DESTINATION)
 
+    def test_its_host_loses_power_and_can_not_start_it_again_at_once(self):
+        """Starting it anew forgets the guest first, and then fails."""
+        self._move_until_guest_starts(lambda: self.reboot(DESTINATION))
+        self.hook(DRIVER + 'power_on', 'before', 'the start')
+        self.at('the start', lambda: self.fail_next(
+            DRIVER + '_create_guest_with_network'))
+        self.fail_next(MANAGER + '_complete_volume_attachments')
+        self.restart(DESTINATION)
+        self.assert_in_order('VERIFY_RESIZE', DESTINATION)
+
     def test_it_can_be_reverted_and_confirmed_as_any_other(self):
         self._move_until_guest_starts(lambda: self.kill(DESTINATION))
         self.restart(DESTINATION)

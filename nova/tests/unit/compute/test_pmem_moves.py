@@ -301,6 +301,35 @@ class FinishTwiceTestCase(pmem_base.MoveTestCase):
         # It is off, and was not before.
         self.assertEqual(1, self.manager.driver.power_on.call_count)
 
+    def test_guest_that_has_run_and_is_lost_as_it_is_started_again(self):
+        """A hard reboot forgets a guest before it defines it anew."""
+        def lose(*_arguments):
+            self.manager.driver.has_started_on_pmem.return_value = False
+            raise ValueError('no storage')
+
+        self.manager.driver.has_started_on_pmem.return_value = True
+        self.manager.driver.power_on.side_effect = lose
+        self.manager._complete_volume_attachments.side_effect = [
+            OSError('no Cinder'), None]
+        self._fail()
+        self.assertEqual(('resized', 'resize_finish'), (
+            self.instance.vm_state, self.instance.task_state))
+        pmem_moves.go_on_or_send_back(self.manager, mock.sentinel.context,
+                                      self.instance, self.migration, None)
+        self.manager.revert_resize.assert_not_called()
+        self.assertEqual(
+            ('resized', None, 'finished'),
+            (self.instance.vm_state, self.instance.task_state,
+             self.migration.status))
+
+    def test_guest_that_waits_for_its_network_is_resumed(self):
+        self.manager.driver.has_started_on_pmem.return_value = True
+        self.manager.driver.get_info.return_value.state = power_state.PAUSED
+        self._fail()
+        self.manager.driver.unpause.assert_called_once_with(self.instance)
+        self.manager.driver.power_on.assert_not_called()
+        self.assertEqual('resized', self.instance.vm_state)
+
     def test_guest_that_may_have_run_and_nobody_can_note_that(self):
         self.manager.driver.has_started_on_pmem.return_value = True
         self.save.side_effect = OSError('no database')
