@@ -39,7 +39,9 @@ def reverts_until_done(call, manager, context, arguments):
         try:
             if not alone or not pmem_work.is_still(
                     context, instance, migration,
-                    task_states.RESIZE_REVERTING):
+                    task_states.RESIZE_REVERTING) or (
+                        call.func.__name__ == 'revert_resize' and
+                        pmem_copy.has_left(_as_stored(context, instance))):
                 LOG.info('Somebody else has reverted the move, or does so.',
                          instance=instance)
                 return
@@ -66,6 +68,13 @@ def reverts_until_done(call, manager, context, arguments):
             _forget(instance, migration, 'reverting')
     # What the server had on the destination has been noted down.
     pmem_leftovers.settle_soon(manager)
+
+
+def _as_stored(context, instance):
+    """Return a server with the resources that it has by now."""
+    return objects.Instance.get_by_uuid(
+        context, instance.uuid,
+        expected_attrs=['migration_context', 'resources'])
 
 
 def _what_goes_at_the_end(instance):

@@ -309,10 +309,11 @@ def _start_or_send_back(manager, context, instance, migration):
     with pmem_work.work_of(manager).on(
             instance.uuid, 'finish_resize') as alone:
         if alone:
-            _tell(context, instance)
             pmem_moves.go_on_or_send_back(
                 manager, context, instance, migration,
                 _request_spec(context, instance))
+            if migration.status == 'error':
+                _tell(context, instance)
 
 
 def _revert(manager, context, instance, migration):

@@ -127,6 +127,19 @@ class RevertTestCase(pmem_base.MoveTestCase):
         self._revert()
         self.manager.during.assert_not_called()
 
+    def test_message_that_comes_after_the_first_half(self):
+        """On one host it would have the only good copy wiped."""
+        has = objects.ResourceList(objects=[objects.Resource(
+            provider_uuid=uuids.provider, resource_class='CUSTOM_X',
+            identifier='old')])
+        self.current.resources = has
+        self.current.migration_context.old_resources = has
+        self._revert()
+        self.manager.during.assert_not_called()
+        finish_revert_resize(self.manager, mock.sentinel.context,
+                             self.instance, self.migration)
+        self.assertEqual(1, self.manager.during.call_count)
+
     def test_database_that_is_away_at_the_beginning(self):
         """Who raises has the task state cleared, and nobody finds it again."""
         self.find.side_effect = messaging.MessagingTimeout()

@@ -92,6 +92,7 @@ class NextStepTestCase(pmem_base.MoveTestCase):
                     self.assertLessEqual(len(steps), 1)
 
 
+@ddt.ddt
 class TakeUpTestCase(pmem_base.MoveTestCase):
 
     def setUp(self):
@@ -180,6 +181,15 @@ class TakeUpTestCase(pmem_base.MoveTestCase):
         pmem_recovery._start_or_send_back(
             self.manager, mock.sentinel.context, self.instance,
             self.migration)
+
+    @ddt.data((True, 0), (False, 1))
+    @ddt.unpack
+    def test_who_is_sent_back_is_told_and_nobody_else(self, started, told):
+        self._arrived()
+        self.manager.driver.has_started_on_pmem.return_value = started
+        with mock.patch.object(pmem_recovery, '_tell') as tell:
+            self._take_up_now()
+        self.assertEqual(told, tell.call_count)
 
     def test_second_half_of_a_revert_that_comes_as_it_is_taken_up(self):
         """It connects volumes, which must not be disconnected then."""

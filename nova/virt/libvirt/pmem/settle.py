@@ -222,15 +222,27 @@ def close(ticket: tickets.Ticket, left: abc.Sequence[tickets.Target],
     except lockutils.AcquireLockFailedException:
         raise
     except Exception:
+        _say_not_closed(ticket, left)
+        return False
+
+
+def _say_not_closed(ticket: tickets.Ticket,
+                    left: abc.Sequence[tickets.Target]) -> None:
+    """Log what has just failed."""
+    about = {'names': _names(left or ticket.targets),
+             'instance': ticket.instance_uuid,
+             'migration': ticket.migration_uuid}
+    if left:
         LOG.exception('The namespaces %(names)s hold data of server '
                       '%(instance)s (migration %(migration)s) and could not '
                       'be wiped. No server gets them, and this host tries '
                       'again each minute. Check that they exist ("ndctl list '
-                      '-X") and are healthy; do not remove the ticket.',
-                      {'names': _names(left or ticket.targets),
-                       'instance': ticket.instance_uuid,
-                       'migration': ticket.migration_uuid})
-        return False
+                      '-X") and are healthy; do not remove the ticket.', about)
+    else:
+        LOG.exception('Migration %(migration)s is over, and server '
+                      '%(instance)s has its namespaces %(names)s here, which '
+                      'are not to be wiped. The ticket could not be closed; '
+                      'this host tries again each minute.', about)
 
 
 def _over(ticket: tickets.Ticket,

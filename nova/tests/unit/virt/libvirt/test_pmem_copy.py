@@ -605,6 +605,21 @@ class DatabaseAwayTestCase(PmemCopyTestCase):
         self.assertEqual(['ns_1', 'ns_2'], self._wiped())
 
 
+class CloseTestCase(PmemCopyTestCase):
+
+    def test_what_belongs_to_a_server_is_not_said_to_be_left(self):
+        """Somebody might wipe it by hand."""
+        self._prepare()
+        pmem_namespaces.list_namespaces.side_effect = (
+            exception.GetPMEMNamespacesFailed(reason='x'))
+        ticket = tickets.read(uuids.migration)
+        self.assertFalse(settle.close(ticket, [], self.api))
+        self.assertIn('are not to be wiped', self.stdlog.logger.output)
+        self.assertNotIn('No server gets them', self.stdlog.logger.output)
+        self.assertFalse(settle.close(ticket, ticket.targets, self.api))
+        self.assertIn('No server gets them', self.stdlog.logger.output)
+
+
 @ddt.ddt
 class DamagedTicketTestCase(PmemCopyTestCase):
     """Somebody, or a disk, has damaged a ticket since the last start."""
