@@ -52,11 +52,7 @@ class API(owners.Owners):
         self._precopied: dict[str, passes.Running] = {}
 
     def namespaces(self) -> pmem_namespaces.Namespaces:
-        return pmem_namespaces.list_namespaces()
-
-    def is_odd(self, name: str) -> bool:
-        """Whether a namespace is there, but none that can be used."""
-        return name in pmem_namespaces.odd_names()
+        return pmem_namespaces.usable_and_odd()
 
     # A move, in the order of its steps
 

@@ -17,11 +17,6 @@ EDITS = [
     # One odd namespace does not keep nova-compute from starting.
     replace('LibvirtDriver._discover_vpmems', 'self._get_vpmems_on_host()',
             'self.pmem_api.namespaces()'),
-    insert_before('LibvirtDriver._discover_vpmems',
-                  'if ns_name not in vpmems_host:', '''
-        if self.pmem_api.is_odd(ns_name):
-            continue
-        '''),
 
     # The vPMEM data goes with the server's disks, or with the server: not
     # when it is started here again, nor when starting it has failed.
@@ -58,10 +53,10 @@ EDITS = [
         self.pmem_api.wipe_left(instance)
         '''),
 
-    # What waits to be wiped is not offered to the scheduler.
+    # What waits to be wiped, or is odd, is not offered to the scheduler.
     insert_after('LibvirtDriver._update_provider_tree_for_vpmems',
                  'inventory[rc] = $X', '''
-        inventory[rc]['reserved'] = self.pmem_api.count_unwiped(vpmems)
+        inventory[rc]['reserved'] = self.pmem_api.count_unused(vpmems)
         '''),
 
     # A server whose move is rolled back early has no old flavor yet.

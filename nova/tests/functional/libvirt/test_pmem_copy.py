@@ -566,7 +566,7 @@ class PmemCopyFailureTests(PmemFailureTestsBase):
         self.pmem.inject('exit', self.new, side='zero', repeat=True)
         self.run_periodic_tasks()
         # The scheduler does not offer it any more; had it been faster:
-        with mock.patch('nova.virt.libvirt.pmem_copy.API.count_unwiped',
+        with mock.patch('nova.virt.libvirt.pmem_copy.API.count_unused',
                         return_value=0):
             self.run_periodic_tasks()
             for copy in (True, None):

@@ -66,6 +66,25 @@ class PmemOddNamespacesTests(pmem_base.PmemServersTestBase):
         self._reboot_server(server, hard=True)
         self.assertEqual(data, self.digests(server))
 
+    def test_one_that_a_server_has_as_its_host_starts(self):
+        """Placement lets nobody take a resource away that is allocated."""
+        self.start_pmem_compute('host1', SMALL=SIZE, BIG=SIZE)
+        server = self.boot('SMALL')
+        for name in 'small_0', 'big_0':
+            self.pmem.list_odd('host1', pmem_ndctl.record(71, name))
+        self.restart_pmem_compute('host1')
+        self.run_periodic_tasks()
+        inventory = self._get_provider_inventory(
+            self.compute_rp_uuids['host1'])
+        self.assertEqual([0, 1], [
+            inventory['CUSTOM_PMEM_NAMESPACE_' + label]['reserved']
+            for label in ('SMALL', 'BIG')])
+        self._reboot_server(server, hard=True, expected_state='ERROR')
+        self.pmem.list_nothing_odd()
+        self._reboot_server(server, hard=True)
+        self._delete_server(server)
+        self.assert_zero('host1_small_0')
+
     def test_each_is_warned_of_once(self):
         self._list_odd_ones()
         self.start_two_computes(number=1)

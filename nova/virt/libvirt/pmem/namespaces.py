@@ -57,6 +57,16 @@ def odd_names() -> set[str]:
     return _listed()[1]
 
 
+def usable_and_odd() -> Namespaces:
+    """Return the odd namespaces, too, as devices without a node.
+
+    A server may have one of them, and Nova has to know what it has.
+    """
+    usable, odd = _listed()
+    return {**usable, **{name: objects.LibvirtVPMEMDevice(
+        name=name, size=0, devpath='', align=0) for name in odd}}
+
+
 def _listed() -> tuple[Namespaces, set[str]]:
     devices, odd = [], set()
     for entry in _entries():

@@ -57,17 +57,21 @@ class Owners:
             dirty.update(self._driver._vpmems_by_name)
         return dirty
 
-    def count_unwiped(
+    def count_unused(
             self, vpmems: list['objects.LibvirtVPMEMDevice']) -> int:
         """Count the namespaces that nobody has and nobody can get.
 
         Not those that receive a copy: they are allocated to the server that
-        is to have them.
+        is to have them. Nor odd ones that a server has.
         """
         unwiped = {target.name for ticket in tickets.open_tickets(self.host)
                    if ticket.state == tickets.OVER
                    for target in ticket.targets}
-        return len(unwiped.intersection(vpmem.name for vpmem in vpmems))
+        odd = _odd(vpmems)
+        if odd:
+            odd -= self._known_of({'host': self.host, 'deleted': False})
+        return len(odd | unwiped.intersection(
+            vpmem.name for vpmem in vpmems))
 
     def is_needed(self) -> bool:
         """Whether this host has vPMEM at all, or tickets of it."""
@@ -88,25 +92,24 @@ class Owners:
         known = self._driver._vpmems_by_name
         if not known:
             return set()
-        names = self.dirty_names()
+        names = self.dirty_names() | _odd(known.values())
         guests = dict(self._guests())
         for nodes in guests.values():
             names.update(name for name, vpmem in known.items()
                          if vpmem.devpath in nodes)
-        return names | self._known_of(guests)
+        return names | self._known_of({'uuid': list(guests)})
 
-    def _known_of(self, instance_uuids: abc.Iterable[str]) -> set[str]:
+    def _known_of(self, filters: dict[str, object]) -> set[str]:
         """Return the names that servers have here, by what Nova knows.
 
         The nodes of a guest that does not run are of the time when it was
         defined.
         """
-        uuids = list(instance_uuids)
         return {resource.identifier
                 for instance in (objects.InstanceList.get_by_filters(
                     nova_context.get_admin_context(read_deleted='yes'),
-                    {'uuid': uuids}, expected_attrs=['resources'])
-                    if uuids else ())
+                    filters, expected_attrs=['resources'])
+                    if filters != {'uuid': []} else ())
                 for resource in self._resources(instance)}
 
     def used_devices(self, besides: str | None = None) -> set:
@@ -166,8 +169,9 @@ class Owners:
                 move.new_resources or [], instance.new_flavor)])
 
     def _known(self, resource) -> 'objects.LibvirtVPMEMDevice':
-        return self._driver._vpmems_by_name.get(
-            resource.identifier, resource.metadata)
+        known = self._driver._vpmems_by_name.get(resource.identifier)
+        # One that was odd when the service started has no node.
+        return known if known and known.devpath else resource.metadata
 
     def _own(self, instance: 'objects.Instance',
              ) -> list['objects.LibvirtVPMEMDevice']:
@@ -187,9 +191,14 @@ class Owners:
     def _taken_by_others(self, instance) -> set[str]:
         used = self.used_devices(besides=instance.uuid)
         others = {uuid for uuid, _nodes in self._guests()} - {instance.uuid}
-        return self.dirty_names() | self._known_of(others) | {
+        return self.dirty_names() | self._known_of({'uuid': list(others)}) | {
             name for name, vpmem in self._driver._vpmems_by_name.items()
             if pmem_users.keys([vpmem.devpath]) & used}
+
+
+def _odd(
+        vpmems: abc.Iterable['objects.LibvirtVPMEMDevice']) -> set[str]:
+    return {vpmem.name for vpmem in vpmems if not vpmem.devpath}
 
 
 def is_wanted(instance: 'objects.Instance') -> bool:

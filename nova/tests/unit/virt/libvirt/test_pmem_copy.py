@@ -492,11 +492,11 @@ class SettleTestCase(PmemCopyTestCase):
     def test_wipe_that_fails_goes_on_and_is_tried_again(self):
         self.migration.status = 'error'
         self.cleanup.side_effect = [OSError('bad block'), None]
-        self.assertEqual(0, self.api.count_unwiped(self.claimed))
+        self.assertEqual(0, self.api.count_unused(self.claimed))
         self.assertEqual(set(), self._settle())
         self.assertEqual(['ns_1', 'ns_2'], self._wiped())
         self.assertEqual(1, self._open())
-        self.assertEqual(2, self.api.count_unwiped(self.claimed))
+        self.assertEqual(2, self.api.count_unused(self.claimed))
         output = self.stdlog.logger.output
         for part in ('bad block', 'ns_1', uuids.instance, uuids.migration):
             self.assertIn(part, output)
@@ -504,7 +504,7 @@ class SettleTestCase(PmemCopyTestCase):
         self.cleanup.side_effect = None
         self.assertEqual({uuids.instance}, self._settle())
         self.assertEqual(0, self._open())
-        self.assertEqual(0, self.api.count_unwiped(self.claimed))
+        self.assertEqual(0, self.api.count_unused(self.claimed))
 
     def test_what_can_not_be_stored_is_wiped_all_the_same(self):
         """As on a disk that is full."""
@@ -600,7 +600,7 @@ class DatabaseAwayTestCase(PmemCopyTestCase):
         self.assertEqual([], self._wiped())
         self.assertEqual({'ns_1', 'ns_2'}, self.api.dirty_names())
         # They may be a server's that is well.
-        self.assertEqual(0, self.api.count_unwiped(self.claimed))
+        self.assertEqual(0, self.api.count_unused(self.claimed))
         self._settle()
         self.assertEqual(['ns_1', 'ns_2'], self._wiped())
 
@@ -965,7 +965,7 @@ class StartTestCase(PmemCopyTestCase):
         self.api.wipe_own(self.instance)
         self.assertEqual([], self._wiped())
         self.assertEqual(['over'], self._open())
-        self.assertEqual(2, self.api.count_unwiped(self.claimed))
+        self.assertEqual(2, self.api.count_unused(self.claimed))
         self.migration.status = 'reverted'
         self._settle()
         self.assertEqual(['ns_1', 'ns_2'], self._wiped())
@@ -1046,7 +1046,7 @@ class WipeLeftTestCase(PmemCopyTestCase):
         self.cleanup.side_effect = [OSError('bad block'), None]
         self._wipe()
         self.assertEqual({'ns_1', 'ns_2'}, self.api.dirty_names())
-        self.assertEqual(2, self.api.count_unwiped(self.claimed))
+        self.assertEqual(2, self.api.count_unused(self.claimed))
         self.assertIn('bad block', self.stdlog.logger.output)
 
         # The move is confirmed, and the server is elsewhere with its data.

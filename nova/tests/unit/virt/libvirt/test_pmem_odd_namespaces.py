@@ -53,14 +53,17 @@ class PmemOddNamespacesTestCase(test.NoDBTestCase):
         found = self._discover(
             [pmem_ndctl.record(0, 'ns_0'), pmem_ndctl.odd_ones()[kind]],
             'SMALL:ns_0', 'ODD:ns_x')
-        self.assertEqual(['ns_0'], list(found))
+        self.assertEqual(['ns_0', 'ns_x'], list(found))
+        # A server may have it; nobody can use it.
+        self.assertEqual('', found['ns_x'].devpath)
         self.assertEqual(1, len(self._warnings('ns_x')))
 
     def test_name_that_two_have(self):
         found = self._discover(
             [pmem_ndctl.record(0, 'ns_0'), pmem_ndctl.record(1, 'ns_0'),
              pmem_ndctl.record(2, 'ns_2')], 'SMALL:ns_0', 'BIG:ns_2')
-        self.assertEqual(['ns_2'], list(found))
+        self.assertEqual({'ns_0': '', 'ns_2': '/dev/dax2.0'}, {
+            name: device.devpath for name, device in found.items()})
         self.assertEqual(1, len(self._warnings('ns_0')))
 
     def test_bad_blocks_are_no_reason_to_leave_it_out(self):
