@@ -155,9 +155,13 @@ def _release(manager, context, ticket):
     only; and who evacuates one does not look at its moves.
     """
     try:
-        instance = _find(context, ticket.instance_uuid)
-        migration = instance and objects.Migration.get_by_uuid(
-            context, ticket.migration_uuid)
+        instance = _find(objects.Instance, context, ticket.instance_uuid,
+                         expected_attrs=['migration_context'])
+        migration = instance and _find(
+            objects.Migration, context, ticket.migration_uuid)
+        if instance is not None and migration is None:
+            # It was evacuated.
+            return
         if (migration is None or instance.migration_context is None or
                 pmem_copy.is_move_of(instance, migration)):
             # It does not come here by another move.
@@ -183,9 +187,8 @@ def fail(migration):
     migration.save()
 
 
-def _find(context, instance_uuid):
+def _find(kind, context, uuid, **options):
     try:
-        return objects.Instance.get_by_uuid(
-            context, instance_uuid, expected_attrs=['migration_context'])
-    except exception.InstanceNotFound:
+        return kind.get_by_uuid(context, uuid, **options)
+    except exception.NotFound:
         return None

@@ -14,6 +14,7 @@ import dataclasses
 
 from oslo_log import log as logging
 from oslo_utils import timeutils
+from oslo_utils import uuidutils
 
 from nova.compute import pmem_copy as compute_pmem_copy
 from nova.compute import task_states
@@ -296,14 +297,22 @@ class API(owners.Owners):
 
         One that goes back to its source does not wait for it, and a device
         that can't be wiped may be the reason why it does: that is noted down.
+        So is what one has left that was evacuated, for which this host would
+        not start.
 
         :raises VPMEMCleanupFailed: after the last one, for those that failed
         """
         devices = self._own(instance) if self._driver._vpmems_by_name else []
         if not devices:
             return
+        if instance.host != self.host:
+            # It has left by no move of which we know.
+            self._note(instance, uuidutils.generate_uuid(), tickets.HOLD,
+                       devices)
+            return
         if instance.task_state == task_states.RESIZE_REVERTING:
-            self._note(instance, tickets.RECEIVE, devices)
+            self._note(instance, _migration_of(instance).uuid,
+                       tickets.RECEIVE, devices)
             return
         pmem_namespaces.wipe(
             devices, pmem_namespaces.namespaces_now(devices),
@@ -318,8 +327,10 @@ class API(owners.Owners):
         may have to answer a user: a ticket keeps it out of use.
         """
         devices = self._vpmems(instance, 'old_')
-        if devices and not tickets.is_open(
-                _migration_of(instance).uuid, tickets.HOLD):
+        if not devices:
+            return
+        migration_uuid = _migration_of(instance).uuid
+        if not tickets.is_open(migration_uuid, tickets.HOLD):
             # An earlier try may have wiped it; then who has it was given it
             # since. What was held is nobody else's.
             if owners.is_wanted(instance):
@@ -329,7 +340,7 @@ class API(owners.Owners):
                        if device.name not in taken]
         if not devices:
             return
-        ticket = self._note(instance, tickets.HOLD, devices)
+        ticket = self._note(instance, migration_uuid, tickets.HOLD, devices)
         settle.end_other_holds(ticket)
         wiping = thread_pool_factory.spawn_on(
             thread_pool_factory.ExecutorType.LONG_TASK, settle.close, ticket,
@@ -340,18 +351,18 @@ class API(owners.Owners):
             LOG.info('Wiping the vPMEM data that the server had here goes on '
                      'in the background.', instance=instance)
 
-    def _note(self, instance: 'objects.Instance', kind: str,
-              devices: list['objects.LibvirtVPMEMDevice']) -> tickets.Ticket:
-        migration = _migration_of(instance)
+    def _note(self, instance: 'objects.Instance', migration_uuid: str,
+              kind: str, devices: list['objects.LibvirtVPMEMDevice'],
+              ) -> tickets.Ticket:
         namespaces = pmem_namespaces.namespaces_now(devices)
         known = {}
         with contextlib.suppress(exception.PMEMTicketNotFound,
                                  exception.PMEMTicketInvalid):
             # It tells whose a node was before it was lent.
             known = {target.name: target for target in
-                     tickets.read(migration.uuid, kind).targets}
+                     tickets.read(migration_uuid, kind).targets}
         ticket = tickets.Ticket(
-            host=self.host, migration_uuid=migration.uuid,
+            host=self.host, migration_uuid=migration_uuid,
             instance_uuid=instance.uuid, kind=kind, state=tickets.OVER,
             targets=tuple(
                 known.get(device.name) or pmem_namespaces.target(

@@ -113,6 +113,30 @@ class PmemNamesTests(_Base):
         self.wait_until_quiet()
         self.assertEqual([], self.dirty_starts)
 
+    def test_what_an_evacuated_server_has_left_can_not_be_wiped(self):
+        """Its host starts, keeps it out of use, and tries again."""
+        self.kill(SOURCE)
+        self.force_down(SOURCE)
+        self.evacuate(self.server, host=DESTINATION)
+        self.wait_until_quiet()
+        fault = self.pmem.inject('exit', self.old, side='zero', at=SIZE // 2,
+                                 repeat=True, status=1)
+        self.restart(SOURCE)
+        self.force_down(SOURCE, False)
+        self.run_periodic_tasks()
+        self.wait_until_quiet()
+        self.assertEqual([], self.domains(SOURCE, self.server))
+        self.assertFalse(self.pmem.is_zero(self.old))
+        self.ask_to_boot(MOVED, host=SOURCE)
+        self.wait_until_quiet()
+        self.assertEqual([], self.dirty_starts)
+        fault.cancel()
+        self.run_periodic_tasks()
+        self.wait_until_quiet()
+        self.assert_zero(self.old)
+        self.assertEqual([], self.open_tickets())
+        self.wait_for(self.server, 'ACTIVE', DESTINATION)
+
     def test_evacuation_in_mid_copy(self):
         """The only good copy is not wiped when its host returns."""
         hanging = self.pmem.inject('hang', self.new, at=SIZE // 2)
