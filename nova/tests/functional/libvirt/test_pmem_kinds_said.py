@@ -76,6 +76,18 @@ class PmemToldTests(pmem_kinds.KindTestBase):
             self.assertNotIn(self.pmem.root, text)
             self.assertNotIn('/dev/', text)
 
+    def test_nothing_of_a_device_that_can_not_be_wiped(self):
+        self.pmem.inject('exit', OLD, side='zero', status=1, repeat=True,
+                         message='daxio: the reason itself\n')
+        self.api.delete_server(self.server['id'])
+        self.wait_until_quiet()
+        self.assertEqual('ERROR', self.status(self.server))
+        for text in self._told(self.server):
+            self.assertNotIn('/dev/', text)
+            self.assertNotIn(self.pmem.root, text)
+            self.assertNotIn('daxio', text)
+        self.assertIn('the reason itself', self.log())
+
     def test_no_move_of_another_tenant(self):
         # Its namespace on the destination stays dirty.
         self.pmem.inject('exit', NEW, side='zero', status=1, repeat=True)

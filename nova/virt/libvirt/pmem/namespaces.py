@@ -190,8 +190,11 @@ def resolve(wanted: Wanted, namespaces: Namespaces) -> str:
     """
     found = namespaces.get(wanted.name)
     if found is None or found.size != wanted.size:
+        # Tenants may read this, and a path is not for them.
         raise exception.PMEMNamespaceNotFound(
-            name=wanted.name, size=wanted.size, found=describe(found))
+            name=wanted.name, size=wanted.size,
+            found=_('missing') if found is None else
+            _('one of %d bytes') % found.size)
     return found.devpath
 
 
@@ -248,7 +251,7 @@ def check_same(targets: abc.Iterable[tickets.Target],
                 target.device != now):
             raise exception.PMEMNamespaceNotFound(
                 name=target.name, size=target.size,
-                found=_('another device, %s') % node)
+                found=_('another device'))
 
 
 @contextlib.contextmanager
@@ -327,18 +330,21 @@ def wipe(wanted: abc.Iterable[Wanted], namespaces: Namespaces,
         the one whose they are
     :raises VPMEMCleanupFailed: after the last one, for those that failed
     """
-    failed = {}
+    failed = []
     for each in wanted:
         try:
             node = resolve(each, namespaces)
             _check_unused(each.name, node, used)
             nova.privsep.libvirt.cleanup_vpmem(node)
         except Exception as error:
-            failed[each.name] = error
+            LOG.error('The vPMEM namespace %(name)s could not be wiped: '
+                      '%(error)s', {'name': each.name, 'error': error})
+            failed.append(each.name)
     if failed:
+        # Tenants may read this, and what daxio says is not for them.
         raise exception.VPMEMCleanupFailed(
             dev=', '.join(failed),
-            error='; '.join(str(error) for error in failed.values()))
+            error=_('the log of nova-compute has the reason'))
 
 
 def _check_unused(name: str, node: str, used: abc.Set[pmem_users.Key]) -> None:
