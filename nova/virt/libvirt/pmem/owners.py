@@ -69,7 +69,8 @@ class Owners:
                    for target in ticket.targets}
         odd = _odd(vpmems)
         if odd:
-            odd -= self._known_of({'host': self.host, 'deleted': False})
+            odd = odd.difference(*self._known_of(
+                {'host': self.host, 'deleted': False}).values())
         return len(odd | unwiped.intersection(
             vpmem.name for vpmem in vpmems))
 
@@ -97,20 +98,16 @@ class Owners:
         for nodes in guests.values():
             names.update(name for name, vpmem in known.items()
                          if vpmem.devpath in nodes)
-        return names | self._known_of({'uuid': list(guests)})
+        return names.union(*self._known_of({'uuid': list(guests)}).values())
 
-    def _known_of(self, filters: dict[str, object]) -> set[str]:
-        """Return the names that servers have here, by what Nova knows.
-
-        The nodes of a guest that does not run are of the time when it was
-        defined.
-        """
-        return {resource.identifier
+    def _known_of(self, filters: dict[str, object]) -> dict[str, set[str]]:
+        """Return by uuid the names that servers have here, as Nova knows."""
+        return {instance.uuid: {resource.identifier for resource in
+                                self._resources(instance)}
                 for instance in (objects.InstanceList.get_by_filters(
                     nova_context.get_admin_context(read_deleted='yes'),
                     filters, expected_attrs=['resources'])
-                    if filters != {'uuid': []} else ())
-                for resource in self._resources(instance)}
+                    if filters != {'uuid': []} else ())}
 
     def used_devices(self, besides: str | None = None) -> set:
         """Return keys of the devices of guests, besides one server's."""
@@ -119,17 +116,32 @@ class Owners:
             for node in nodes)
 
     def _guests(self) -> abc.Iterator[tuple[str, set[str]]]:
-        """Yield the uuids of guests of this host, and their vPMEM nodes."""
+        """Yield the uuids of guests of this host, and their vPMEM nodes.
+
+        The nodes that one was defined with that does not run may be others'
+        since this host has booted: it has what Nova knows, if Nova does.
+        """
+        defined = list(self._defined())
+        known = self._known_of({
+            'uuid': [uuid for uuid, _nodes, is_on in defined if not is_on]})
+        vpmems = self._driver._vpmems_by_name
+        for uuid, nodes, _is_on in defined:
+            now = {vpmems[name].devpath for name in known.get(uuid, ())
+                   if name in vpmems} - {''}
+            yield uuid, now or nodes
+
+    def _defined(self) -> abc.Iterator[tuple[str, set[str], bool]]:
         for guest in self._driver._host.list_guests(only_running=False):
             try:
                 domain = etree.fromstring(guest.get_xml_desc())
+                is_on = guest.is_active()
             except Exception:
                 LOG.debug('A guest is gone.', exc_info=True)
                 continue
             nodes = {path.text for path in domain.findall(
                 "./devices/memory[@model='nvdimm']/source/path")}
             if nodes:
-                yield guest.uuid, nodes
+                yield guest.uuid, nodes, is_on
 
     # What a server has
 
@@ -191,7 +203,8 @@ class Owners:
     def _taken_by_others(self, instance) -> set[str]:
         used = self.used_devices(besides=instance.uuid)
         others = {uuid for uuid, _nodes in self._guests()} - {instance.uuid}
-        return self.dirty_names() | self._known_of({'uuid': list(others)}) | {
+        return self.dirty_names().union(*self._known_of(
+            {'uuid': list(others)}).values()) | {
             name for name, vpmem in self._driver._vpmems_by_name.items()
             if pmem_users.keys([vpmem.devpath]) & used}
 

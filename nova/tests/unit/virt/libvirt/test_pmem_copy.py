@@ -22,6 +22,7 @@ from nova import test
 from nova.tests import fixtures as nova_fixtures
 from nova.virt.libvirt import driver
 from nova.virt.libvirt.pmem import namespaces as pmem_namespaces
+from nova.virt.libvirt.pmem import owners
 from nova.virt.libvirt.pmem import pairing
 from nova.virt.libvirt.pmem import reports
 from nova.virt.libvirt.pmem import settle
@@ -959,6 +960,24 @@ class StartTestCase(PmemCopyTestCase):
         self.assertNotIn(paths[0], [
             call.args[0] for call in self.cleanup.mock_calls])
         self.assertEqual([uuids.other], find.call_args.args[1]['uuid'])
+
+    @ddt.data((True, 'ns_1'), (False, 'ns_2'))
+    @ddt.unpack
+    @mock.patch('nova.objects.InstanceList.get_by_filters')
+    def test_guest_that_is_off_has_what_nova_knows(self, is_on, used, find):
+        """Since it was defined, a boot may have swapped the numbers."""
+        find.side_effect = lambda context, filters, **_options: [
+            objects.Instance(uuid=uuid, resources=self._resources('ns_2'))
+            for uuid in filters['uuid']]
+        guest = mock.Mock(uuid=uuids.other)
+        guest.is_active.return_value = is_on
+        guest.get_xml_desc.return_value = (
+            "<domain><devices><memory model='nvdimm'><source><path>%s</path>"
+            "</source></memory></devices></domain>" % self._path('ns_1'))
+        self.api._driver._host.list_guests.return_value = [guest]
+        self.assertEqual(
+            pmem_users.keys([self._path(used)]),
+            owners.Owners.used_devices(self.api, besides=uuids.instance))
 
     def test_way_home_does_not_wait_for_a_wipe(self):
         self.instance.task_state = 'resize_reverting'
