@@ -101,14 +101,13 @@ def settle(manager, is_asked=False):
     try:
         for ticket in manager.driver.settle_pmem_copies(
                 context, functools.partial(_give_back, manager, context)):
-            is_asked = True
             _release(manager, context, ticket)
+            _refresh_all(manager)
     except Exception:
         LOG.exception('The tickets of vPMEM could not be looked at now; this '
                       'host tries again each minute.')
     if is_asked:
-        for node in manager.driver.get_available_nodes():
-            refresh(manager, node)
+        _refresh_all(manager)
 
 
 def _give_back(manager, context, ticket, instance):
@@ -135,6 +134,11 @@ def _give_back(manager, context, ticket, instance):
                       instance=instance)
         return False
     return True
+
+
+def _refresh_all(manager):
+    for node in manager.driver.get_available_nodes():
+        refresh(manager, node)
 
 
 def refresh(manager, node):

@@ -44,6 +44,16 @@ class SettleTestCase(pmem_base.MoveTestCase):
             uuids.instance)
         self.delete.assert_not_called()
 
+    def test_what_was_wiped_is_offered_while_the_next_one_is_wiped(self):
+        def wipe(*_arguments):
+            yield mock.Mock(kind='receive', migration_uuid=uuids.migration)
+            self.manager.rt.update_available_resource.assert_called_once_with(
+                mock.ANY, 'node1')
+
+        self.manager.driver.settle_pmem_copies.side_effect = wipe
+        pmem_leftovers.settle(self.manager)
+        self.assertNotIn('could not be looked at', self.stdlog.logger.output)
+
     def test_server_that_comes_here_by_another_move(self):
         """A stop has to wait for that one."""
         self.current.migration_context.migration_id = 8
