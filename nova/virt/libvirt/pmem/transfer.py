@@ -51,8 +51,9 @@ FIELDS = {'progress': {'done', 'total'}, 'retry': {'message'},
           'error': {'message'},
           'done': {'bytes', 'wire', 'seconds', 'retries'}}
 
-#: Characters of what a peer says that are logged.
-PEER_TEXT = 1000
+#: Characters of what a peer says that are logged: of the beginning, where we
+#: say what has failed, and of the end, where ssh says why.
+BEGINNING, END = 200, 800
 
 
 class TransferFailed(Exception):
@@ -68,10 +69,11 @@ class TransferFailed(Exception):
 
 def printable(text: str) -> str:
     """Return a peer's words so that they make no line of their own."""
+    if len(text) > BEGINNING + END:
+        text = '%s ... %s' % (text[:BEGINNING], text[-END:])
     return ''.join(
         char if char.isprintable() else
-        char.encode('unicode_escape').decode() for char in
-        text[:PEER_TEXT])
+        char.encode('unicode_escape').decode() for char in text)
 
 
 class SenderKilled(TransferFailed):

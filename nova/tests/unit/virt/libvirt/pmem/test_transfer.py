@@ -141,6 +141,19 @@ class TransferTestCase(test.NoDBTestCase):
         self.assertEqual(('no such ticket', 'old'), (str(error), error.device))
         self.assertEqual(1, self.started)
 
+    def test_reason_after_a_long_banner(self):
+        """What ssh says at last is why; what we say first is of what."""
+        said = 'ssh ended with status 255: %s\nPermission denied.' % (
+            'Welcome! ' * 300)
+        error = self._fails(event(event='retry', message=said),
+                            event(event='error', message=said), 'exit1')
+        logged, = (line for line in self.stdlog.logger.output.splitlines()
+                   if 'trying again' in line)
+        for text in str(error), logged:
+            self.assertIn('ssh ended with status 255: Welcome!', text)
+            self.assertTrue(text.endswith('\\nPermission denied.'))
+            self.assertLess(len(text), 1200)
+
     @ddt.data(('exit0',), ('complain', 'exit1'), (event(**DONE), 'exit1'),
               (event(event='progress', done=8, total=8),))
     def test_only_done_and_well_ended_is_done(self, steps):
