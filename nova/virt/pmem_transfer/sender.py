@@ -17,7 +17,6 @@ import mmap
 import os
 import select
 import signal
-import struct
 import sys
 import time
 import typing as ty
@@ -45,8 +44,6 @@ SLACK = 10
 
 #: The longest job in bytes.
 LONGEST_JOB = 1024 * 1024
-
-_NUMBER = struct.Struct('=Q')
 
 
 def command(migration_uuid: str) -> list[str]:
@@ -106,7 +103,7 @@ class Copy:
         self._done = bytearray(len(self._plan))
         self._failures: dict[int, int] = {}
         # The extent that each stream reads; memory that is damaged kills it.
-        self._looks = mmap.mmap(-1, _NUMBER.size * job.streams)
+        self._looks = memoryview(mmap.mmap(-1, 8 * job.streams)).cast('Q')
         self._bytes = self._resumed = self._wire = self._retries = 0
         self._is_reached, self._reason = False, 'no stream could be started'
         self._is_ready = self._has_begun = False
@@ -209,8 +206,8 @@ class Copy:
         """Be a stream: a process of its own."""
         one = stream.Stream(
             self._job, self._plan, self._sources, self._failures, rate, tell,
-            functools.partial(_NUMBER.pack_into, self._looks,
-                              number * _NUMBER.size), self._may_begin)
+            functools.partial(self._looks.__setitem__, number),
+            self._may_begin)
         try:
             with connection.connected(self._job, self._guard) as link:
                 one.run(link, wire.hello(
@@ -274,9 +271,8 @@ class Copy:
     def _ended(self, slot: processes.Slot, status: int) -> None:
         said = slot.words.decode('utf-8', 'replace').strip()
         if status == -signal.SIGBUS:
-            number, = _NUMBER.unpack_from(
-                self._looks, slot.number * _NUMBER.size)
-            raise self._failure('memory of the source is damaged', number)
+            raise self._failure('memory of the source is damaged',
+                                self._looks[slot.number])
         if slot.ended.get('over'):
             slot.is_over = True
             return
@@ -326,8 +322,14 @@ class Copy:
 
     def _check_time(self) -> None:
         limit = self._job.time_limit
-        if self._has_begun and 0 < limit < time.monotonic() - self._start:
-            raise Failed('it is not done after %d seconds' % limit)
+        if self._is_at_work and 0 < limit < time.monotonic() - self._start:
+            raise Failed('it is not %s after %d seconds' % (
+                'done' if self._has_begun else 'connected', limit))
+
+    @property
+    def _is_at_work(self) -> bool:
+        """Whether it does not just wait for the word to begin."""
+        return self._has_begun or not self._is_ready
 
     # What is told
 
@@ -342,8 +344,9 @@ class Copy:
         if now < self._told_at + PROGRESS_INTERVAL:
             return
         self._told_at = now
-        # While it waits, nobody reads what is told.
-        if self._has_begun:
+        # While it waits, nobody reads what is told. Before, many slow logins
+        # may take longer than anybody waits for one that says nothing.
+        if self._is_at_work:
             self._tell('progress', done=self._bytes, total=self._job.total,
                        wire=self._wire)
 

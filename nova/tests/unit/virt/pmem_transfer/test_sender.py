@@ -3,6 +3,7 @@
 """Senders: their jobs, what they say to receivers, and copies at random."""
 
 import os
+import select
 import shlex
 import socket
 import sys
@@ -198,10 +199,37 @@ class WaitingTestCase(SenderTestCase):
         self.assert_copied()
         self.end(receiver)
 
-    def test_time_does_not_count_before(self):
+    def listen(self):
+        """Be reached, and say nothing, as a host with slow logins."""
+        listener = socket.socket(socket.AF_UNIX)
+        self.addCleanup(listener.close)
+        listener.bind(self.socket)
+        listener.listen()
+
+    def test_signs_of_life_until_it_is_ready(self):
+        self.listen()
+        process = self.start(waits=True)
+        for _ in range(3):
+            self.assertIn('"progress"', process.stdout.readline())
+
+    def test_nothing_is_told_while_nobody_reads(self):
         self.receive()
-        result = self.result(self.start_waiting(time_limit=1e-6))
-        self.assertIn('not done after', result.last['message'])
+        process = self.start_waiting()
+        self.assertEqual(([], [], []), select.select(
+            [process.stdout], [], [], 3 * sender.PROGRESS_INTERVAL))
+        self.assert_done(self.result(process))
+
+    def test_one_that_takes_too_long_to_connect(self):
+        self.listen()
+        process = self.start(waits=True, time_limit=1)
+        self.assertEqual('it is not connected after 1 seconds',
+                         self.result_of_waiting(process).last['message'])
+
+    def result_of_waiting(self, process):
+        """Return how one ends that is not told to begin."""
+        events = process.stdout.read()
+        process.wait()
+        return base.Result(process, events, '')
 
     def test_receiver_that_ends_meanwhile(self):
         """It begins again by itself, and so does the connection."""
@@ -259,6 +287,22 @@ class SlotTestCase(test.NoDBTestCase):
         sender.Copy._hear(copy, slot, {'waits': True})
         self.assertEqual((True, 0, None),
                          (slot.is_ready, slot.fruitless, copy._lost_at))
+
+    @ddt.data((True, True, True), (True, False, True), (False, False, True),
+              (False, True, False))
+    @ddt.unpack
+    def test_time_does_not_count_while_it_waits(
+            self, has_begun, is_ready, is_over):
+        copy = object.__new__(sender.Copy)
+        copy._has_begun, copy._is_ready = has_begun, is_ready
+        copy._start = time.monotonic() - 100
+        copy._job = self.job_with(time_limit=50)
+        try:
+            copy._check_time()
+        except sender.Failed:
+            self.assertTrue(is_over)
+        else:
+            self.assertFalse(is_over)
 
     @ddt.data((5, 120, 1, False), (15, 120, 1, False), (130, 120, 1, True),
               (5, 1, 1, False), (15, 1, 1, True), (130, 120, 0, False),
