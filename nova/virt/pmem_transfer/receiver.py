@@ -364,6 +364,9 @@ def run(lifeline: int) -> int:
 
 
 def main() -> ty.NoReturn:
+    # systemd sends it to all that nova-compute has started, which itself waits
+    # for moves to end. The shell of the guard inherits this; streams do not.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     processes.end(run(0))
 
 

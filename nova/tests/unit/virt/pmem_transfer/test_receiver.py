@@ -391,6 +391,23 @@ class EndTestCase(ReceiverTestCase):
         self.process.kill()
         self.assert_all_is_over()
 
+    def test_it_is_terminated(self):
+        """As all that nova-compute has started, while it waits for a move."""
+        self.process = self.receive()
+        for each in [*psutil.Process(self.process.pid).children(),
+                     self.process]:
+            each.terminate()
+        sender = self.admitted()
+        # Who takes its place has it end, by the same signal.
+        other = self.admitted()
+        self.assertIsNone(sender.line())
+        self.write(other)
+        self.assertEqual({'stored': [0, 0, 5]}, other.line())
+        self.is_over(other, sequence=1)
+        self.process.stdin.close()
+        self.assertEqual(0, self.process.wait())
+        self.assert_all_is_over()
+
     def test_who_may_connect(self):
         self.receive()
         self.assertEqual('ready\n', self.said)
