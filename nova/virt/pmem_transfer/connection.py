@@ -132,9 +132,9 @@ def _explained(ssh: subprocess.Popen) -> abc.Iterator[None]:
             status = ssh.wait(processes.LAST_WORDS if ssh.stdin is None and
                               ssh.stdout is None else 0.1)
             how = processes.how_ended(status)
-            # 255 is of ssh itself; any other status is that of a command that
-            # is not there, or does not want.
-            if 0 < status < 255:
+            # 255 is of ssh itself, and more than 128 of a shell whose command
+            # was killed; less, of one that is not there, or does not want.
+            if 0 < status < 128:
                 raise Refused('ssh %s' % how)
             raise Broken('ssh %s: %s' % (how, error))
         raise

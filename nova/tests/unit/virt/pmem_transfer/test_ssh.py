@@ -97,6 +97,11 @@ class JoinTestCase(SshTestCase):
         self.refused('ssh ended with status 127', 'not found',
                      join='nova-pmem-nothing')
 
+    def test_command_that_is_killed(self):
+        """As when the other host shuts down: it may be there again soon."""
+        self.refused('ssh ended with status 143', 'tried 3 times',
+                     join="sh -c 'kill $$'; exit #", retries=3)
+
     def test_shell_that_prints_something(self):
         self.refused('Welcome to the machine', 'should begin with',
                      join='echo Welcome to the machine; ' + JOIN)
