@@ -32,6 +32,10 @@ READY = 'ready\n'
 #: Seconds to wait for the first line of a connection.
 HELLO_TIMEOUT = 60
 
+#: Connections without such a line at a time: select() knows 1024 files, and a
+#: sender makes few at once.
+CALLERS = 128
+
 #: Seconds that a stream waits for those before it to end.
 FENCE_TIMEOUT = 10
 
@@ -208,19 +212,26 @@ class Receiver:
             ready = select.select(sources, [], [], self._timeout())[0]
             if self._lifeline in ready:
                 return
-            if self._listener in ready:
-                self._accept()
             self._reap(ready)
             for caller in self._callers[:]:
                 if caller in ready or time.monotonic() > caller.until:
                     self._hear(caller)
+            # Those who have gone by now have made room.
+            if self._listener in ready:
+                self._accept()
 
     def _accept(self) -> None:
         try:
-            self._callers.append(Caller(self._listener.accept()[0]))
+            caller = Caller(self._listener.accept()[0])
         except OSError:
             # Too many files, as a rule; the sender waits meanwhile.
             time.sleep(PAUSE)
+            return
+        if len(self._callers) < CALLERS:
+            self._callers.append(caller)
+        else:
+            caller.refuse(OSError(
+                '%d others have not said yet what they want' % CALLERS))
 
     def _reap(self, ready: list[ty.Any]) -> None:
         for number, each in list(self._streams.items()):

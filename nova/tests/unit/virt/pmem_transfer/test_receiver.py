@@ -330,6 +330,15 @@ class ConstantsTestCase(ReceiverTestCase):
         self.receive(base.changed(receiver, HELLO_TIMEOUT=1))
         self.refused(self.dial(), 'no handshake in 1 seconds', True)
 
+    def test_many_say_nothing(self):
+        """Not so many that all others are lost to the limit of select()."""
+        self.receive(base.changed(receiver, CALLERS=2))
+        callers = [self.dial() for _ in range(2)]
+        self.refused(self.dial(), '2 others have not said yet', True)
+        for each in callers:
+            each.close()
+        self.is_over(self.admitted())
+
     def test_nothing_comes(self):
         self.receive()
         self.refused(self.admitted(stall_timeout=0.5),
