@@ -36,6 +36,10 @@ HELLO_TIMEOUT = 60
 #: sender makes few at once.
 CALLERS = 128
 
+#: What the options of nova-compute allow a sender at most: streams, and
+#: seconds that one may stand still.
+MOST_STREAMS, LONGEST_STALL = 64, 3600
+
 #: Seconds that a stream waits for those before it to end.
 FENCE_TIMEOUT = 10
 
@@ -73,11 +77,11 @@ def parse_hello(line: bytes) -> Hello:
     """
     fields = wire.parse_hello(line, 'the sender')
     hello = Hello(*(fields.get(name) for name in Hello._fields))
-    if not (_is_number(hello.stream, 1024) and
+    if not (_is_number(hello.stream, MOST_STREAMS) and
             _is_number(hello.extent, extents.LARGEST + 1) and
             hello.extent >= extents.SMALLEST and
             type(hello.stall_timeout) in (int, float) and
-            0 < hello.stall_timeout <= 86400 and
+            0 < hello.stall_timeout <= LONGEST_STALL and
             type(hello.generation) is list and
             len(hello.generation) <= 8 and
             all(_is_number(each, 2 ** 63) for each in hello.generation)):

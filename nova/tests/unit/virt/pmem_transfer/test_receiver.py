@@ -32,10 +32,10 @@ HELLO = dict(stream=0, extent=MIB, stall_timeout=20, generation=[0, 0])
 class HelloTestCase(test.NoDBTestCase):
 
     @ddt.data(('stream', -1), ('stream', 1.5), ('stream', None),
-              ('stream', 1024), ('stream', True),
+              ('stream', 64), ('stream', True),
               ('extent', 100 * MIB), ('extent', 0), ('extent', True),
               ('stall_timeout', 0), ('stall_timeout', 'x'),
-              ('stall_timeout', True), ('stall_timeout', 10 ** 9),
+              ('stall_timeout', True), ('stall_timeout', 3601),
               ('stall_timeout', float('nan')),
               ('generation', None), ('generation', 1), ('generation', [-1]),
               ('generation', ['x']), ('generation', [0] * 9),
