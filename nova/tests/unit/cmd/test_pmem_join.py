@@ -9,6 +9,7 @@ import sys
 import threading
 
 import fixtures
+import psutil
 
 from nova.cmd import pmem_join
 from nova import test
@@ -54,6 +55,13 @@ class JoinTestCase(test.NoDBTestCase):
             _output, errors = process.communicate()
             self.assertEqual(255, process.returncode)
             self.assertIn(path.encode(), errors)
+
+    def test_no_core_dump(self):
+        """It would have bytes of a tenant's."""
+        process = self.start(self.path)
+        self.accept()
+        self.assertEqual((0, 0), psutil.Process(process.pid).rlimit(
+            psutil.RLIMIT_CORE))
 
     def test_both_ways(self):
         process = self.start(self.path)
