@@ -8,6 +8,7 @@ back, acknowledging, and trying again.
 
 import bisect
 from collections import abc
+import itertools
 import typing as ty
 
 if ty.TYPE_CHECKING:
@@ -148,6 +149,19 @@ class Plan:
                       min(self._limit, section.length - start),
                       None if section.source_offset is None
                       else section.source_offset + start)
+
+
+def share(before: abc.Sequence[int], done: abc.Sequence[int], number: int,
+          of: int) -> abc.Iterator[int]:
+    """Yield what is left of a share: of each so many extents, one.
+
+    :param before: for each extent, whether it was done when all was shared out
+    :param done: whether it is done now
+    """
+    left = (each for each, is_done in enumerate(before) if not is_done)
+    for each in itertools.islice(left, number, None, of):
+        if not done[each]:
+            yield each
 
 
 def check(place: abc.Sequence[int], runs: abc.Sequence[Run],

@@ -210,6 +210,10 @@ class Fork:
     def send(self, number: int) -> None:
         signal.pidfd_send_signal(self._pidfd, number)
 
+    def wait(self, timeout: float) -> bool:
+        """Wait so many seconds at most; return whether it has ended."""
+        return bool(select.select([self], [], [], max(0, timeout))[0])
+
     def status(self) -> int:
         """Wait for its end; return its status, negative for a signal."""
         if self._status is None:
@@ -266,7 +270,9 @@ class Slot:
         self.heard_at = time.monotonic()
 
         def run() -> None:
-            # What ssh says goes there, too.
+            # What ssh says goes there, too. Our stdout is not its own: it
+            # would be open for as long as a stream hangs.
+            os.dup2(words, 1)
             os.dup2(words, 2)
             os.close(self.told)
             body(functools.partial(_say, tells))
@@ -305,12 +311,19 @@ class Slot:
             # Somebody else has it, like a command that ssh goes through.
             time.monotonic() > self.heard_at + REST)
 
-    def reap(self) -> int:
-        """Return the status of a stream that has ended."""
+    def reap(self, timeout: float = LAST_WORDS) -> int:
+        """Return the status of a stream that has ended.
+
+        One that does not end within so many seconds is given up: it hangs in
+        the kernel, and another one in its place would, too.
+        """
         for fd in self.sources():
             os.close(fd)
         fork, self.fork = self.fork, None
-        return fork.status()
+        if fork.wait(timeout):
+            return fork.status()
+        self.is_over = self.is_lost = True
+        return -signal.SIGKILL
 
 
 def end_all(slots: list[Slot]) -> None:
@@ -321,10 +334,11 @@ def end_all(slots: list[Slot]) -> None:
             slot.fork.end()
     until = time.monotonic() + LAST_WORDS
     for slot in left:
-        if not select.select([slot.fork], [], [], max(
-                0, until - time.monotonic()))[0]:
+        if not slot.fork.wait(until - time.monotonic()):
             slot.fork.send(signal.SIGKILL)
-        slot.reap()
+    until += LAST_WORDS
+    for slot in left:
+        slot.reap(until - time.monotonic())
 
 
 def _say(fd: int, **fields: ty.Any) -> None:

@@ -184,7 +184,8 @@ class Copy:
             if (connecting < CONNECTING and slot.fork is None and
                     not slot.is_over and
                     time.monotonic() >= slot.not_before):
-                share = self._share(before, slot.number, len(slots))
+                share = extents.share(
+                    before, self._done, slot.number, len(slots))
                 try:
                     slot.start(self._guard, functools.partial(
                         self._stream, number, slot.number, share,
@@ -192,13 +193,6 @@ class Copy:
                     connecting += 1
                 except OSError as error:
                     self._broken(slot, 'no process: %s' % error, None)
-
-    def _share(self, before: bytes, number: int,
-               of: int) -> ty.Iterator[int]:
-        left = (each for each, is_done in enumerate(before) if not is_done)
-        for each in itertools.islice(left, number, None, of):
-            if not self._done[each]:
-                yield each
 
     def _stream(self, round_number: int, number: int,
                 share: ty.Iterator[int], rate: float,
@@ -260,12 +254,15 @@ class Copy:
 
     def _watch(self, slot: processes.Slot) -> None:
         """See to a stream that has ended, or does not."""
-        if slot.has_ended():
+        limit = self._job.stall_timeout + SLACK
+        silence = time.monotonic() - slot.heard_at
+        # What hangs in the kernel is not killed by that, and is left alone.
+        if slot.has_ended() or slot.ended and silence > limit + SLACK:
             self._ended(slot, slot.reap())
-        elif time.monotonic() > slot.heard_at + (
-                self._job.stall_timeout + SLACK) and not slot.ended:
-            slot.ended = {'broken': 'nothing was heard of it for %g seconds' %
-                          (self._job.stall_timeout + SLACK), 'at': None}
+        elif silence > limit:
+            slot.ended = slot.ended or {
+                'broken': 'nothing was heard of it for %g seconds' % limit,
+                'at': None}
             slot.fork.send(signal.SIGKILL)
 
     def _ended(self, slot: processes.Slot, status: int) -> None:

@@ -4,6 +4,7 @@
 
 import os
 import signal
+import sys
 
 import ddt
 import fixtures
@@ -18,6 +19,14 @@ MIB = base.MIB
 
 # Where memory breaks, in the tests of that: at a page of a device.
 DAMAGE = 10 * MIB
+
+# A sender whose streams get no signals, like one that hangs in the kernel.
+UNKILLABLE = """
+from nova.virt.pmem_transfer import sender
+sender.SLACK = sender.processes.LAST_WORDS = 1
+sender.processes.Fork.send = lambda *_arguments: None
+sender.main()
+"""
 
 
 class FaultTestCase(base.CopyTestCase):
@@ -109,6 +118,19 @@ class StreamTestCase(FaultTestCase):
         retries = self.go_on(process).told('retry')
         self.assertIn('nothing was heard of it for 5 seconds',
                       ' '.join(each['message'] for each in retries))
+
+    def test_process_hangs_in_the_kernel(self):
+        """Nothing ends it, so nobody waits for it: the other does its part."""
+        process = self.start_both(command=[sys.executable, '-c', UNKILLABLE],
+                                  stall_timeout=4)
+        hung, = self.streams(process)[:1]
+        hung.suspend()
+        # nova-compute reads until nobody has it open.
+        self.assertNotEqual(*(os.readlink('/proc/%d/fd/1' % each.pid)
+                              for each in (process, hung)))
+        retry, = self.go_on(process).told('retry')
+        self.assertIn('nothing was heard of it for 5 seconds',
+                      retry['message'])
 
     def test_writer_is_stopped(self):
         """Whoever comes in its place ends it."""

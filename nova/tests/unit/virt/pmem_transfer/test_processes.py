@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from unittest import mock
 
 import psutil
 
@@ -169,6 +170,16 @@ class ForkTestCase(test.NoDBTestCase):
         fork = self._fork(signal.pause)
         self.assertEqual(self.guard.group, os.getpgid(fork.pid))
         self.assertFalse(select.select([fork], [], [], 0)[0])
+
+    def test_one_that_hangs_in_the_kernel_is_not_waited_for(self):
+        os.close(self.writer)
+        slot = processes.Slot(0, 0)
+        slot.start(self.guard, lambda _tell: signal.pause())
+        self.forks.append(slot.fork)
+        with mock.patch.object(slot.fork, 'send'), \
+                mock.patch.object(processes, 'LAST_WORDS', 0.1):
+            processes.end_all([slot])
+        self.assertEqual((None, True), (slot.fork, slot.is_lost))
 
     def test_it_ends_with_the_guard(self):
         fork = self._fork(signal.pause)
