@@ -250,7 +250,9 @@ class PmemServersTestBase(base.ServersTestBase):
     def _end_receivers(self):
         """End what a nova-compute's end would: other tests look for theirs."""
         for process in list(self._running.values()):
-            receivers._end(process)
+            process.kill()
+            process.wait()
+            receivers._close(process)
 
     def add_namespace(self, host, label, size=SIZE, number=0):
         """Give a host a namespace whose name others have as well."""

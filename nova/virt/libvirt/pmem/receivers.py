@@ -74,6 +74,8 @@ def start(ticket: tickets.Ticket, namespaces: pmem_namespaces.Namespaces,
             receiver.command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             env=sender.environment(), start_new_session=True,
             pass_fds=(notes,))
+        with _lock:
+            _running[tickets.notes_of(ticket)] = process
         try:
             # One that ends before it has read this says why.
             with contextlib.suppress(BrokenPipeError):
@@ -83,10 +85,8 @@ def start(ticket: tickets.Ticket, namespaces: pmem_namespaces.Namespaces,
                 process.stdin.flush()
             _wait_until_ready(process)
         except BaseException:
-            _end(process)
+            _end(ticket)
             raise
-    with _lock:
-        _running[tickets.notes_of(ticket)] = process
 
 
 def _wait_until_ready(process: subprocess.Popen) -> None:
@@ -109,22 +109,39 @@ def end(ticket: tickets.Ticket) -> None:
 
     :raises PMEMDeviceBusy: if somebody can't be ended
     """
-    with _lock:
-        process = _running.pop(tickets.notes_of(ticket), None)
-    if process is not None:
-        _end(process)
+    _end(ticket)
     if os.path.exists(tickets.notes_of(ticket)):
         with _notes(ticket) as notes:
             _lock_alone(ticket, notes)
 
 
-def _end(process: subprocess.Popen) -> None:
-    """End a receiver; its children end with it."""
-    process.kill()
-    process.wait()
+def _end(ticket: tickets.Ticket) -> None:
+    """End a receiver, if there is one; its children end with it.
+
+    :raises PMEMDeviceBusy: if it hangs in the kernel; it is not forgotten
+    """
+    with _lock:
+        process = _running.get(tickets.notes_of(ticket))
+    if process is not None:
+        process.kill()
+        try:
+            process.wait(TIMEOUT)
+        except subprocess.TimeoutExpired:
+            raise _busy(ticket, _('a receiver that can not be ended'))
+        _close(process)
+        with _lock:
+            _running.pop(tickets.notes_of(ticket), None)
+
+
+def _close(process: subprocess.Popen) -> None:
     with contextlib.suppress(BrokenPipeError):
         process.stdin.close()
     process.stdout.close()
+
+
+def _busy(ticket: tickets.Ticket, user: str) -> exception.PMEMDeviceBusy:
+    return exception.PMEMDeviceBusy(
+        name=', '.join(each.name for each in ticket.targets), user=user)
 
 
 @contextlib.contextmanager
@@ -146,8 +163,6 @@ def _lock_alone(ticket: tickets.Ticket, notes: int) -> None:
             return
         except BlockingIOError:
             if time.monotonic() > until:
-                raise exception.PMEMDeviceBusy(
-                    name=', '.join(each.name for each in ticket.targets),
-                    user=_('what a copy has left'))
+                raise _busy(ticket, _('what a copy has left'))
         # The kernel tells who waits for a lock, and not for how long.
         time.sleep(0.02)

@@ -118,6 +118,24 @@ class ReceiversTestCase(test.NoDBTestCase):
                         self.assertIn('what a copy has left', str(error))
                 left.stdin.close()
 
+    def test_one_that_hangs_in_the_kernel(self):
+        process = self._start()
+        with mock.patch.object(process, 'kill'), \
+                mock.patch.object(receivers, 'TIMEOUT', 0.1):
+            # Each time, or its devices would be taken for free.
+            for call in (self._start, *[lambda: receivers.end(
+                    self.ticket)] * 2):
+                error = self.assertRaises(exception.PMEMDeviceBusy, call)
+                self.assertIn('a receiver that can not be ended', str(error))
+        self.assertTrue(receivers.is_running(self.ticket))
+
+    def test_new_one_that_hangs_in_the_kernel(self):
+        with mock.patch.object(subprocess.Popen, 'kill'), \
+                mock.patch.object(receivers, 'TIMEOUT', 0.1), \
+                mock.patch.object(receivers, '_wait_until_ready',
+                                  side_effect=OSError):
+            self.assertRaises(exception.PMEMDeviceBusy, self._start)
+
     def test_device_of_a_guest(self):
         self.assertRaises(exception.PMEMDeviceBusy, self._start,
                           pmem_users.keys([self.node]))
