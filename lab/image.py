@@ -112,7 +112,6 @@ PasswordAuthentication no
 KbdInteractiveAuthentication no
 PrintMotd no
 PrintLastLog no
-MaxStartups 100
 MaxSessions 100
 Subsystem sftp internal-sftp
 """

@@ -80,6 +80,11 @@ class ForwardTestCase(SshTestCase):
             os.kill(int(file.read()), signal.SIGKILL)
         self.assertIn('no route', message)
 
+    def test_many_streams(self):
+        """sshd drops some of more than 10 that log in at a time."""
+        result = self.succeed(streams=16, extent=2 * MIB // 16)
+        self.assertEqual(0, result.last['retries'])
+
     def test_options_are_kept(self):
         self.succeed(ssh=('ssh', '-o', 'BatchMode=yes', '-o',
                           'LogLevel=ERROR', '-o', 'ServerAliveInterval=5'))
