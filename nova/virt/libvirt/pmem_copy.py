@@ -207,8 +207,9 @@ class API(owners.Owners):
         :raises PMEMCopyFailed: if the source has sent the server without its
             data, as one does that does not know how to copy
         """
-        if not (owners.is_wanted(instance) and self._driver._get_vpmem_resources(
-                self._driver._get_resources(instance, prefix='old_'))):
+        if not (owners.is_wanted(instance) and
+                self._driver._get_vpmem_resources(
+                    self._driver._get_resources(instance, prefix='old_'))):
             return
         move = instance.migration_context
         if 'pmem_copy_socket' in move and move.pmem_copy_socket:
