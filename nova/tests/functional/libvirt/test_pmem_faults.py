@@ -2,9 +2,9 @@
 
 """The fault matrix, a test for each case; see ``pmem_faults``.
 
-A sample that meets every fault and every moment runs with the other tests.
-The environment may say otherwise
-(``tools/faults`` does):
+A sample that meets every fault and every moment runs by itself, and a part of
+it with the other tests. The environment may say otherwise (``tools/faults``
+does):
 
 ``PMEM_FAULTS``
   ``all`` for the whole
