@@ -322,7 +322,7 @@ class PmemStrangerTests(PmemFailureTestsBase):
         self.assert_as_before()
 
     @staticmethod
-    def _forget(_api, instance, _flavor):
+    def _forget(_api, instance):
         """Know a migration context only as Nova has it."""
         move = instance.migration_context
         instance.migration_context = objects.MigrationContext(**{
