@@ -140,6 +140,7 @@ class Move:
                else sources)
         self.instance = Row(
             uuid=row['migration']['instance_uuid'], host=row['host'],
+            pairs=self.pairs,
             progress=0, task_state='resize_migrating', new_flavor=None,
             flavor=None, _context=CONTEXT,
             resources=_resources(has), migration_context=Row(
@@ -160,7 +161,7 @@ def _resources_of(instance, prefix=None):
             if prefix else instance.resources)
 
 
-def _api(move=None):
+def _api():
     """Return the door of a driver whose host has no guests."""
     host = Row(get_node_uuid=lambda: PROVIDER,
                list_guests=lambda **_options: [])
@@ -170,21 +171,21 @@ def _api(move=None):
         _host=host, _vpmems_by_name=namespaces.list_namespaces(),
         _get_vpmem_resources=list,
         _get_resources=_resources_of))
-    api._pairs = lambda *_arguments: move.pairs
+    api.pairs = lambda instance: instance.pairs
     api._precopied = PRECOPIED
     return api
 
 
 def prepare(move):
     """Return where the data is received."""
-    _api(move).prepare(move.instance, move.migration)
+    _api().prepare(move.instance, move.migration)
     return move.instance.migration_context.pmem_copy_socket
 
 
 def precopy(move):
     """Copy while the guest runs."""
     move.instance.task_state = 'resize_prep'
-    LEAVING.submit(COPYING.enter_context, _api(move).precopied(
+    LEAVING.submit(COPYING.enter_context, _api().precopied(
         move.instance, move.migration, True)).result()
 
 
@@ -194,7 +195,7 @@ def copy(move):
 
 def _copy(move):
     with COPYING.pop_all():
-        _api(move).copy(move.instance, None)
+        _api().copy(move.instance)
 
 
 def finish(move):
