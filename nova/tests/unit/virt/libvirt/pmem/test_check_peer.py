@@ -172,8 +172,9 @@ class LoginTestCase(PeerTestCase):
         self.assertIn('no answer in 1 seconds', self.wrong('forwarding'))
 
     def test_login(self):
+        self.flags(pmem_copy_streams=3, group='libvirt')
         self.assert_ok('ssh', 'logs in', 'aes128-gcm', 'seconds apart',
-                       'MiB/s over one of 4')
+                       'MiB/s over one of 3')
 
     def test_way(self):
         self.assert_ok('forwarding', 'forwards')
