@@ -210,8 +210,10 @@ def finish(move):
 
 def settle(_move):
     """Return the uuids of the migrations whose tickets were closed."""
-    return [ticket.migration_uuid for ticket in _api().settle(
-        CONTEXT, lambda _ticket, _instance: True)]
+    closed = []
+    futures.wait(_api().settle(
+        CONTEXT, lambda _ticket, _instance: True, closed.append))
+    return [ticket.migration_uuid for ticket in closed]
 
 
 def wipe_old(move):

@@ -2,13 +2,15 @@
 
 """What moves have left on this host: wiped, given back, and offered again.
 
-It is done by Nova's pool for long tasks, one round at a time, so nobody waits
-for it. The tickets are the driver's.
+It is done by Nova's pool for long tasks, so nobody waits for it: one round at
+a time looks at the tickets, and each wipe is by itself. Both are the driver's.
 """
 
 from concurrent import futures
+import contextlib
 import functools
 import threading
+import time
 import weakref
 
 from oslo_log import log as logging
@@ -35,7 +37,10 @@ class _Rounds:
         self._again = self._is_asked = False
 
     def ask(self, manager, is_asked):
-        """Return the future of a round that begins from now on."""
+        """Return the future of a round that begins from now on.
+
+        Its result are the wipes that are under way by then.
+        """
         with self._lock:
             self._is_asked |= is_asked
             if self._running is None or self._running.done():
@@ -47,19 +52,17 @@ class _Rounds:
             return self._running
 
     def _run(self, manager):
-        again = True
-        while again:
+        while True:
             with self._lock:
                 is_asked, self._is_asked = self._is_asked, False
-            try:
-                settle(manager, is_asked)
-            finally:
-                with self._lock:
-                    again, self._again = self._again, False
-                    if not again:
-                        # Who asks from now on gets another one, though the
-                        # pool has not noticed yet that this one is done.
-                        self._running = None
+            wipes = settle(manager, is_asked)
+            with self._lock:
+                if not self._again:
+                    # Who asks from now on gets another one, though the pool
+                    # has not noticed yet that this one is done.
+                    self._running = None
+                    return wipes
+                self._again = False
 
 
 _ROUNDS = weakref.WeakKeyDictionary()
@@ -68,7 +71,7 @@ _ROUNDS = weakref.WeakKeyDictionary()
 def settle_soon(manager, is_asked=True):
     """Have what moves have left here wiped and given back.
 
-    :param is_asked: whether a move has just begun or ended, see settle()
+    :param is_asked: whether a move has just ended, see settle()
     :returns: a future; nothing on a host without vPMEM
     """
     if manager.driver.has_pmem():
@@ -82,10 +85,11 @@ def settle_for_a_while(manager, node):
     that came and was deleted, or failed to come, between two updates still
     has what it was given, for it.
     """
-    asked = settle_soon(manager)
-    done = asked and futures.wait([asked], PATIENCE).done
-    if not done or asked.exception():
-        refresh(manager, node)
+    until = time.monotonic() + PATIENCE
+    if asked := settle_soon(manager, is_asked=False):
+        with contextlib.suppress(futures.TimeoutError):
+            futures.wait(asked.result(PATIENCE), until - time.monotonic())
+    refresh(manager, node)
 
 
 def settle(manager, is_asked=False):
@@ -93,21 +97,29 @@ def settle(manager, is_asked=False):
 
     What was wiped is offered to the scheduler at once.
 
-    :param is_asked: whether a move has just begun or ended. What that has had
-        wiped in the background may be done by now, and leaves no ticket.
+    :param is_asked: whether a move has just ended. What that has had wiped in
+        the background may be done by now, and leaves no ticket.
+    :returns: the futures of the wipes that are under way
     """
     # Records of all tenants are looked at.
     context = nova_context.get_admin_context()
+    wipes = []
     try:
-        for ticket in manager.driver.settle_pmem_copies(
-                context, functools.partial(_give_back, manager, context)):
-            _release(manager, context, ticket)
-            _refresh_all(manager)
+        wipes = manager.driver.settle_pmem_copies(
+            context, functools.partial(_give_back, manager, context),
+            functools.partial(_offer, manager, context))
     except Exception:
         LOG.exception('The tickets of vPMEM could not be looked at now; this '
                       'host tries again each minute.')
     if is_asked:
         _refresh_all(manager)
+    return wipes
+
+
+def _offer(manager, context, ticket):
+    """Let others have what a ticket was about that is closed."""
+    _release(manager, context, ticket)
+    _refresh_all(manager)
 
 
 def _give_back(manager, context, ticket, instance):
@@ -137,7 +149,7 @@ def _give_back(manager, context, ticket, instance):
 
 
 def _refresh_all(manager):
-    for node in manager.driver.get_available_nodes():
+    for node in list(manager.rt.compute_nodes):
         refresh(manager, node)
 
 

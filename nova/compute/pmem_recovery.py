@@ -85,7 +85,6 @@ def run(manager):
 
 
 def _round(manager, watch):
-    # A wipe can take hours, and no server is to wait for that.
     pmem_leftovers.settle_soon(manager, is_asked=False)
     if take_up(manager, nova_context.get_admin_context(), watch):
         pmem_leftovers.settle_soon(manager, is_asked=False)

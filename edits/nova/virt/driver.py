@@ -33,13 +33,14 @@ EDITS = [
             """Whether a guest that came by a copy may have run here."""
             return False
 
-        def settle_pmem_copies(self, context, give_back):
-            """Wipe what moves have left here; return the tickets of it.
+        def settle_pmem_copies(self, context, give_back, closed):
+            """Wipe what moves have left here; return futures of the wipes.
 
             A ticket tells ``instance_uuid``, ``migration_uuid``, ``kind``.
 
             :param give_back: called with a ticket, and with its server, that
                 is back; the ticket stays if that returns False
+            :param closed: called with each ticket of which all is done
             """
             return []
 

@@ -23,7 +23,6 @@ from nova import context as nova_context
 from nova import exception
 from nova.i18n import _
 from nova import objects
-from nova import thread_pool_factory
 from nova.virt.libvirt.pmem import namespaces as pmem_namespaces
 from nova.virt.libvirt.pmem import owners
 from nova.virt.libvirt.pmem import pairing
@@ -343,12 +342,8 @@ class API(owners.Owners):
             return
         ticket = self._note(instance, migration_uuid, tickets.HOLD, devices)
         settle.end_other_holds(ticket)
-        wiping = thread_pool_factory.spawn_on(
-            thread_pool_factory.ExecutorType.LONG_TASK, settle.close, ticket,
-            ticket.targets, self)
-        try:
-            wiping.result(WIPE_PATIENCE)
-        except futures.TimeoutError:
+        wiping = settle.wipe_soon(ticket, ticket.targets, self)
+        if futures.wait([wiping], WIPE_PATIENCE).not_done:
             LOG.info('Wiping the vPMEM data that the server had here goes on '
                      'in the background.', instance=instance)
 
@@ -372,8 +367,8 @@ class API(owners.Owners):
         tickets.write(ticket)
         return ticket
 
-    def settle(self, context, give_back) -> abc.Iterator[tickets.Ticket]:
-        return settle.settle(context, self, give_back)
+    def settle(self, context, give_back, closed) -> list[futures.Future]:
+        return settle.settle(context, self, give_back, closed)
 
 
 def _migration_of(instance: 'objects.Instance') -> 'objects.Migration':

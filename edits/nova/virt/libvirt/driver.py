@@ -88,8 +88,8 @@ EDITS = [
         def precopied_pmem_devices(self, context, instance, migration, is_on):
             return self.pmem_api.precopied(instance, migration, is_on)
 
-        def settle_pmem_copies(self, context, give_back):
-            return self.pmem_api.settle(context, give_back)
+        def settle_pmem_copies(self, context, give_back, closed):
+            return self.pmem_api.settle(context, give_back, closed)
 
         def unavailable_pmem_namespaces(self):
             return self.pmem_api.unavailable_names()

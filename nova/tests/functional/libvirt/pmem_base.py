@@ -468,11 +468,12 @@ class PmemServersTestBase(base.ServersTestBase):
         if pmem_leftovers:
             self._wait_for_rounds()
 
-    @staticmethod
-    def _wait_for_rounds():
-        futures.wait([running for running in [
-            rounds._running for rounds in list(
-                pmem_leftovers._ROUNDS.values())] if running])
+    def _wait_for_rounds(self):
+        for rounds in list(pmem_leftovers._ROUNDS.values()):
+            if running := rounds._running:
+                running.result()
+        for compute in list(self.computes.values()):
+            futures.wait(compute.driver.pmem_api.wipes.under_way())
 
     def assert_data(self, data, server):
         """A server has its data, as ``fill`` gave it."""

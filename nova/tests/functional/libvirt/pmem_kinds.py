@@ -6,6 +6,7 @@ Each of these tests tells one story that was seen on real services, or read
 from the code, and ends with what has to hold after any story.
 """
 
+from nova.compute import pmem_recovery
 from nova import context
 from nova.tests.fixtures import pmem_process
 from nova.tests.functional.libvirt import pmem_invariant
@@ -52,6 +53,11 @@ class KindTestBase(pmem_world.World):
 
     def ask_to_confirm(self):
         self.act(self.server, 'confirmResize')
+
+    def start_round(self, host):
+        """Have a host look for what nobody works on, now."""
+        with self.in_service(host):
+            pmem_recovery.run(self.computes[host].manager)
 
     # What goes wrong
 

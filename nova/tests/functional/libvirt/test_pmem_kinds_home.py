@@ -27,10 +27,11 @@ class PmemNoWaitingTests(pmem_kinds.KindTestBase):
         super().setUp()
         self.take_server()
 
-    def _wait_until_offered(self, host):
+    def _wait_until_offered(self, host, *label):
         """Wait for it, without any periodic task."""
         pmem_world.wait_until(
-            lambda: not self.reserved(host), 'an offer of %s' % host, 10)
+            lambda: not self.reserved(host, *label), 'an offer of %s' % host,
+            10)
 
     def test_wipe_in_the_background_is_followed_by_the_inventory(self):
         self.move()
@@ -80,6 +81,40 @@ class PmemNoWaitingTests(pmem_kinds.KindTestBase):
         self.assertEqual('ERROR', self.status(other))
         self.api.delete_server(other['id'])
         wiping.release()
+        self.assert_in_order('ACTIVE', SOURCE)
+
+    def test_long_wipe_keeps_no_other_namespace_waiting(self):
+        other = self.boot(pmem_kinds.FREE, host=SOURCE)
+        data = self.fill(other)
+        self.move()
+        wiping = self.pmem.inject('hang', NEW, side='zero', at=SIZE // 2)
+        self.addCleanup(wiping.release)
+        self.ask_to_revert()
+        wiping.wait(pmem_world.PATIENCE)
+        pmem_world.wait_until(
+            lambda: self.status(self.server) == 'ACTIVE', 'the way home')
+        self.diary.go_on()
+        # Meanwhile another move comes to nothing.
+        name = '%s_free_0' % DESTINATION
+        fault = self.pmem.inject('exit', name, at=SIZE // 2, repeat=True)
+        self.ask_to_migrate(other)
+        pmem_world.wait_until(lambda: [
+            each['status'] for each in self.migrations(other)] == ['error'],
+            'an end of the other move')
+        fault.cancel()
+        self.assertFalse(self.pmem.is_zero(name))
+        self.start_round(DESTINATION)
+        pmem_world.wait_until(
+            lambda: self.pmem.is_zero(name), 'the wipe of %s' % name)
+        self._wait_until_offered(DESTINATION, pmem_kinds.FREE)
+        self.ask_to_migrate(other)
+        pmem_world.wait_until(
+            lambda: self.status(other) == 'VERIFY_RESIZE', 'the next move')
+        self.assert_data(data, other)
+        self.assertFalse(self.pmem.is_zero(NEW))
+        wiping.release()
+        self.wait_until_quiet()
+        self.api.delete_server(other['id'])
         self.assert_in_order('ACTIVE', SOURCE)
 
     def test_database_that_is_away_as_a_revert_begins(self):

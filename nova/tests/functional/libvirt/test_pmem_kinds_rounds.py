@@ -30,10 +30,6 @@ RPC = 'nova.compute.rpcapi.ComputeAPI.'
 
 class RoundTestBase(pmem_kinds.KindTestBase):
 
-    def start_round(self, host):
-        with self.in_service(host):
-            pmem_recovery.run(self.computes[host].manager)
-
     def end_round(self, host):
         manager = self.computes[host].manager
         pmem_recovery._WATCHES[manager].round.result()

@@ -21,15 +21,17 @@ class SettleTestCase(pmem_base.MoveTestCase):
             'nova.objects.Migration.get_by_uuid',
             return_value=self.migration))
         self.migration.status = 'error'
-        self.manager.driver.get_available_nodes.return_value = ['node1']
+        self.manager.rt.compute_nodes = {'node1': None}
         self.delete = (
             self.manager.reportclient.delete_allocation_for_instance)
 
     def _settle(self, kind, state='open'):
-        self.manager.driver.settle_pmem_copies.return_value = [
-            mock.Mock(instance_uuid=uuids.instance, kind=kind, state=state,
-                      migration_uuid=uuids.migration)]
         pmem_leftovers.settle(self.manager)
+        closed = self.manager.driver.settle_pmem_copies.call_args.args[2]
+        self.manager.rt.update_available_resource.assert_not_called()
+        # By who has wiped, and as soon as he has.
+        closed(mock.Mock(instance_uuid=uuids.instance, kind=kind, state=state,
+                         migration_uuid=uuids.migration))
 
     def _assert_deleted(self):
         self.delete.assert_called_once_with(
@@ -43,16 +45,6 @@ class SettleTestCase(pmem_base.MoveTestCase):
         self.manager._end_pending_dest_resize_task.assert_called_once_with(
             uuids.instance)
         self.delete.assert_not_called()
-
-    def test_what_was_wiped_is_offered_while_the_next_one_is_wiped(self):
-        def wipe(*_arguments):
-            yield mock.Mock(kind='receive', migration_uuid=uuids.migration)
-            self.manager.rt.update_available_resource.assert_called_once_with(
-                mock.ANY, 'node1')
-
-        self.manager.driver.settle_pmem_copies.side_effect = wipe
-        pmem_leftovers.settle(self.manager)
-        self.assertNotIn('could not be looked at', self.stdlog.logger.output)
 
     def test_server_that_comes_here_by_another_move(self):
         """A stop has to wait for that one."""
@@ -153,38 +145,39 @@ class SettleTestCase(pmem_base.MoveTestCase):
             mock.ANY, 'node1')
 
     def test_what_the_background_has_wiped_meanwhile_is_offered(self):
-        self.manager.driver.settle_pmem_copies.return_value = []
         self._settle_soon()
 
     def test_claim_knows_what_is_free_though_tickets_do_not_tell(self):
         self.manager.driver.settle_pmem_copies.side_effect = OSError('no disk')
         self._settle_soon()
 
-    @ddt.data('done', 'failed', 'running', 'none')
+    @ddt.data('done', 'wiping', 'running', 'none')
     def test_move_waits_for_a_while(self, state):
+        """Then it knows what is free, however that has ended."""
         self.manager.driver.has_pmem.return_value = state != 'none'
+        wipe = futures.Future()
         with mock.patch('nova.thread_pool_factory.spawn_on',
                         return_value=futures.Future()) as spawn, \
-                mock.patch.object(pmem_leftovers, 'PATIENCE', 0):
+                mock.patch.object(pmem_leftovers, 'PATIENCE', 0.1):
+            if state != 'running':
+                spawn.return_value.set_result([wipe])
             if state == 'done':
-                spawn.return_value.set_result(None)
-            elif state == 'failed':
-                spawn.return_value.set_exception(OSError())
+                wipe.set_result(None)
             pmem_leftovers.settle_for_a_while(self.manager, 'node2')
-        self.assertEqual(
-            [] if state == 'done' else [mock.call(mock.ANY, 'node2')],
-            self.manager.rt.update_available_resource.call_args_list)
+        self.manager.rt.update_available_resource.assert_called_once_with(
+            mock.ANY, 'node2')
 
     def test_who_asks_as_a_round_ends_gets_another_one(self):
-        """Also if that one fails; and though its future is not done yet."""
+        """Though the future of that one is not done yet."""
         self.manager.driver.has_pmem.return_value = True
         with mock.patch('nova.thread_pool_factory.spawn_on') as spawn:
             spawn.side_effect = lambda *_: mock.Mock(
                 done=mock.Mock(return_value=False))
             first = pmem_leftovers.settle_soon(self.manager)
             __, run, manager = spawn.call_args.args
-            self.manager.driver.get_available_nodes.side_effect = OSError()
-            self.assertRaises(OSError, run, manager)
+            self.assertEqual(
+                self.manager.driver.settle_pmem_copies.return_value,
+                run(manager))
             self.assertIsNot(first, pmem_leftovers.settle_soon(self.manager))
 
     def test_host_without_vpmem(self):

@@ -17,6 +17,7 @@ from nova import context as nova_context
 from nova import objects
 from nova.virt.libvirt.pmem import pairing
 from nova.virt.libvirt.pmem import tickets
+from nova.virt.libvirt.pmem import wipes
 from nova.virt import pmem_users
 
 CONF = nova.conf.CONF
@@ -27,10 +28,12 @@ class Owners:
     """What the servers of this host have, its guests use, and tickets hold.
 
     :ivar host: the name of this compute host
+    :ivar wipes: what is wiped in the background
     """
 
     def __init__(self, driver) -> None:
         self._driver = driver
+        self.wipes = wipes.Wipes()
         self.host = CONF.host
 
     @property

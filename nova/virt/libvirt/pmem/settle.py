@@ -8,8 +8,10 @@ its ticket, is logged, and is tried again by the next call.
 """
 
 from collections import abc
+from concurrent import futures
 import contextlib
 import dataclasses
+import functools
 
 from oslo_concurrency import lockutils
 from oslo_log import log as logging
@@ -29,29 +31,29 @@ LOG = logging.getLogger(__name__)
 FINISHED = frozenset(('finished', 'confirming', 'confirmed'))
 
 
-def alone(migration_uuid: str, waits: bool = True):
+def alone(migration_uuid: str, kind: str = tickets.RECEIVE):
     """One at a time: who lends, wipes or closes must not meet another.
 
     The claims see to it that no two moves have the same namespace.
-
-    :param waits: whether for another; else lockutils says that there is one
     """
-    return lockutils.lock('pmem-copy-%s' % migration_uuid,
-                          lock_file_prefix='nova-', blocking=waits)
+    return lockutils.lock('pmem-copy-%s-%s' % (migration_uuid, kind),
+                          lock_file_prefix='nova-')
 
 
 def settle(
     context, here: owners.Owners,
     give_back: abc.Callable[[tickets.Ticket, 'objects.Instance'], bool],
-) -> abc.Iterator[tickets.Ticket]:
+    closed: abc.Callable[[tickets.Ticket], None],
+) -> list[futures.Future]:
     """Wipe and close the tickets whose servers are not on this host.
 
     :param give_back: called with a ticket whose server is back, and the
         server; says whether this has what its move had allocated for it
-    :returns: the tickets that were closed, each as soon as it is
+    :param closed: called with each ticket that was closed; after a wipe, by
+        whoever has wiped
+    :returns: the wipes that are under way now, which nobody has to wait for
     """
     _mend(context, here)
-    over = []
     for ticket in tickets.open_tickets(here.host):
         try:
             instance = _find(objects.Instance, context, ticket.instance_uuid)
@@ -68,18 +70,21 @@ def settle(
             continue
         if left is None:
             _go_on(ticket, here)
-        elif ticket.kind != tickets.HOLD or left or (
-                give_back(ticket, instance)):
-            over.append((ticket, left))
-    # Nobody waits for a wipe who needs none; one that somebody else is at is
-    # waited for at last.
-    over.sort(key=lambda each: bool(each[1]))
-    for waits in False, True:
-        for each in over[:]:
-            with contextlib.suppress(lockutils.AcquireLockFailedException):
-                if close(*each, here, waits):
-                    yield each[0]
-                over.remove(each)
+        elif left:
+            wipe_soon(ticket, left, here, closed)
+        elif ticket.kind != tickets.HOLD or give_back(ticket, instance):
+            if close(ticket, left, here):
+                closed(ticket)
+    return here.wipes.under_way()
+
+
+def wipe_soon(ticket: tickets.Ticket, left: abc.Sequence[tickets.Target],
+              here: owners.Owners,
+              closed: abc.Callable[[tickets.Ticket], None] | None = None,
+              ) -> futures.Future:
+    """Have :func:`close` called in the background."""
+    return here.wipes.start(
+        ticket, functools.partial(close, ticket, left, here), closed)
 
 
 def _go_on(ticket: tickets.Ticket, here: owners.Owners) -> None:
@@ -187,7 +192,7 @@ def _belongs(target: tickets.Target, host: str,
 
 
 def close(ticket: tickets.Ticket, left: abc.Sequence[tickets.Target],
-          here: owners.Owners, waits: bool = True) -> bool:
+          here: owners.Owners) -> bool:
     """Wipe what is left of a move, then close its ticket.
 
     First nobody new can open a node, then who has it open ends, then it is
@@ -196,7 +201,7 @@ def close(ticket: tickets.Ticket, left: abc.Sequence[tickets.Target],
     :returns: whether it is closed; why not is logged
     """
     try:
-        with alone(ticket.migration_uuid, waits):
+        with alone(ticket.migration_uuid, ticket.kind):
             if tickets.read(ticket.migration_uuid, ticket.kind) != ticket:
                 # It says something else since it was decided what is left.
                 return False
@@ -219,8 +224,6 @@ def close(ticket: tickets.Ticket, left: abc.Sequence[tickets.Target],
     except exception.PMEMTicketNotFound:
         # Another thread was faster; its wipe is to be followed up as well.
         return True
-    except lockutils.AcquireLockFailedException:
-        raise
     except Exception:
         _say_not_closed(ticket, left)
         return False

@@ -69,7 +69,7 @@ class PmemCopyTestCase(test.NoDBTestCase):
         self.useFixture(fixtures.MockPatch(
             'nova.objects.Migration.get_by_id',
             side_effect=lambda *args: self.migration))
-        pool = futures.ThreadPoolExecutor(2)
+        pool = futures.ThreadPoolExecutor(10)
         self.addCleanup(pool.shutdown)
         self.useFixture(fixtures.MockPatch(
             'nova.thread_pool_factory.spawn_on',
@@ -150,9 +150,11 @@ class PmemCopyTestCase(test.NoDBTestCase):
 
     def _settle(self, host='host2'):
         self.api.host = host
-        return {ticket.instance_uuid
-                for ticket in self.api.settle(
-                    self.context, self.give_back)}
+        self.closed = []
+        wipes = self.api.settle(
+            self.context, self.give_back, self.closed.append)
+        futures.wait(wipes)
+        return {ticket.instance_uuid for ticket in self.closed}
 
     def _wiped(self):
         return [os.path.basename(call.args[0])
@@ -369,21 +371,86 @@ class SettleTestCase(PmemCopyTestCase):
         self.assertEqual({uuids.instance}, self._settle())
         self.assertEqual(['ns_1', 'ns_2'], self._wiped())
 
-    def test_receivers_do_not_wait_for_a_wipe(self):
-        """Those of other moves are started again first."""
-        done = []
-        self.cleanup.side_effect = lambda path: done.append('wiped')
-        first = tickets.Ticket(
-            host='host2', migration_uuid='0' + uuids.another[1:],
-            instance_uuid=uuids.other, kind=tickets.HOLD, state=tickets.OVER,
-            targets=(pmem_namespaces.target(
-                self.namespaces['ns_1'], self._path('ns_1'), SIZE),))
-        tickets.write(first)
+    def _write_over(self, *migrations):
+        """Have a ticket for each of some moves that left what is to be wiped.
+        """
+        for migration in migrations:
+            tickets.write(tickets.Ticket(
+                host='host2', migration_uuid=migration,
+                instance_uuid=uuids.other, kind=tickets.HOLD,
+                state=tickets.OVER, targets=(pmem_namespaces.target(
+                    self.namespaces['ns_1'], self._path('ns_1'), SIZE),)))
+
+    def _hang(self):
+        """Let wipes hang; return what ends that, and begins."""
+        go_on, begun = threading.Event(), threading.Semaphore(0)
+        self.addCleanup(go_on.set)
+
+        def wipe(path):
+            begun.release()
+            go_on.wait(60)
+
+        self.cleanup.side_effect = wipe
+        return go_on, begun
+
+    def _settle_now(self):
+        return self.api.settle(
+            self.context, self.give_back, lambda ticket: None)
+
+    def test_nobody_waits_for_a_wipe(self):
+        """Not who receives, nor who needs no wipe, nor the next one's."""
+        go_on, begun = self._hang()
+        self._write_over('0' + uuids.another[1:])
         self.migration.status = 'migrating'
-        with mock.patch('nova.virt.libvirt.pmem.settle._go_on',
-                        lambda *args: done.append('receives')):
-            self._settle()
-        self.assertEqual(['receives', 'wiped'], done)
+        with mock.patch('nova.virt.libvirt.pmem.settle._go_on') as go_on_with:
+            wipe, = self._settle_now()
+        go_on_with.assert_called_once()
+        self.assertFalse(wipe.done())
+
+        self.migration.status = 'finished'
+        self.assertEqual([wipe], self._settle_now())
+        self.assertEqual(1, self._open())
+
+        begun.acquire()
+        self.cleanup.side_effect = None
+        self._write_over(uuids.third)
+        old, new = self._settle_now()
+        self.assertIs(wipe, old)
+        new.result(60)
+        self.assertFalse(wipe.done())
+        go_on.set()
+        wipe.result(60)
+        self.assertEqual(0, self._open())
+
+    def test_a_few_wipes_at_a_time(self):
+        go_on, begun = self._hang()
+        names = [getattr(uuids, 'move_%d' % number) for number in range(6)]
+        self._write_over(*names)
+        self.migration.status = 'finished'
+        found = self._settle_now()
+        for _ in range(4):
+            self.assertTrue(begun.acquire(timeout=60))
+        # Nor does who asks twice get more of them.
+        self.assertEqual(found, self._settle_now())
+        self.assertFalse(begun.acquire(blocking=False))
+        self.assertEqual(6, len(found))
+        go_on.set()
+        self.assertEqual(set(), futures.wait(found, 60).not_done)
+        self.assertEqual(6, len(self._wiped()))
+        self.assertEqual(0, self._open())
+
+    def test_wipe_that_breaks_off_is_not_the_last_one(self):
+        """Whatever that was: others go on, and it can be tried again."""
+        names = [getattr(uuids, 'move_%d' % number) for number in range(6)]
+        self._write_over(*names)
+        self.migration.status = 'migrating'
+        with mock.patch.object(settle, 'close', side_effect=ValueError):
+            wipes = self._settle_now()
+            futures.wait(wipes)
+        self.assertEqual(7, self._open())
+        self.assertRaises(ValueError, wipes[0].result)
+        futures.wait(self._settle_now())
+        self.assertEqual(1, self._open())
 
     def test_receiver_that_somebody_starts_meanwhile_is_not_ended(self):
         self.migration.status = 'migrating'
@@ -392,23 +459,6 @@ class SettleTestCase(PmemCopyTestCase):
                 mock.patch('nova.virt.libvirt.pmem.receivers.start') as start:
             self._settle()
         start.assert_not_called()
-
-    def test_wipe_that_is_under_way_keeps_no_other_waiting(self):
-        self.migration.status = 'error'
-        tickets.write(tickets.Ticket(
-            host='host2', migration_uuid=uuids.another,
-            instance_uuid=uuids.other, kind=tickets.HOLD, state=tickets.OVER,
-            targets=(pmem_namespaces.target(
-                self.namespaces['ns_1'], self._path('ns_1'), SIZE),)))
-        pool = futures.ThreadPoolExecutor(1)
-        self.addCleanup(pool.shutdown)
-        with settle.alone(uuids.migration):
-            round_ = self.api.settle(self.context, self.give_back)
-            first = pool.submit(next, round_).result(60)
-            self.assertEqual(uuids.another, first.migration_uuid)
-        # It is waited for at the end.
-        self.assertEqual([uuids.migration],
-                         [each.migration_uuid for each in round_])
 
     @ddt.data('finished', 'confirming', 'confirmed')
     def test_move_that_arrived_is_closed_and_not_wiped(self, status):
@@ -1099,12 +1149,16 @@ class WipeLeftTestCase(PmemCopyTestCase):
         with mock.patch('nova.virt.libvirt.pmem_copy.WIPE_PATIENCE', 0.01):
             self._wipe()
         self.assertEqual({'ns_1', 'ns_2'}, self.api.dirty_names())
-        known = list(tickets.open_tickets())
+        self.assertEqual(2, self.api.count_unused(self.claimed))
+        # Who asks meanwhile is told of it as well, by who wipes.
+        self.migration.status = 'confirmed'
+        self.api.host, closed = 'host1', []
+        wipe, = self.api.settle(self.context, self.give_back, closed.append)
+        self.assertEqual([], closed)
         go_on.set()
-        # Who has seen the ticket waits for it, and finds nothing left to wipe.
-        with mock.patch('nova.virt.libvirt.pmem.tickets.open_tickets',
-                        return_value=known):
-            self.assertEqual({uuids.instance}, self._settle('host1'))
+        wipe.result(60)
+        self.assertEqual([uuids.instance],
+                         [ticket.instance_uuid for ticket in closed])
         self.assertEqual(set(), self.api.dirty_names())
         self.assertEqual(['ns_1', 'ns_2'], self._wiped())
 
