@@ -27,11 +27,10 @@ class PmemNoWaitingTests(pmem_kinds.KindTestBase):
         super().setUp()
         self.take_server()
 
-    def _wait_until_offered(self, host, *label):
+    def _wait_until_offered(self, host):
         """Wait for it, without any periodic task."""
         pmem_world.wait_until(
-            lambda: not self.reserved(host, *label), 'an offer of %s' % host,
-            10)
+            lambda: not self.reserved(host), 'an offer of %s' % host, 10)
 
     def test_wipe_in_the_background_is_followed_by_the_inventory(self):
         self.move()
@@ -83,6 +82,7 @@ class PmemNoWaitingTests(pmem_kinds.KindTestBase):
         wiping.release()
         self.assert_in_order('ACTIVE', SOURCE)
 
+    @mock.patch('nova.compute.pmem_leftovers.PATIENCE', 1)
     def test_long_wipe_keeps_no_other_namespace_waiting(self):
         other = self.boot(pmem_kinds.FREE, host=SOURCE)
         data = self.fill(other)
@@ -105,8 +105,9 @@ class PmemNoWaitingTests(pmem_kinds.KindTestBase):
         self.assertFalse(self.pmem.is_zero(name))
         self.start_round(DESTINATION)
         pmem_world.wait_until(
-            lambda: self.pmem.is_zero(name), 'the wipe of %s' % name)
-        self._wait_until_offered(DESTINATION, pmem_kinds.FREE)
+            lambda: len(self.open_tickets(DESTINATION)) == 1,
+            'the end of its ticket')
+        self.assertTrue(self.pmem.is_zero(name))
         self.ask_to_migrate(other)
         pmem_world.wait_until(
             lambda: self.status(other) == 'VERIFY_RESIZE', 'the next move')

@@ -66,7 +66,8 @@ class Wipes:
     def _work(self) -> None:
         while job := self._next():
             try:
-                job.set_result(self._run(job))
+                self._run(job)
+                job.set_result(None)
             except Exception as error:
                 job.set_exception(error)
 
