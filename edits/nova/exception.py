@@ -6,9 +6,8 @@ EDITS = [
 
 
         class PMEMCopyOldCompute(NovaException):
-            msg_fmt = _("Copying vPMEM data requires every nova-compute to be "
-                        "at service version %(required)d or later; the oldest "
-                        "is at %(found)d.")
+            msg_fmt = _("Copying vPMEM data needs service version %(required)d "
+                        "of every nova-compute; the oldest has %(found)d.")
 
 
         class PMEMCopyAcrossCells(Invalid):
@@ -31,21 +30,12 @@ EDITS = [
                         "this host; under that name there is: %(found)s.")
 
 
-        class PMEMNamespaceDamaged(NovaException):
-            msg_fmt = _("vPMEM namespace %(name)s is damaged: %(damage)s.")
-
-
-        class PMEMNamespaceDirty(NovaException):
-            msg_fmt = _("vPMEM namespaces %(names)s are not wiped yet.")
-
-
         class PMEMDeviceBusy(NovaException):
             msg_fmt = _("vPMEM %(name)s is in use by %(user)s.")
 
 
         class PMEMTicketNotFound(NotFound):
-            msg_fmt = _("No vPMEM ticket is open for migration "
-                        "%(migration_uuid)s.")
+            msg_fmt = _("Migration %(migration_uuid)s has no vPMEM ticket.")
 
 
         class PMEMTicketInvalid(NovaException):

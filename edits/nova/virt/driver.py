@@ -12,20 +12,16 @@ EDITS = [
         def prepare_pmem_copy(self, context, instance, migration):
             """Check claimed vPMEM devices, and make them ready for a copy.
 
-            Called on the destination of each resize and cold migration.
-
             :raises ComputeResourcesUnavailable: if they can't take the data
             """
 
         def precopied_pmem_devices(self, context, instance, migration, is_on):
             """Find out whether vPMEM data can be copied, and begin to.
 
-            Entered on the source of a move that copies, before the guest is
-            touched, and left when the server has. What fails on entering has
-            cost nothing.
+            Entered on the source before the guest is touched: what fails then
+            has cost nothing. Left when the server has.
 
             :param is_on: whether the guest runs; if not, nothing is copied yet
-            :returns: a context manager
             """
             return contextlib.nullcontext()
 
@@ -36,10 +32,9 @@ EDITS = [
         def settle_pmem_copies(self, context, give_back, closed):
             """Wipe what moves have left here; return futures of the wipes.
 
-            A ticket tells ``instance_uuid``, ``migration_uuid``, ``kind``.
-
-            :param give_back: called with a ticket, and with its server, that
-                is back; the ticket stays if that returns False
+            :param give_back: called with the ticket (``instance_uuid``,
+                ``migration_uuid``, ``kind``) of a server that is back, and
+                with that; the ticket stays if it returns False
             :param closed: called with each ticket of which all is done
             """
             return []

@@ -234,7 +234,7 @@ class API(owners.Owners):
         """Return the devices of a guest that is to be defined.
 
         :raises PMEMNamespaceNotFound: if one is another host's, or gone
-        :raises PMEMNamespaceDirty: if another server's data is in one
+        :raises PMEMDeviceBusy: if another server's data is in one
         """
         devices = []
         for resource in resources:
@@ -247,8 +247,9 @@ class API(owners.Owners):
         for ticket in tickets.open_tickets(self.host) if names else ():
             dirty = names.intersection(each.name for each in ticket.targets)
             if dirty and ticket.instance_uuid != instance.uuid:
-                raise exception.PMEMNamespaceDirty(
-                    names=', '.join(sorted(dirty)))
+                raise exception.PMEMDeviceBusy(
+                    name=', '.join(sorted(dirty)),
+                    user=_('data that is not wiped yet'))
             if dirty and ticket.state == tickets.ARRIVED:
                 pmem_namespaces.check_same(
                     ticket.targets, pmem_namespaces.list_namespaces())

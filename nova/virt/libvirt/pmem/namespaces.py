@@ -202,14 +202,15 @@ def check_readable(wanted: abc.Iterable[Wanted]) -> None:
     """Check that namespaces are there, and have no bad blocks.
 
     :raises PMEMNamespaceNotFound: if one is not, see ``resolve``
-    :raises PMEMNamespaceDamaged: if one has
+    :raises PMEMCopyFailed: if one has
     """
     namespaces, damage = list_namespaces(), bad_blocks()
     for each in wanted:
         resolve(each, namespaces)
         if each.name in damage:
-            raise exception.PMEMNamespaceDamaged(
-                name=each.name, damage=damage[each.name])
+            raise exception.PMEMCopyFailed(
+                reason=_('namespace %(name)s is damaged: %(damage)s') % {
+                    'name': each.name, 'damage': damage[each.name]})
 
 
 def target(device: 'objects.LibvirtVPMEMDevice', node: str,

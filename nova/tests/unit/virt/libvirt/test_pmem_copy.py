@@ -1178,7 +1178,7 @@ class ToStartOnTestCase(PmemCopyTestCase):
 
     def test_other_server(self):
         error = self.assertRaises(
-            exception.PMEMNamespaceDirty, self.api.to_start_on, self.other,
+            exception.PMEMDeviceBusy, self.api.to_start_on, self.other,
             self._resources('ns_1'))
         self.assertIn('ns_1', error.format_message())
         # It may be another tenant's.
@@ -1300,8 +1300,7 @@ class CopyTestCase(PmemCopyTestCase):
 
     def test_source_with_bad_blocks_is_refused_before_it_is_stopped(self):
         self.bad_blocks.return_value = {'old_ns_2': '3 bad blocks'}
-        error = self.assertRaises(
-            exception.PMEMNamespaceDamaged, self._precopy)
+        error = self.assertRaises(exception.PMEMCopyFailed, self._precopy)
         self.assertIn('3 bad blocks', error.format_message())
         self.transfer.assert_not_called()
 
