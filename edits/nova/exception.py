@@ -6,8 +6,8 @@ EDITS = [
 
 
         class PMEMCopyOldCompute(NovaException):
-            msg_fmt = _("Copying vPMEM data needs service version %(required)d "
-                        "of every nova-compute; the oldest has %(found)d.")
+            msg_fmt = _("Copying vPMEM data needs service version %(required)d"
+                        " of every nova-compute; the oldest has %(found)d.")
 
 
         class PMEMCopyAcrossCells(Invalid):

@@ -171,6 +171,25 @@ class PmemOtherActionsTests(_Base):
         self.assert_zero(OLD, NEW)
         self.assertEqual([], self.open_tickets())
 
+    def _assert_evacuated(self, host, *names):
+        """All that the move had is the evacuated server's, or kept for it.
+
+        :param names: where its data is, which nobody has
+        """
+        self.assert_data_survives()
+        self.assertEqual([], [
+            each for each in self.migrations(self.server)
+            if each['status'] not in pmem_invariant.ENDED])
+        found = self.show(self.server)
+        self.assertEqual((None, host), (
+            found['OS-EXT-STS:task_state'], found['OS-EXT-SRV-ATTR:host']))
+        self.api.delete_server(self.server['id'])
+        self.settle()
+        self.assertEqual([], self.open_tickets())
+        self.assert_zero(*(
+            name for host in pmem_kinds.HOSTS for name in self.pmem.names(host)
+            if '_moved_' in name))
+
     def _assert_nothing_to_wait_for(self):
         for host in pmem_kinds.HOSTS:
             manager = self.computes[host].manager
