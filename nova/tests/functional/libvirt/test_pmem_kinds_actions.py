@@ -5,6 +5,7 @@
 Each has a result in which the good copy of its data survives.
 """
 
+import ddt
 import fixtures
 
 from nova import exception
@@ -171,25 +172,6 @@ class PmemOtherActionsTests(_Base):
         self.assert_zero(OLD, NEW)
         self.assertEqual([], self.open_tickets())
 
-    def _assert_evacuated(self, host, *names):
-        """All that the move had is the evacuated server's, or kept for it.
-
-        :param names: where its data is, which nobody has
-        """
-        self.assert_data_survives()
-        self.assertEqual([], [
-            each for each in self.migrations(self.server)
-            if each['status'] not in pmem_invariant.ENDED])
-        found = self.show(self.server)
-        self.assertEqual((None, host), (
-            found['OS-EXT-STS:task_state'], found['OS-EXT-SRV-ATTR:host']))
-        self.api.delete_server(self.server['id'])
-        self.settle()
-        self.assertEqual([], self.open_tickets())
-        self.assert_zero(*(
-            name for host in pmem_kinds.HOSTS for name in self.pmem.names(host)
-            if '_moved_' in name))
-
     def _assert_nothing_to_wait_for(self):
         for host in pmem_kinds.HOSTS:
             manager = self.computes[host].manager
@@ -210,6 +192,93 @@ class PmemOtherActionsTests(_Base):
         self.wait_until_quiet()
         self.assert_in_order('ACTIVE', SOURCE)
         self._assert_nothing_to_wait_for()
+
+
+@ddt.ddt
+class PmemEvacuateTests(pmem_kinds.KindTestBase):
+    """The host that has the server dies, and it is evacuated to the other.
+
+    Whatever comes of that, the data stays on the source, where nobody gets it,
+    until the server is deleted.
+    """
+
+    NUMBER = 2
+
+    def setUp(self):
+        super().setUp()
+        self.server = self.boot(pmem_kinds.MOVED, host=SOURCE)
+        self.old, = self.namespaces_of(self.server)
+        self.data = self.fill(self.server)
+
+    def _evacuate_from(self, host, point, ask):
+        """Kill a host at a point, and evacuate its server.
+
+        :returns: whether the API takes that
+        """
+        self.hook(point, 'before', 'the end')
+        end = self.at('the end', lambda: self.kill(host))
+        ask()
+        end.wait()
+        self.wait_until_quiet()
+        self.force_down(host)
+        try:
+            self.evacuate(self.server)
+            return True
+        except api_client.OpenStackApiException as error:
+            self.assertEqual(409, error.response.status_code)
+            return False
+        finally:
+            self.wait_until_quiet()
+            self.restart(host)
+            self.force_down(host, False)
+            self.wait_until_quiet()
+
+    def _moved(self):
+        return {name for name in self.pmem.names() if '_moved_' in name}
+
+    def _assert_data_is_held(self):
+        self.settle()
+        self.assertIsNone(self.show(self.server)['OS-EXT-STS:task_state'])
+        self.assertEqual(self.data, [self.pmem.digest(self.old)])
+        self.assertEqual([], [
+            each for each in self.migrations(self.server)
+            if each['status'] not in pmem_invariant.ENDED])
+        self.assertIn(SOURCE, self.open_tickets())
+        self.api.delete_server(self.server['id'])
+        self.settle()
+        self.assertEqual([], self.open_tickets())
+        self.assert_zero(*self._moved())
+
+    def test_before_the_destination_begins(self):
+        self.assertTrue(self._evacuate_from(
+            DESTINATION, MANAGER + 'finish_resize', self.ask_to_migrate))
+        self._assert_data_is_held()
+
+    def test_before_the_guest_starts(self):
+        self.assertTrue(self._evacuate_from(
+            DESTINATION, DRIVER + 'finish_migration', self.ask_to_migrate))
+        self._assert_data_is_held()
+
+    def _move(self):
+        self.ask_to_migrate()
+        self.wait_until_quiet()
+        self.assertEqual('VERIFY_RESIZE', self.status(self.server))
+
+    @ddt.data((DESTINATION, 'revert_resize'), (SOURCE, 'finish_revert_resize'))
+    @ddt.unpack
+    def test_on_its_way_back(self, host, method):
+        """It is refused, and the way back goes on."""
+        self._move()
+        self.assertFalse(self._evacuate_from(
+            host, MANAGER + method, self.ask_to_revert))
+        self.settle()
+        found = self.show(self.server)
+        self.assertEqual(('ACTIVE', SOURCE, None), (
+            found['status'], found['OS-EXT-SRV-ATTR:host'],
+            found['OS-EXT-STS:task_state']))
+        self.assert_data(self.data, self.server)
+        self.assert_zero(*self._moved() - {self.old})
+        self.assertEqual([], self.open_tickets())
 
 
 class PmemExpiredTokenTests(_Base):
