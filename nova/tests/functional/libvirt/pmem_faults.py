@@ -50,6 +50,8 @@ class Fault:
     deletes = False
     #: Whether a guest on the source ends by it.
     ends_guest = False
+    #: Seconds after which a copy that stands still is noticed.
+    stall_timeout = 60
 
     def leaves_out(self, moment: Moment) -> str:
         """Say why this is no case at a moment; nothing if it is one."""
@@ -118,6 +120,24 @@ class ProcessKilled(Fault):
             raise pmem_world.NotReached('nothing there to be killed')
         for process in found:
             process.kill()
+
+
+class ProcessStopped(ProcessKilled):
+    """A process of the copy hangs: nothing moves, and nothing breaks."""
+
+    stall_timeout = 5
+
+    def leaves_out(self, moment: Moment) -> str:
+        return super().leaves_out(moment) or (
+            '' if moment.name in ('writing', 'precopying') else
+            'the same as while writing')
+
+    def happen(self, case: 'Case') -> None:
+        found = self._find(case)
+        if not found:
+            raise pmem_world.NotReached('nothing there to be stopped')
+        for process in found:
+            process.suspend()
 
 
 def _tool(case: 'Case') -> list[psutil.Process]:
@@ -528,6 +548,10 @@ FAULTS: tuple[Fault, ...] = (
     ProcessKilled('sending-stream-killed', _sending, needs_ssh=True),
     ProcessKilled('receiver-killed', _receivers, needs_ssh=True),
     ProcessKilled('writing-stream-killed', _writing, needs_ssh=True),
+    ProcessStopped('ssh-stopped', _ssh, needs_ssh=True),
+    ProcessStopped('sender-stopped', _senders, needs_ssh=True),
+    ProcessStopped('sending-stream-stopped', _sending, needs_ssh=True),
+    ProcessStopped('writing-stream-stopped', _writing, needs_ssh=True),
     *(ToolFault(name + ('-always' if repeat else '-once'), action,
                 repeat=repeat, **details)
       for name, action, details in (
@@ -605,6 +629,7 @@ class Case:
         world.mark_log()
         LOG.info('Case: %s', self.name)
         world.flags(pmem_copy_running_passes=self.moment.passes,
+                    pmem_copy_stall_timeout=self.fault.stall_timeout,
                     group='libvirt')
         self.server = world.take_server(self.has_volume)
         self.snapshot = pmem_invariant.take(world, self.server)
