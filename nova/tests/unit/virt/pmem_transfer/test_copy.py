@@ -150,6 +150,14 @@ class WholeCopyTestCase(base.CopyTestCase):
                               stall_timeout=5)
         self.assertEqual(0, result.last['retries'])
 
+    def test_low_bandwidth_of_many_streams(self):
+        """The share of each is less than what is given to the kernel else."""
+        self.add_pair(64 * 256 * KIB)
+        self.receive()
+        result = self.succeed(address='', bandwidth=MIB, streams=64,
+                              extent=256 * KIB, stall_timeout=12)
+        self.assertEqual(0, result.last['retries'])
+
     def test_the_source_is_only_read(self):
         self.add_pair(2 * MIB)
         self.receive()
