@@ -122,6 +122,16 @@ def is_move_of(instance, migration):
     return move is not None and move.migration_id == migration.id
 
 
+def has_moved_on(instance, migration):
+    """Whether a server was evacuated since a migration began, or moves anew.
+
+    Until it moves anew an evacuated one has this migration's context.
+    """
+    return instance.host not in (
+        migration.source_compute, migration.dest_compute) or (
+            not is_move_of(instance, migration))
+
+
 def has_left(instance):
     """Whether a server has nothing on the destination of its move any more.
 

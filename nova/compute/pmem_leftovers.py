@@ -87,7 +87,7 @@ def settle_for_a_while(manager, node):
     """
     until = time.monotonic() + PATIENCE
     if asked := settle_soon(manager, is_asked=False):
-        with contextlib.suppress(futures.TimeoutError):
+        with contextlib.suppress(Exception):
             futures.wait(asked.result(PATIENCE), until - time.monotonic())
     refresh(manager, node)
 
@@ -184,6 +184,9 @@ def _release(manager, context, ticket):
             manager._end_pending_dest_resize_task(ticket.instance_uuid)
         if migration is not None:
             if migration.status in pmem_copy.LEAVING:
+                if not pmem_copy.has_moved_on(instance, migration):
+                    # It came to nothing, and is taken up anew by now.
+                    return
                 fail(migration)
             elif ticket.kind == 'receive' or ticket.state != 'over':
                 return

@@ -158,8 +158,9 @@ How many servers a host sends the vPMEM data of at once.
 Others wait for their turn, and their guests go on running meanwhile. One after
 the other they are switched off for a shorter time than all at once, since they
 share the link and the memory bandwidth of the host. They share the threads for
-long tasks, too, with builds, snapshots and what recovers moves: leave some of
-these, which are as many as the larger of the options below.
+long tasks, too, with builds, snapshots, what recovers moves, and up to four
+wipes: leave some of these, which are as many as the larger of the options
+below.
 
 Related options:
 

@@ -345,8 +345,8 @@ class API(owners.Owners):
         settle.end_other_holds(ticket)
         wiping = settle.wipe_soon(ticket, ticket.targets, self)
         if futures.wait([wiping], WIPE_PATIENCE).not_done:
-            LOG.info('Wiping the vPMEM data that the server had here goes on '
-                     'in the background.', instance=instance)
+            LOG.info('Wiping the vPMEM data that the server had here is left '
+                     'to the background.', instance=instance)
 
     def _note(self, instance: 'objects.Instance', migration_uuid: str,
               kind: str, devices: list['objects.LibvirtVPMEMDevice'],

@@ -194,8 +194,8 @@ EDITS = [
 
         A part that does not arrive, or does not read back as it was sent, is
         tried again, and so is a connection that breaks. What has arrived is
-        not sent anew. What a failed copy has left on the destination is wiped
-        within a minute.
+        not sent anew. Within a minute the destination begins to wipe what a
+        failed copy has left there.
 
         If ``nova-compute`` of either host, a host, a message, or the database
         is lost in between, the host whose turn it is takes the move up again:

@@ -54,7 +54,8 @@ class MoveTestCase(test.NoDBTestCase):
         self.useFixture(fixtures.MockPatch(
             'nova.objects.Migration.get_by_id', return_value=self.stored))
         self.current = objects.Instance(
-            vm_state='active', task_state='resize_migrating', resources=None,
+            host='host1', vm_state='active', task_state='resize_migrating',
+            resources=None,
             migration_context=self.instance.migration_context.obj_clone())
         self.find = self.useFixture(fixtures.MockPatch(
             'nova.objects.Instance.get_by_uuid',

@@ -74,8 +74,16 @@ class SettleTestCase(pmem_base.MoveTestCase):
         self._settle(kind)
         self._assert_deleted()
 
+    def test_move_that_is_taken_up_anew(self):
+        """It had failed when its data was wiped."""
+        self.migration.status = 'migrating'
+        self._settle('receive')
+        self.delete.assert_not_called()
+        self.assertEqual('migrating', self.migration.status)
+
     def test_server_that_was_evacuated_in_mid_move(self):
         self.migration.status = 'migrating'
+        self.current.host = 'host3'
         self._settle('receive')
         self._assert_deleted()
         self.assertEqual('error', self.migration.status)
@@ -151,21 +159,29 @@ class SettleTestCase(pmem_base.MoveTestCase):
         self.manager.driver.settle_pmem_copies.side_effect = OSError('no disk')
         self._settle_soon()
 
-    @ddt.data('done', 'wiping', 'running', 'none')
+    @ddt.data('done', 'failed', 'running', 'none')
     def test_move_waits_for_a_while(self, state):
         """Then it knows what is free, however that has ended."""
         self.manager.driver.has_pmem.return_value = state != 'none'
-        wipe = futures.Future()
+        update = self.manager.rt.update_available_resource
+
+        def wait(wipes, timeout):
+            self.assertEqual([mock.sentinel.wipe], wipes)
+            self.assertLessEqual(timeout, pmem_leftovers.PATIENCE)
+            update.assert_not_called()
+
         with mock.patch('nova.thread_pool_factory.spawn_on',
                         return_value=futures.Future()) as spawn, \
-                mock.patch.object(pmem_leftovers, 'PATIENCE', 0.1):
-            if state != 'running':
-                spawn.return_value.set_result([wipe])
+                mock.patch.object(pmem_leftovers, 'PATIENCE', 0.1), \
+                mock.patch('concurrent.futures.wait',
+                           side_effect=wait) as waits:
             if state == 'done':
-                wipe.set_result(None)
+                spawn.return_value.set_result([mock.sentinel.wipe])
+            elif state == 'failed':
+                spawn.return_value.set_exception(OSError())
             pmem_leftovers.settle_for_a_while(self.manager, 'node2')
-        self.manager.rt.update_available_resource.assert_called_once_with(
-            mock.ANY, 'node2')
+        self.assertEqual(state == 'done', waits.called)
+        update.assert_called_once_with(mock.ANY, 'node2')
 
     def test_who_asks_as_a_round_ends_gets_another_one(self):
         """Though the future of that one is not done yet."""

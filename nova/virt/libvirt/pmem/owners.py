@@ -68,7 +68,7 @@ class Owners:
         is to have them. Nor odd ones that a server has.
         """
         unwiped = {target.name for ticket in tickets.open_tickets(self.host)
-                   if ticket.state == tickets.OVER
+                   if ticket.state == tickets.OVER or self.wipes.has(ticket)
                    for target in ticket.targets}
         odd = _odd(vpmems)
         if odd:

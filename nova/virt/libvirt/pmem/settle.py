@@ -56,26 +56,31 @@ def settle(
     _mend(context, here)
     for ticket in tickets.open_tickets(here.host):
         try:
-            instance = _find(objects.Instance, context, ticket.instance_uuid)
-            left = leftovers(
-                ticket, _find(objects.Migration, context,
-                              ticket.migration_uuid),
-                instance, here.provider)
+            _settle(context, ticket, here, give_back, closed)
         except Exception:
             LOG.exception('What became of migration %(migration)s is not '
                           'known now; its namespaces %(names)s stay as they '
                           'are, and this host looks again.',
                           {'migration': ticket.migration_uuid,
                            'names': _names(ticket.targets)})
-            continue
-        if left is None:
-            _go_on(ticket, here)
-        elif left:
-            wipe_soon(ticket, left, here, closed)
-        elif ticket.kind != tickets.HOLD or give_back(ticket, instance):
-            if close(ticket, left, here):
-                closed(ticket)
     return here.wipes.under_way()
+
+
+def _settle(context, ticket: tickets.Ticket, here: owners.Owners,
+            give_back: abc.Callable[[tickets.Ticket, 'objects.Instance'],
+                                    bool],
+            closed: abc.Callable[[tickets.Ticket], None]) -> None:
+    instance = _find(objects.Instance, context, ticket.instance_uuid)
+    left = leftovers(
+        ticket, _find(objects.Migration, context, ticket.migration_uuid),
+        instance, here.provider)
+    if left is None:
+        _go_on(ticket, here)
+    elif left:
+        wipe_soon(ticket, left, here, closed)
+    elif ticket.kind != tickets.HOLD or give_back(ticket, instance):
+        if close(ticket, left, here):
+            closed(ticket)
 
 
 def wipe_soon(ticket: tickets.Ticket, left: abc.Sequence[tickets.Target],
@@ -130,10 +135,7 @@ def leftovers(
         # The record of a migration outlives its server.
         return list(ticket.targets)
     status = migration.status
-    # It was evacuated, or moves anew: until then it has this move's context.
-    has_moved_on = instance.host not in (
-        migration.source_compute, migration.dest_compute) or (
-            not compute_pmem_copy.is_move_of(instance, migration))
+    has_moved_on = compute_pmem_copy.has_moved_on(instance, migration)
     if ticket.state == tickets.OVER:
         # Confirming it is taken up again, and that wipes them. If they were
         # released before, it would wipe what is another server's by then.

@@ -412,7 +412,7 @@ class SettleTestCase(PmemCopyTestCase):
         self.assertEqual([wipe], self._settle_now())
         self.assertEqual(1, self._open())
 
-        begun.acquire()
+        self.assertTrue(begun.acquire(timeout=60))
         self.cleanup.side_effect = None
         self._write_over(uuids.third)
         closed = queue.Queue()
@@ -423,33 +423,35 @@ class SettleTestCase(PmemCopyTestCase):
         wipe.result(60)
         self.assertEqual(0, self._open())
 
-    def test_a_few_wipes_at_a_time(self):
+    def test_what_waits_for_its_turn_is_not_offered(self):
+        """Four wipes are under way, and it would be the fifth."""
         go_on, begun = self._hang()
-        names = [getattr(uuids, 'move_%d' % number) for number in range(6)]
-        self._write_over(*names)
-        self.migration.status = 'finished'
-        found = self._settle_now()
+        self._write_over(*('%d%s' % (number, uuids.another[1:])
+                           for number in range(4)))
+        self.migration.status = 'migrating'
+        with mock.patch('nova.virt.libvirt.pmem.settle._go_on'):
+            self._settle_now()
         for _ in range(4):
             self.assertTrue(begun.acquire(timeout=60))
+        self.assertEqual(1, self.api.count_unused(self.claimed))
+        self.migration.status = 'error'
+        found = self._settle_now()
         # Nor does who asks twice get more of them.
         self.assertEqual(found, self._settle_now())
+        self.assertEqual(5, len(found))
+        self.assertEqual(2, self.api.count_unused(self.claimed))
         self.assertFalse(begun.acquire(blocking=False))
-        self.assertEqual(6, len(found))
         go_on.set()
         self.assertEqual(set(), futures.wait(found, 60).not_done)
-        self.assertEqual(6, len(self._wiped()))
         self.assertEqual(0, self._open())
 
-    def test_wipe_that_breaks_off_is_not_the_last_one(self):
-        """Whatever that was: others go on, and it can be tried again."""
-        names = [getattr(uuids, 'move_%d' % number) for number in range(6)]
-        self._write_over(*names)
-        self.migration.status = 'migrating'
-        with mock.patch.object(settle, 'close', side_effect=ValueError) as no:
-            futures.wait(self._settle_now())
-            self.assertEqual(6, no.call_count)
-        self.assertEqual(7, self._open())
-        futures.wait(self._settle_now())
+    def test_wipe_that_can_not_be_started_keeps_no_other_ticket_waiting(self):
+        self._write_over('0' + uuids.another[1:])
+        self.migration.status = 'finished'
+        with mock.patch('nova.thread_pool_factory.spawn_on',
+                        side_effect=RuntimeError('no thread')):
+            self._settle_now()
+        self.assertIn('no thread', self.stdlog.logger.output)
         self.assertEqual(1, self._open())
 
     def test_receiver_that_somebody_starts_meanwhile_is_not_ended(self):
