@@ -43,7 +43,9 @@ class PmemMatrixTests(testtools.TestCase):
             self.assertEqual(
                 {getattr(case, kind).name for case in matrix},
                 {getattr(case, kind).name for case in sample})
-        self.assertLess(len(sample), 60)
+        # Each moment needs a case; a few more, for faults that share theirs.
+        self.assertLess(len(sample), 1.25 * len(
+            {case.moment.name for case in matrix}))
 
     def test_each_combination_is_a_case_or_has_a_reason(self):
         lines = list(pmem_faults.describe())
