@@ -154,9 +154,9 @@ class WholeCopyTestCase(base.CopyTestCase):
         """The share of each is less than what is given to the kernel else."""
         self.add_pair(64 * 256 * KIB)
         self.receive()
-        result = self.succeed(address='', bandwidth=MIB, streams=64,
-                              extent=256 * KIB, stall_timeout=12)
-        self.assertEqual(0, result.last['retries'])
+        # With too much at a time they would stand still for 16 seconds.
+        self.succeed(address='', bandwidth=MIB, streams=64, extent=256 * KIB,
+                     stall_timeout=12)
 
     def test_the_source_is_only_read(self):
         self.add_pair(2 * MIB)
