@@ -100,6 +100,8 @@ def _as_while_writing(moment: Moment) -> str:
 class ProcessKilled(Fault):
     """A process of the copy is killed."""
 
+    _do = staticmethod(psutil.Process.kill)
+
     def __init__(self, name: str, find: abc.Callable[
             ['Case'], list[psutil.Process]], needs_ssh: bool) -> None:
         self.name = name
@@ -117,9 +119,9 @@ class ProcessKilled(Fault):
     def happen(self, case: 'Case') -> None:
         found = self._find(case)
         if not found:
-            raise pmem_world.NotReached('nothing there to be killed')
+            raise pmem_world.NotReached('no such process is there')
         for process in found:
-            process.kill()
+            self._do(process)
 
 
 class ProcessStopped(ProcessKilled):
@@ -127,17 +129,12 @@ class ProcessStopped(ProcessKilled):
 
     stall_timeout = 5
 
+    _do = staticmethod(psutil.Process.suspend)
+
     def leaves_out(self, moment: Moment) -> str:
         return super().leaves_out(moment) or (
             '' if moment.name in ('writing', 'precopying') else
             'the same as while writing')
-
-    def happen(self, case: 'Case') -> None:
-        found = self._find(case)
-        if not found:
-            raise pmem_world.NotReached('nothing there to be stopped')
-        for process in found:
-            process.suspend()
 
 
 def _tool(case: 'Case') -> list[psutil.Process]:

@@ -58,9 +58,10 @@ def settle(
         try:
             _settle(context, ticket, here, give_back, closed)
         except Exception:
-            LOG.exception('What became of migration %(migration)s is not '
-                          'known now; its namespaces %(names)s stay as they '
-                          'are, and this host looks again.',
+            LOG.exception('What is to become of the namespaces %(names)s of '
+                          'migration %(migration)s could not be found out or '
+                          'begun now; they stay out of use, and this host '
+                          'tries again each minute.',
                           {'migration': ticket.migration_uuid,
                            'names': _names(ticket.targets)})
     return here.wipes.under_way()
