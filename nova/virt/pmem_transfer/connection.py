@@ -9,10 +9,16 @@ import select
 import shlex
 import socket
 import subprocess
+import time
 import typing as ty
 
 from nova.virt.pmem_transfer import processes
 from nova.virt.pmem_transfer import wire
+
+#: Seconds between a login and the connection through it. sshd says something
+#: by itself then. If we ask before that has come, its answer lies behind that
+#: until TCP has acknowledged it, which takes 40 ms.
+SETTLING = 0.005
 
 
 class Broken(Exception):
@@ -60,7 +66,11 @@ def connected(job: wire.Sending, guard: processes.Guard) -> abc.Iterator[
                         '-o', 'LocalCommand=echo ready', '--', job.address],
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE))
             with _explained(ssh):
+                if job.attempt:
+                    # While ssh logs in.
+                    wire.prepare_tags()
                 _wait_for_forwarding(ssh, job.stall_timeout)
+                time.sleep(SETTLING)
                 connection = stack.enter_context(_unix(local))
                 _remove(local)
                 yield connection

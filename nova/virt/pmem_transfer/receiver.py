@@ -157,8 +157,10 @@ class Stream:
     """
 
     def __init__(self, fork: processes.Fork, fence: int,
-                 connection: socket.socket) -> None:
+                 connection: socket.socket,
+                 unsaid: pmem_memory.Unsent) -> None:
         self._fork = fork
+        self._unsaid = unsaid
         self.fence = fence
         self.connection = connection
 
@@ -173,6 +175,8 @@ class Stream:
     def has_ended(self) -> None:
         """Say what it could not say any more."""
         if self._fork.status() == -signal.SIGBUS:
+            with contextlib.suppress(OSError):
+                self._unsaid.send(self.connection.fileno())
             refuse(self.connection, wire.ProtocolError(
                 'memory of the target is damaged'))
         self.connection.close()
@@ -183,6 +187,7 @@ class Stream:
 
     def close(self) -> None:
         self._fork.status()
+        self._unsaid.close()
         os.close(self.fence)
 
 
@@ -283,20 +288,21 @@ class Receiver:
             if number in self._streams:
                 self._streams[number].end()
                 self._ended.append(self._streams.pop(number))
-        fence, held = os.pipe()
-        try:
-            self._streams[hello.stream] = Stream(processes.Fork(
-                self._guard, functools.partial(
-                    self._be_stream, connection, hello, held)),
-                fence, connection)
-        except OSError:
-            os.close(fence)
-            raise
-        finally:
-            os.close(held)
+        with contextlib.ExitStack() as if_not:
+            unsaid = pmem_memory.Unsent()
+            if_not.callback(unsaid.close)
+            fence, held = os.pipe()
+            if_not.callback(os.close, fence)
+            try:
+                fork = processes.Fork(self._guard, functools.partial(
+                    self._be_stream, connection, hello, unsaid, held))
+            finally:
+                os.close(held)
+            if_not.pop_all()
+        self._streams[hello.stream] = Stream(fork, fence, connection, unsaid)
 
     def _be_stream(self, connection: socket.socket, hello: Hello,
-                   held: int) -> None:
+                   unsaid: pmem_memory.Unsent, held: int) -> None:
         """Serve a stream: in a process of its own."""
         self._listener.close()
         others: list[Caller | Stream] = [
@@ -310,7 +316,7 @@ class Receiver:
             connection.sendall(wire.hello(devices=[
                 each.described() for each in self._job.targets]))
             writer.Writer(
-                connection, hello, self._targets, notes, self._guard,
+                connection, hello, self._targets, notes, self._guard, unsaid,
                 (self._job.notes, held)).run()
         except Exception as error:
             refuse(connection, error)
@@ -363,8 +369,8 @@ def run(lifeline: int) -> int:
             try:
                 sys.stdout.write(READY)
                 sys.stdout.flush()
-                # Its import takes a while, for which nobody waits now.
-                wire.tags(bytes(wire.KEY), b'')
+                # Nobody waits for that now.
+                wire.prepare_tags()
                 receiver.run()
             finally:
                 receiver.close()

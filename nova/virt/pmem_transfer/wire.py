@@ -342,6 +342,11 @@ def tags(key: bytes, data: 'bytes | memoryview') -> bytes:
         for number in range(count_tags(len(view)))])
 
 
+def prepare_tags() -> None:
+    """Import what tags need, which takes a while."""
+    tags(bytes(KEY), b'')
+
+
 def proof(data: 'bytes | memoryview') -> bytes:
     """Return what is said to compare bytes: a new key, and their tags."""
     key = os.urandom(KEY)

@@ -19,6 +19,7 @@ from nova.virt.pmem_transfer import daxio
 from nova.virt.pmem_transfer import extents
 from nova.virt.pmem_transfer import memory as pmem_memory
 from nova.virt.pmem_transfer import processes
+from nova.virt.pmem_transfer import stream
 from nova.virt.pmem_transfer import wire
 
 if ty.TYPE_CHECKING:
@@ -32,6 +33,8 @@ GAPS = {wire.DATA: 2 * extents.MIB, wire.PATCH: 8 * extents.MIB}
 #: sender learns the reason before it runs out of patience.
 STORE_SHARE = 0.5
 
+#: Answers that are kept back at most, so that the sender can always go on.
+MOST_UNSAID = stream.WINDOW // 2
 
 #: Bytes that are taken in while a process writes, before anybody looks at
 #: them: more than the 2 MiB that OpenSSH sends of a channel unasked.
@@ -78,10 +81,12 @@ class Writer:
     def __init__(
         self, connection: socket.socket, hello: 'receiver.Hello',
         targets: ty.Sequence[Target], notes: daxio.Unfinished,
-        guard: processes.Guard, keep_open: ty.Sequence[int],
+        guard: processes.Guard, unsaid: pmem_memory.Unsent,
+        keep_open: ty.Sequence[int],
     ) -> None:
         """Prepare it.
 
+        :param unsaid: where answers wait, for our parent, too
         :param keep_open: what each daxio inherits
         """
         self._connection = connection
@@ -89,6 +94,7 @@ class Writer:
         self._targets = targets
         self._notes = notes
         self._guard = guard
+        self._unsaid = unsaid
         self._keep_open = keep_open
         self._free = [pmem_memory.Buffer(hello.extent) for _ in range(2)]
         self._sequence = 0
@@ -117,6 +123,7 @@ class Writer:
         finally:
             if self._stored is not None and self._stored.process is not None:
                 self._stored.process.close()
+            self._say_all()
 
     def _finish_stored(self) -> None:
         self._finish(self._stored)
@@ -133,6 +140,8 @@ class Writer:
         rest = memoryview(view)
         while rest:
             self._answer_meanwhile()
+            if not self._ahead and not self._has_come():
+                self._say_all()
             rest = rest[self._ahead.take(rest) or self._receive(rest):]
 
     def _receive(self, view: memoryview) -> int:
@@ -148,9 +157,7 @@ class Writer:
     def _answer_meanwhile(self) -> None:
         """Wait until something comes; what is written by then is answered."""
         while self._stored is not None and not self._ahead:
-            sources: list[ty.Any] = [self._connection, self._stored.process]
-            ready = select.select(sources, [], [], max(
-                0, self._stored.until - time.monotonic()))[0]
+            ready = self._ready(self._stored.process, self._stored.until)
             if self._connection in ready and self._stored.process not in ready:
                 return
             self._finish_stored()
@@ -300,14 +307,25 @@ class Writer:
     def _has_ended(self, process: daxio.Daxio, until: float) -> bool:
         """Wait for the end of a process; take in what comes meanwhile."""
         while self._ahead.has_room:
-            sources: list[ty.Any] = [self._connection, process]
-            ready = select.select(
-                sources, [], [], max(0, until - time.monotonic()))[0]
+            ready = self._ready(process, until)
             if process in ready or not ready:
                 return bool(ready)
             if not self._take_ahead():
                 break
+        self._say_all()
         return process.wait(until - time.monotonic())
+
+    def _ready(self, process: daxio.Daxio, until: float) -> list[ty.Any]:
+        """Wait until something comes, or a process ends; return which."""
+        sources: list[ty.Any] = [self._connection, process]
+        if not (ready := select.select(sources, [], [], 0)[0]):
+            self._say_all()
+            ready = select.select(
+                sources, [], [], max(0, until - time.monotonic()))[0]
+        return ready
+
+    def _has_come(self) -> bool:
+        return bool(select.select([self._connection], [], [], 0)[0])
 
     def _take_ahead(self) -> bool:
         """Take in what has come; return whether more may come.
@@ -336,12 +354,16 @@ class Writer:
             header.offset + run.offset, run.length)
 
     def _say(self, **fields: ty.Any) -> None:
-        """Answer; a sender that does not take it must not hold us up."""
-        while self._ahead.has_room and select.select(
-                [self._connection], [], [], 0)[0]:
+        """Answer, as soon as nothing comes; see :meth:`_take_ahead`."""
+        self._unsaid.add(wire.line(**fields))
+        if self._unsaid.count >= MOST_UNSAID:
+            self._say_all()
+
+    def _say_all(self) -> None:
+        while self._ahead.has_room and self._has_come():
             if not self._take_ahead():
                 break
-        self._connection.sendall(wire.line(**fields))
+        self._unsaid.send(self._connection.fileno())
 
 
 def _spans(frame: Frame,

@@ -56,7 +56,7 @@ class WriterTestCase(base.CopyTestCase):
         return writer.Writer(
             connection, receiver.Hello(0, extent, stall_timeout, []),
             [self.target], daxio.Unfinished(self.notes), self.guard,
-            [self.notes])
+            memory.Unsent(), [self.notes])
 
     def serve(self, *frames, **hello):
         """Return what is answered to frames, after which nothing comes."""
@@ -438,6 +438,53 @@ class AnswerTestCase(WriterTestCase):
             self.assertRaises(EOFError, self.writer(theirs).run)
         thread.join()
         self.assertEqual([{'stored': [0, 0, 5]}], answers)
+
+    def test_answers_wait_for_each_other(self):
+        """As long as there is something to do; but not for too long."""
+        count = 2 * writer.MOST_UNSAID + 3
+        frames = [self.frame(each, each, kind=wire.COMPARE, length=1,
+                             text=wire.proof(b'z'))
+                  for each in range(count)]
+        sizes = []
+        send = memory.Unsent.send
+
+        def counted(unsaid, fd):
+            sizes.append(unsaid.count)
+            send(unsaid, fd)
+
+        with mock.patch.object(memory.Unsent, 'send', counted):
+            answers = self.serve(*frames, self.frame(count, kind=wire.END))
+        self.assertEqual(count + 1, len(answers))
+        self.assertEqual([writer.MOST_UNSAID] * 2 + [4],
+                         [size for size in sizes if size])
+
+    def test_what_comes_while_answers_are_given_is_read_in_its_turn(self):
+        data = os.urandom(3 * MIB)
+        has_come = iter([False, True] * 1000)
+        with mock.patch.object(writer.Writer, '_has_come',
+                               lambda _self: next(has_come)):
+            answers = self.serve(
+                self.frame(0, length=7),
+                self.frame(1, MIB, data[:MIB]),
+                self.frame(2, 4 * MIB, data[MIB:2 * MIB]),
+                self.frame(3, 5 * MIB, data[2 * MIB:]),
+                self.frame(4, kind=wire.END))
+        self.assertEqual({'end': True}, answers[-1])
+        self.assertTrue(data == self.pmem.read('new0', MIB, MIB) +
+                        self.pmem.read('new0', 4 * MIB, 2 * MIB))
+
+    def test_sender_that_does_not_read_answers(self):
+        ours, theirs = socket.socketpair()
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+        count = 40 * writer.MOST_UNSAID
+        frames = b''.join(self.frame(each, length=7) for each in range(count))
+        feeder = threading.Thread(target=_feed, args=(ours, frames))
+        feeder.start()
+        with ours, theirs:
+            error = self.assertRaises(TimeoutError, self.writer(theirs).run)
+            self.assertIn('nobody reads', str(error))
+            theirs.close()
+            feeder.join()
 
     def test_sender_that_goes_away_takes_daxio_with_it(self):
         hang = self.pmem.inject('hang', 'new0', at=3)
