@@ -180,7 +180,7 @@ class Unsent:
         self.count += 1
 
     def send(self, fd: int) -> None:
-        """Send all; do not wait.
+        """Send all; do not wait, and do not try again.
 
         :param fd: a socket that does not block
         :raises TimeoutError: if it has no room: nobody reads what is sent
@@ -188,14 +188,14 @@ class Unsent:
         texts = os.pread(self._fd, os.fstat(self._fd).st_size, 0)
         if not texts:
             return
-        sent = 0
+        # Before: a signal may end us at any moment.
+        os.ftruncate(self._fd, 0)
+        os.lseek(self._fd, 0, os.SEEK_SET)
+        self.count = sent = 0
         with contextlib.suppress(BlockingIOError):
             sent = os.write(fd, texts)
         if sent < len(texts):
             raise TimeoutError('nobody reads the answers')
-        os.ftruncate(self._fd, 0)
-        os.lseek(self._fd, 0, os.SEEK_SET)
-        self.count = 0
 
     def close(self) -> None:
         os.close(self._fd)

@@ -46,6 +46,10 @@ FENCE_TIMEOUT = 10
 #: Seconds before another connection is taken, if that failed.
 PAUSE = 0.2
 
+#: Bytes of answers that may be on their way to a sender which reads them. Of
+#: an extent of 16 MiB it may be 256 parts that differ, or 5 KiB.
+ANSWERS = 256 * 1024
+
 #: Bytes of the longest path of a socket.
 LONGEST_PATH = 107
 
@@ -310,6 +314,7 @@ class Receiver:
         for each in others:
             each.connection.close()
         connection.settimeout(hello.stall_timeout)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, ANSWERS)
         try:
             self._wait_for_earlier(hello)
             notes = daxio.Unfinished(self._job.notes)
