@@ -520,12 +520,15 @@ class World(pmem_base.PmemServersTestBase):
 
         It happens once, before whoever has started it goes on.
         """
-        done = threading.Event()
+        begun, done = [], threading.Event()
 
         def started(domain):
-            if (not done.is_set() and domain in self.domains(host, server)):
-                done.set()
-                action()
+            if not begun and domain in self.domains(host, server):
+                begun.append(domain)
+                try:
+                    action()
+                finally:
+                    done.set()
                 # Who has just been killed comes to an end here.
                 asked_by.act('guest')
 
