@@ -163,8 +163,8 @@ class Backlog:
         return count
 
 
-class Unsent:
-    """Texts that wait to be sent.
+class Unsaid:
+    """Texts that wait to be said.
 
     A fork shares them with its parent, who can send them when it is killed.
 
@@ -172,7 +172,7 @@ class Unsent:
     """
 
     def __init__(self) -> None:
-        self._fd = os.memfd_create('pmem-unsent')
+        self._fd = os.memfd_create('pmem-unsaid')
         self.count = 0
 
     def add(self, text: bytes) -> None:

@@ -162,7 +162,7 @@ class Stream:
 
     def __init__(self, fork: processes.Fork, fence: int,
                  connection: socket.socket,
-                 unsaid: pmem_memory.Unsent) -> None:
+                 unsaid: pmem_memory.Unsaid) -> None:
         self._fork = fork
         self._unsaid = unsaid
         self.fence = fence
@@ -293,7 +293,7 @@ class Receiver:
                 self._streams[number].end()
                 self._ended.append(self._streams.pop(number))
         with contextlib.ExitStack() as if_not:
-            unsaid = pmem_memory.Unsent()
+            unsaid = pmem_memory.Unsaid()
             if_not.callback(unsaid.close)
             fence, held = os.pipe()
             if_not.callback(os.close, fence)
@@ -306,7 +306,7 @@ class Receiver:
         self._streams[hello.stream] = Stream(fork, fence, connection, unsaid)
 
     def _be_stream(self, connection: socket.socket, hello: Hello,
-                   unsaid: pmem_memory.Unsent, held: int) -> None:
+                   unsaid: pmem_memory.Unsaid, held: int) -> None:
         """Serve a stream: in a process of its own."""
         self._listener.close()
         others: list[Caller | Stream] = [

@@ -81,7 +81,7 @@ class Writer:
     def __init__(
         self, connection: socket.socket, hello: 'receiver.Hello',
         targets: ty.Sequence[Target], notes: daxio.Unfinished,
-        guard: processes.Guard, unsaid: pmem_memory.Unsent,
+        guard: processes.Guard, unsaid: pmem_memory.Unsaid,
         keep_open: ty.Sequence[int],
     ) -> None:
         """Prepare it.

@@ -51,45 +51,45 @@ class BacklogTestCase(test.NoDBTestCase):
         self.assertEqual(0, len(self.backlog))
 
 
-class UnsentTestCase(test.NoDBTestCase):
+class UnsaidTestCase(test.NoDBTestCase):
 
     def setUp(self):
         super().setUp()
-        self.unsent = memory.Unsent()
-        self.addCleanup(self.unsent.close)
+        self.unsaid = memory.Unsaid()
+        self.addCleanup(self.unsaid.close)
         self.ours, self.theirs = socket.socketpair()
         self.addCleanup(self.ours.close)
         self.addCleanup(self.theirs.close)
         self.ours.setblocking(False)
 
     def send(self):
-        self.unsent.send(self.ours.fileno())
+        self.unsaid.send(self.ours.fileno())
 
     def test_all_is_sent_once(self):
         for text in b'ab', b'c':
-            self.unsent.add(text)
-        self.assertEqual(2, self.unsent.count)
+            self.unsaid.add(text)
+        self.assertEqual(2, self.unsaid.count)
         self.send()
         self.assertEqual(b'abc', self.theirs.recv(9))
-        self.assertEqual(0, self.unsent.count)
+        self.assertEqual(0, self.unsaid.count)
         self.send()
-        self.unsent.add(b'd')
+        self.unsaid.add(b'd')
         self.send()
         self.assertEqual(b'd', self.theirs.recv(9))
 
     def test_parent_of_who_was_killed(self):
         pid = os.fork()
         if not pid:
-            self.unsent.add(b'a')
+            self.unsaid.add(b'a')
             self.send()
-            self.unsent.add(b'b')
+            self.unsaid.add(b'b')
             os.kill(os.getpid(), signal.SIGKILL)
         os.waitpid(pid, 0)
         self.send()
         self.assertEqual(b'ab', self.theirs.recv(9))
 
     def test_nobody_reads(self):
-        self.unsent.add(bytes(8 * MIB))
+        self.unsaid.add(bytes(8 * MIB))
         self.assertRaises(TimeoutError, self.send)
         self.send()
 
@@ -98,7 +98,7 @@ class UnsentTestCase(test.NoDBTestCase):
             self.ours.send(text)
             raise SystemExit()
 
-        self.unsent.add(b'a')
+        self.unsaid.add(b'a')
         with mock.patch('os.write', sent_and_ended):
             self.assertRaises(SystemExit, self.send)
         self.send()

@@ -324,11 +324,25 @@ class OneOfEachTestCase(ReceiverTestCase):
         self.assertEqual([], psutil.wait_procs([stream], timeout=60)[1])
 
 
+@ddt.ddt
 class ConstantsTestCase(ReceiverTestCase):
 
     def test_nothing_is_said(self):
         self.receive(base.changed(receiver, HELLO_TIMEOUT=1))
         self.refused(self.dial(), 'no handshake in 1 seconds', True)
+
+    @ddt.data(1, receiver.ANSWERS)
+    def test_room_for_answers_that_nobody_reads(self, room):
+        self.process = self.receive(base.changed(receiver, ANSWERS=room))
+        sender = self.admitted()
+        stream, = self.streams()
+        count = 400
+        sender.send(b''.join(
+            wire.Header(wire.DATA, each, 0, each * 1024, 1024).pack()
+            for each in range(count)) + wire.Header(wire.END, count).pack())
+        self.assertEqual([], psutil.wait_procs([stream], timeout=60)[1])
+        answers = list(iter(sender.line, None))
+        self.assertEqual(room > 1, {'end': True} in answers)
 
     def test_many_say_nothing(self):
         """Not so many that all others are lost to the limit of select()."""

@@ -56,7 +56,7 @@ class WriterTestCase(base.CopyTestCase):
         return writer.Writer(
             connection, receiver.Hello(0, extent, stall_timeout, []),
             [self.target], daxio.Unfinished(self.notes), self.guard,
-            memory.Unsent(), [self.notes])
+            memory.Unsaid(), [self.notes])
 
     def serve(self, *frames, **hello):
         """Return what is answered to frames, after which nothing comes."""
@@ -446,13 +446,13 @@ class AnswerTestCase(WriterTestCase):
                              text=wire.proof(b'z'))
                   for each in range(count)]
         sizes = []
-        send = memory.Unsent.send
+        send = memory.Unsaid.send
 
         def counted(unsaid, fd):
             sizes.append(unsaid.count)
             send(unsaid, fd)
 
-        with mock.patch.object(memory.Unsent, 'send', counted):
+        with mock.patch.object(memory.Unsaid, 'send', counted):
             answers = self.serve(*frames, self.frame(count, kind=wire.END))
         self.assertEqual(count + 1, len(answers))
         self.assertEqual([writer.MOST_UNSAID] * 2 + [4],
