@@ -43,16 +43,16 @@ class Liar(threading.Thread):
         with self.theirs, self.theirs.makefile('rb') as file:
             try:
                 self.hello = file.readline()
-                self.answer()
+                self.answer(file)
                 for sequence in itertools.count():
                     if not self.answers and not self.stays:
                         return
                     self.frames.append(self.frame(file, sequence))
-                    self.answer()
+                    self.answer(file)
             except (ConnectionError, EOFError):
                 pass
 
-    def answer(self):
+    def answer(self, file):
         if self.answers:
             self.theirs.sendall(self.answers.pop(0).strip() + b'\n')
 
@@ -68,6 +68,14 @@ class Liar(threading.Thread):
             return header, file.read(wire.KEY + wire.TAG * header.runs)
         length = sum(run.length for run in runs)
         return header, file.read(length)
+
+
+class Holding(Liar):
+    """Holds back each answer until something comes after what it is to."""
+
+    def answer(self, file):
+        file.peek(1)
+        super().answer(file)
 
 
 class StreamTestCase(base.CopyTestCase):
@@ -87,8 +95,8 @@ class StreamTestCase(base.CopyTestCase):
              'source_size': self.pmem.size(old)} for old, new in self.pairs])
 
     def run_stream(self, *answers, stays=True, wrap=lambda liar: liar.ours,
-                   waits=(), **changes):
-        self.liar = liar = Liar(answers, stays)
+                   waits=(), kind=Liar, **changes):
+        self.liar = liar = kind(answers, stays)
         job = self.job(address='', **changes)
         plan = extents.Plan([(each.size, each.target_size)
                              for each in job.devices], job.extent)
@@ -233,6 +241,24 @@ class LiarTestCase(StreamTestCase):
         self.assertEqual(
             2 * MIB, sum(len(data) for _header, data in self.liar.frames))
         self.assertEqual([0, 1], self.looked)
+
+
+class HoldingTestCase(StreamTestCase):
+
+    def setUp(self):
+        super().setUp()
+        self.add_pair(2 * MIB)
+
+    def test_answers_that_sshd_holds_back(self):
+        stored = wire.line(stored=[0, 0, MIB]), wire.line(stored=[0, MIB, MIB])
+        self.run_stream(self.hello(), *stored, wire.line(end=True),
+                        kind=Holding, stall_timeout=5)
+        self.assertEqual([0, 1], self.done())
+
+    def test_answer_that_does_not_come(self):
+        """Only the beginning of a frame is sent ahead."""
+        self.broken(self.hello(), stall_timeout=0.5, waits=[False])
+        self.assertEqual(1, len(self.liar.frames))
 
 
 class WorkTestCase(StreamTestCase):
