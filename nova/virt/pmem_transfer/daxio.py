@@ -35,6 +35,9 @@ _MARK = b'pmem'
 #: stays here.
 _RECORD = struct.Struct('=4s?IQQ')
 
+#: Bytes of notes: those of 160 TiB. Only a hostile peer makes more.
+MOST_NOTED = 2 ** 30
+
 #: Bytes that are read at a time: whole records.
 _CHUNK = 4096 * _RECORD.size
 
@@ -159,6 +162,8 @@ class Unfinished:
         self._left.discard(place)
 
     def _note(self, ended: bool, place: Place) -> None:
+        if os.fstat(self._fd).st_size >= MOST_NOTED:
+            raise _unnoted('there are too many notes')
         try:
             count = os.write(self._fd, _RECORD.pack(_MARK, ended, *place))
         except OSError as error:

@@ -87,12 +87,21 @@ class Guard:
         self.close()
 
 
-class Process:
-    """A child process with its stderr in a file.
+class Child:
+    """A process whose file descriptor turns readable when it has ended."""
 
-    It can be polled for: its file descriptor turns readable when it has
-    ended.
-    """
+    _pidfd: int
+
+    def fileno(self) -> int:
+        return self._pidfd
+
+    def wait(self, timeout: float) -> bool:
+        """Wait so many seconds at most; return whether it has ended."""
+        return bool(select.select([self], [], [], max(0, timeout))[0])
+
+
+class Process(Child):
+    """A child process with its stderr in a file."""
 
     def __init__(
         self, guard: Guard, argv: list[str], *,
@@ -106,25 +115,18 @@ class Process:
         """
         self.name = os.path.basename(argv[0])
         self._stderr = _limited_file()
-        try:
-            self._popen = subprocess.Popen(
-                argv, stdin=stdin, stdout=stdout, stderr=self._stderr,
-                process_group=guard.group, pass_fds=keep_open)
-        except (OSError, subprocess.SubprocessError) as error:
-            os.close(self._stderr)
-            raise Failed('%s did not start: %s' % (self.name, error))
-        self._pidfd = os.pidfd_open(self._popen.pid)
-
-    @property
-    def pid(self) -> int:
-        return self._popen.pid
-
-    def fileno(self) -> int:
-        return self._pidfd
-
-    def wait(self, timeout: float) -> bool:
-        """Wait so many seconds at most; return whether it has ended."""
-        return bool(select.select([self._pidfd], [], [], max(0, timeout))[0])
+        with contextlib.ExitStack() as if_not:
+            if_not.callback(os.close, self._stderr)
+            try:
+                self._popen = subprocess.Popen(
+                    argv, stdin=stdin, stdout=stdout, stderr=self._stderr,
+                    process_group=guard.group, pass_fds=keep_open)
+                if_not.callback(self._popen.wait)
+                if_not.callback(self._popen.kill)
+                self._pidfd = os.pidfd_open(self._popen.pid)
+            except (OSError, subprocess.SubprocessError) as error:
+                raise Failed('%s did not start: %s' % (self.name, error))
+            if_not.pop_all()
 
     def kill(self) -> None:
         if self._popen.poll() is None:
@@ -150,8 +152,8 @@ class Process:
         os.close(self._stderr)
 
 
-class Fork:
-    """A child that runs a function of ours, and can be polled for its end."""
+class Fork(Child):
+    """A child that runs a function of ours."""
 
     def __init__(self, guard: Guard, body: abc.Callable[[], None]) -> None:
         """Start it.
@@ -169,7 +171,11 @@ class Fork:
         try:
             self.pid = os.fork()
             if not self.pid:
-                self._run(guard, body, before)
+                try:
+                    self._run(guard, body, before)
+                finally:
+                    # Nothing may lead a child to what its parent does next.
+                    os._exit(1)
             # The group is killed, whether or not the child has got to that.
             with contextlib.suppress(OSError):
                 os.setpgid(self.pid, guard.group)
@@ -199,9 +205,6 @@ class Fork:
         finally:
             end(status)
 
-    def fileno(self) -> int:
-        return self._pidfd
-
     def end(self) -> None:
         """Ask it to end what it has started, and itself; also if stopped."""
         for number in signal.SIGTERM, signal.SIGCONT:
@@ -209,10 +212,6 @@ class Fork:
 
     def send(self, number: int) -> None:
         signal.pidfd_send_signal(self._pidfd, number)
-
-    def wait(self, timeout: float) -> bool:
-        """Wait so many seconds at most; return whether it has ended."""
-        return bool(select.select([self], [], [], max(0, timeout))[0])
 
     def status(self) -> int:
         """Wait for its end; return its status, negative for a signal."""
@@ -363,7 +362,8 @@ def die_with_parent() -> None:
 
 
 def terminate(_number: int, _frame: ty.Any) -> ty.NoReturn:
-    """Handle SIGTERM by ending in order."""
+    """Handle SIGTERM by ending in order, which another one must not end."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     sys.exit(128 + signal.SIGTERM)
 
 
@@ -392,6 +392,8 @@ def end(status: int) -> ty.NoReturn:
     The interpreter would take its objects apart, for as long as it took to
     start, while a peer waits.
     """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(status)

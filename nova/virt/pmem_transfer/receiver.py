@@ -150,8 +150,8 @@ def refuse(connection: socket.socket, error: Exception) -> None:
         connection.settimeout(1)
         connection.sendall(wire.hello(error=reason, again=again))
     with contextlib.suppress(OSError):
-        sys.stderr.write('%s\n' % reason)
-        sys.stderr.flush()
+        # sys.stderr would keep what can't be written, and fail ever after.
+        os.write(2, ('%s\n' % reason).encode('utf-8', 'replace'))
 
 
 class Stream:

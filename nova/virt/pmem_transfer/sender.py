@@ -204,6 +204,8 @@ class Copy:
             self._may_begin)
         try:
             with connection.connected(self._job, self._guard) as link:
+                # A sign of life: the handshake may take as long again.
+                tell(wire=0)
                 one.run(link, wire.hello(
                     stream=number, extent=self._job.extent,
                     stall_timeout=self._job.stall_timeout,

@@ -151,12 +151,15 @@ class Stream:
     def _wait(self) -> None:
         """Wait for the copy to begin; show both ends that all is well.
 
-        What an extent is now proves nothing, and nothing is made of it.
+        What an extent is now proves nothing, and nothing is made of it: not
+        of what is answered, and not of where a connection breaks.
         """
         while not self._may_begin(0):
-            self._send(Item(0, is_asked=True))
-            self._kind(self._fields())
-            self._sent.clear()
+            try:
+                self._send(Item(0, is_asked=True))
+                self._kind(self._fields())
+            finally:
+                self._sent.clear()
             self._tell(waits=True)
             self._may_begin(self._job.stall_timeout / 4)
 
@@ -231,7 +234,7 @@ class Stream:
         while rest:
             try:
                 count = self._connection.send(rest[:self._pace.chunk])
-            except (BrokenPipeError, ConnectionError):
+            except ConnectionError:
                 self._last_words()
             except OSError as error:
                 if error.errno == errno.EFAULT:
@@ -265,8 +268,12 @@ class Stream:
         """
         while self._begun < len(HASTE) and not self._has_answer(
                 HASTE[self._begun]):
+            try:
+                self._connection.send(wire.MAGIC[self._begun:][:1])
+            except ConnectionError:
+                # It may have been said before that; who reads it will see.
+                return
             self._begun += 1
-            self._transmit(wire.MAGIC[self._begun - 1:self._begun])
 
     def _line(self) -> bytes:
         while not self._answers:

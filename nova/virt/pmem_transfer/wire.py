@@ -216,7 +216,10 @@ class Header(ty.NamedTuple):
         if number != sequence:
             raise ProtocolError('frame %d where %d has to come' % (
                 number, sequence))
-        if kind in (DATA, PATCH) and runs > extents.most_runs(length):
+        # A patch without any would end the doubt about what is there.
+        least = 1 if kind == PATCH else 0
+        if kind in (DATA, PATCH) and not (
+                least <= runs <= extents.most_runs(length)):
             raise ProtocolError('%d runs in %d bytes' % (runs, length))
         if kind == COMPARE and runs != count_tags(length):
             raise ProtocolError('%d tags of %d bytes' % (runs, length))

@@ -22,14 +22,16 @@ LOG = logging.getLogger(__name__)
 #: What users are told, by what is found in the message of a failure. All of
 #: it is in the log; a part of it may be a peer's text.
 REASONS = (
+    ('nova-pmem-join: |receiver can not be reached',
+     _('the receiver there can not be reached')),
     ('Permission denied', _('ssh to the destination: Permission denied')),
     ('Host key verification failed',
      _('ssh to the destination: Host key verification failed')),
     ('forbids forwarding',
      _('nobody listens on the destination, or its sshd forbids forwarding')),
     ('Connection refused|Connection timed out|No route|Could not resolve|'
-     'Connection closed|Connection reset', _('ssh does not reach the '
-                                             'destination')),
+     'Connection closed|Connection reset by .* port',
+     _('ssh does not reach the destination')),
     ('SIGBUS|damaged', _('memory of a device is damaged')),
     ('daxio', _('a device can not be written or read')),
 )

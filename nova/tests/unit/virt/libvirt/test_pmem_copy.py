@@ -1268,13 +1268,24 @@ class CopyTestCase(PmemCopyTestCase):
         self._fails('old_ns_2', 'link cut')
         self.assertEqual(4, self.chown.call_count)
 
-    def test_users_read_the_reason_and_nothing_of_a_peer(self):
-        self.transfer.side_effect = transfer.TransferFailed(
-            'Welcome!\nnova@192.0.2.2: Permission denied (publickey).')
+    @ddt.data(
+        ('Welcome!\nnova@192.0.2.2: Permission denied (publickey).',
+         'ssh to the destination: Permission denied'),
+        ('ssh ended with status 255: nova-pmem-join: /a: [Errno 13] '
+         'Permission denied', 'the receiver there can not be reached'),
+        ('the receiver can not be reached: [Errno 111] Connection refused',
+         'the receiver there can not be reached'),
+        ('kex_exchange_identification: read: Connection reset by peer\n'
+         'Connection reset by 192.0.2.2 port 22',
+         'ssh does not reach the destination'),
+        ('[Errno 104] Connection reset by peer: no message',
+         'the log of nova-compute on the source has the reason'))
+    @ddt.unpack
+    def test_users_read_the_reason_and_nothing_of_a_peer(self, said, reason):
+        self.transfer.side_effect = transfer.TransferFailed(said)
         error = self.assertRaises(exception.PMEMCopyFailed, self._copy)
-        self.assertEqual(
-            'The vPMEM data was not copied: ssh to the destination: '
-            'Permission denied.', error.format_message())
+        self.assertEqual('The vPMEM data was not copied: %s.' % reason,
+                         error.format_message())
 
     def test_source_namespace_that_is_missing(self):
         del self.namespaces['old_ns_1']

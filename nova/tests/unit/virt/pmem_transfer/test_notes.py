@@ -49,6 +49,15 @@ class UnfinishedTestCase(test.NoDBTestCase):
         later.end(*PLACE)
         self.assertFalse(self._open().has(*PLACE))
 
+    def test_more_notes_than_a_copy_makes(self):
+        for number in range(2):
+            self.notes.begin(0, number, 1)
+        with mock.patch.object(daxio, 'MOST_NOTED', 2 * daxio._RECORD.size):
+            self.assertRaisesRegex(
+                processes.Failed, 'can not be noted', self.notes.begin,
+                *PLACE)
+        self.assertEqual(2 * daxio._RECORD.size, os.path.getsize(self.path))
+
     def test_more_notes_than_are_read_at_a_time(self):
         with mock.patch.object(
                 daxio, '_CHUNK', 2 * daxio._RECORD.size):

@@ -28,7 +28,7 @@ one = processes.Process(guard, ['sleep', '1000'])
 reader, writer = os.pipe()
 two = processes.Fork(guard, lambda: (os.write(writer, b'x'), time.sleep(1000)))
 os.read(reader, 1)
-print(one.pid, two.pid, guard.group, flush=True)
+print(one._popen.pid, two.pid, guard.group, flush=True)
 sys.stdin.read()
 '''
 
@@ -165,6 +165,41 @@ class ForkTestCase(test.NoDBTestCase):
             finally:
                 if os.getpid() != ours:
                     os._exit(99)
+
+    def _ended(self, change):
+        """Return the status of one in which something happens at its end."""
+        ours = os.getpid()
+        try:
+            return self._status(change)
+        finally:
+            if os.getpid() != ours:
+                # It has come to where its parent goes on.
+                os._exit(99)
+
+    def test_words_that_can_not_be_written(self):
+        self.assertEqual(0, self._ended(lambda: setattr(
+            sys, 'stderr', mock.Mock(flush=mock.Mock(side_effect=OSError)))))
+
+    def test_it_is_told_to_end_while_it_does(self):
+        def change():
+            sys.stderr = mock.Mock(
+                flush=lambda: signal.raise_signal(signal.SIGTERM))
+        self.assertEqual(0, self._ended(change))
+
+    def test_it_is_told_to_end_just_before_it_does(self):
+        self.assertEqual(1, self._ended(lambda: setattr(
+            processes, 'end', mock.Mock(side_effect=SystemExit))))
+
+    def test_it_is_told_to_end_twice(self):
+        def change():
+            try:
+                signal.raise_signal(signal.SIGTERM)
+            finally:
+                signal.raise_signal(signal.SIGTERM)
+                os.write(self.writer, b'in order')
+
+        self.assertEqual(1, self._ended(change))
+        self.assertEqual(b'in order', os.read(self.reader, 99))
 
     def test_it_is_of_the_group_from_the_start(self):
         fork = self._fork(signal.pause)

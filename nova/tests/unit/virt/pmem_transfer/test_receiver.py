@@ -13,6 +13,7 @@ import sys
 from unittest import mock
 
 import ddt
+import fixtures
 from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -182,6 +183,24 @@ class ShortageTestCase(ReceiverTestCase):
     def test_connection(self):
         self.receive(base.fails_once(receiver, 'socket.socket', 'accept'))
         self.is_over(self.admitted())
+
+    def test_disk_that_has_its_log(self):
+        # Else Python keeps nothing back that could not be written.
+        self.useFixture(fixtures.EnvironmentVariable('PYTHONUNBUFFERED'))
+        log, self.log = self.log, '/dev/full'
+        try:
+            self.receive()
+        finally:
+            self.log = log
+        open(log, 'w').close()
+        good, bad = self.admitted(), self.admitted(stream=1)
+        bad.end()
+        self.refused(bad, 'before the end', True)
+        stranger = self.dial()
+        stranger.send(b'GET / HTTP/1.0\n')
+        self.refused(stranger, 'should begin with', False)
+        self.is_over(good)
+        self.is_over(self.admitted(stream=1))
 
 
 @ddt.ddt

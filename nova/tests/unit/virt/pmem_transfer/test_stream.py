@@ -249,6 +249,42 @@ class HoldingTestCase(StreamTestCase):
         super().setUp()
         self.add_pair(2 * MIB)
 
+    def ends_while_hastened(self, frames, *answers, **changes):
+        """Have it answer and go, between a look for that and a byte of ours.
+
+        :param frames: how many have come then
+        """
+        real, may_answer = stream.Stream._has_answer, threading.Event()
+
+        def has_answer(one, timeout=0):
+            found = real(one, timeout)
+            if timeout and len(self.liar.frames) == frames:
+                may_answer.set()
+                self.liar.join()
+            return found
+
+        class Late(Liar):
+            def answer(self, file):
+                if len(self.frames) == frames:
+                    may_answer.wait()
+                super().answer(file)
+
+        with mock.patch.object(stream.Stream, '_has_answer', has_answer):
+            self.run_stream(self.hello(), *answers, kind=Late, stays=False,
+                            **changes)
+
+    def test_end_is_answered_just_before_it_is_hastened(self):
+        stored = wire.line(stored=[0, 0, MIB]), wire.line(stored=[0, MIB, MIB])
+        self.ends_while_hastened(3, *stored, wire.line(end=True))
+        self.assertEqual([0, 1], self.done())
+
+    def test_what_is_answered_to_one_that_waits_proves_nothing(self):
+        self.assertRaises(
+            connection.Broken, self.ends_while_hastened, 1,
+            wire.line(same=[0, 0, MIB]), waits=[False] * 3)
+        self.assertEqual([], self.done())
+        self.assertIsNone(self.stream.at_work)
+
     def test_answers_that_sshd_holds_back(self):
         stored = wire.line(stored=[0, 0, MIB]), wire.line(stored=[0, MIB, MIB])
         self.run_stream(self.hello(), *stored, wire.line(end=True),

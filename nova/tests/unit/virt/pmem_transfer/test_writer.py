@@ -149,6 +149,7 @@ class FrameTestCase(WriterTestCase):
               ({'kind': wire.COMPARE, 'length': MIB, 'tags': 0}, '0 tags'),
               ({'kind': wire.PATCH, 'length': 5, 'runs': [
                   extents.Run(3, 3)]}, 'beyond'),
+              ({'kind': wire.PATCH, 'length': 5}, '0 runs'),
               ({'kind': wire.PATCH, 'offset': 3 * MIB, 'data': b'x'},
                'ticket says zeros'))
     @ddt.unpack
