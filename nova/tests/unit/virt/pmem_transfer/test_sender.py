@@ -21,8 +21,10 @@ from hypothesis import strategies as st
 from nova.cmd import pmem_join
 from nova import test
 from nova.tests.unit.virt.pmem_transfer import base
+from nova.virt.pmem_transfer import connection
 from nova.virt.pmem_transfer import processes
 from nova.virt.pmem_transfer import sender
+from nova.virt.pmem_transfer import stream
 from nova.virt.pmem_transfer import wire
 
 KIB = base.KIB
@@ -341,6 +343,18 @@ class SlotTestCase(test.NoDBTestCase):
         copy._broken.assert_called_once_with(
             slot, 'the process of the stream ended with status 1: '
             'ZeroDivisionError: a bug', None)
+
+    def test_login_is_a_sign_of_life(self):
+        """The handshake after it may take as long again."""
+        seen = []
+        one = mock.Mock()
+        one.run.side_effect = lambda *_: seen.append('handshake')
+        with mock.patch.object(stream, 'Stream', return_value=one), \
+                mock.patch.object(connection, 'connected'):
+            sender.Copy._stream(
+                mock.MagicMock(_job=self.job_with()), 0, 0, iter(()), 0,
+                lambda **fields: seen.append(fields))
+        self.assertEqual([{'wire': 0}, 'handshake', {'over': True}], seen)
 
     def test_words_without_end_are_no_sign_of_life(self):
         slot = processes.Slot(0, 0)
