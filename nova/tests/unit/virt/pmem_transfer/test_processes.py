@@ -238,6 +238,24 @@ class WordsTestCase(test.NoDBTestCase):
                 processes.Failed, processes.Process, guard, ['/nonsuch'])
         self.assertIn('nonsuch did not start', str(error))
 
+    def test_program_that_can_not_be_watched(self):
+        started = []
+
+        def start(*args, **kwargs):
+            started.append(popen(*args, **kwargs))
+            return started[-1]
+
+        popen = subprocess.Popen
+        files = len(os.listdir('/proc/self/fd'))
+        with processes.Guard() as guard, \
+                mock.patch('subprocess.Popen', start), \
+                mock.patch('os.pidfd_open', side_effect=OSError(24, 'many')):
+            self.assertRaisesRegex(
+                processes.Failed, 'sleep did not start.*many',
+                processes.Process, guard, ['sleep', '1000'])
+            self.assertEqual(-signal.SIGKILL, started[0].returncode)
+        self.assertEqual(files, len(os.listdir('/proc/self/fd')))
+
 
 class CoreDumpTestCase(test.NoDBTestCase):
     """A core dump has no bytes of a tenant's."""
