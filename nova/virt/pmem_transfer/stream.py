@@ -37,8 +37,8 @@ LONGEST_PAUSE = 3
 #: Seconds between two times that the sender hears how much was sent.
 INTERVAL = 0.5
 
-#: Seconds to wait for an answer before it is hastened, for each byte of
-#: ``wire.MAGIC``: together as long as it would be held back otherwise.
+#: Seconds to wait for an answer before it is hastened, with each byte of
+#: ``wire.MAGIC``: most of the 40 ms for which it may be held back.
 HASTE = 0.002, 0.004, 0.008, 0.016
 
 #: Bytes that are given to the kernel at a time; at least, and at most.
