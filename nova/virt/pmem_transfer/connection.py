@@ -111,6 +111,9 @@ def _ssh(guard: processes.Guard, argv: list[str],
     try:
         process = subprocess.Popen(
             argv, process_group=guard.group,
+            # The guard only knows when the sender is gone. A stream has no
+            # threads, and starts nothing else.
+            preexec_fn=processes.die_with_parent,
             # As which it runs the local command.
             env=dict(os.environ, SHELL='/bin/sh'), **streams)
     except OSError as error:

@@ -92,7 +92,10 @@ class StreamTestCase(FaultTestCase):
 
     def test_process_is_killed(self):
         process = self.start_both()
-        self.streams(process)[0].kill()
+        first, _second = self.streams(process)
+        ssh, = first.children()
+        first.kill()
+        self.assert_gone(ssh)
         retry, = self.go_on(process).told('retry')
         self.assertIn('the process of the stream was killed by SIGKILL',
                       retry['message'])
