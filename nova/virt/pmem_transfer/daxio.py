@@ -35,7 +35,7 @@ _MARK = b'pmem'
 #: stays here.
 _RECORD = struct.Struct('=4s?IQQ')
 
-#: Bytes of notes: those of 160 TiB. Only a hostile peer makes more.
+#: Bytes of notes at most: as many as 160 TiB make. A hostile peer makes more.
 MOST_NOTED = 2 ** 30
 
 #: Bytes that are read at a time: whole records.
@@ -162,9 +162,9 @@ class Unfinished:
         self._left.discard(place)
 
     def _note(self, ended: bool, place: Place) -> None:
-        if os.fstat(self._fd).st_size >= MOST_NOTED:
-            raise _unnoted('there are too many notes')
         try:
+            if os.fstat(self._fd).st_size >= MOST_NOTED:
+                raise _unnoted('there are too many notes')
             count = os.write(self._fd, _RECORD.pack(_MARK, ended, *place))
         except OSError as error:
             raise _unnoted(error)

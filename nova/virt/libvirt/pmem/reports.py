@@ -22,8 +22,8 @@ LOG = logging.getLogger(__name__)
 #: What users are told, by what is found in the message of a failure. All of
 #: it is in the log; a part of it may be a peer's text.
 REASONS = (
-    ('nova-pmem-join: |receiver can not be reached',
-     _('the receiver there can not be reached')),
+    (r'nova-pmem-join: .*\[Errno|receiver can not be reached',
+     _('the receiver on the destination can not be reached')),
     ('Permission denied', _('ssh to the destination: Permission denied')),
     ('Host key verification failed',
      _('ssh to the destination: Host key verification failed')),

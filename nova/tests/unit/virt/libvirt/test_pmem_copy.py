@@ -1272,9 +1272,12 @@ class CopyTestCase(PmemCopyTestCase):
         ('Welcome!\nnova@192.0.2.2: Permission denied (publickey).',
          'ssh to the destination: Permission denied'),
         ('ssh ended with status 255: nova-pmem-join: /a: [Errno 13] '
-         'Permission denied', 'the receiver there can not be reached'),
+         'Permission denied',
+         'the receiver on the destination can not be reached'),
+        ('ssh ended with status 127: sh: 1: nova-pmem-join: not found',
+         'the log of nova-compute on the source has the reason'),
         ('the receiver can not be reached: [Errno 111] Connection refused',
-         'the receiver there can not be reached'),
+         'the receiver on the destination can not be reached'),
         ('kex_exchange_identification: read: Connection reset by peer\n'
          'Connection reset by 192.0.2.2 port 22',
          'ssh does not reach the destination'),

@@ -37,7 +37,8 @@ class WriterTestCase(base.CopyTestCase):
 
     def setUp(self):
         super().setUp()
-        self.useFixture(fixtures.MockPatch('sys.stderr'))
+        # What is refused is told on stderr, too.
+        self.useFixture(fixtures.MockPatchObject(receiver, 'os'))
         self.add_pair(4 * MIB, 6 * MIB)
         self.pmem.fill('new0', seed='what was there')
         self.before = self.pmem.digest('new0')
